@@ -1,0 +1,57 @@
+# Every target makes what it needs in .venv, from CPython 3.11 or newer alone.
+# A stamp in .venv stands for each set of packages, so that a second run starts at once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint check bench fuzz clean
+.DELETE_ON_ERROR:
+
+demo: .venv/demo.stamp  ## pack, verify and restore a real BERT encoder, beside other tools
+	$(BIN)/python bench/demo.py
+
+test: .venv/test.stamp  ## all tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/check.stamp
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint test  ## ruff, mypy, all tests
+
+# Other files: make bench FILES="a.safetensors b.safetensors"
+bench: .venv/bench.stamp  ## lossless coding beside all peers (zipnn brings torch)
+	$(BIN)/python bench/lossless.py $(FILES)
+
+# Longer or shorter: make fuzz MINUTES=1
+MINUTES ?= 10
+fuzz: .venv/test.stamp  ## damage packed files for ten minutes; none may pass, crash or hang
+	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)
+
+clean:  ## everything that the targets above have made
+	rm -rf .venv bench/models build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find core cli tests bench fixtures -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/python.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "CPython 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/test.stamp: .venv/python.stamp pyproject.toml
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+.venv/check.stamp: .venv/python.stamp pyproject.toml
+	$(PIP) --editable '.[test,check]'
+	@touch $@
+
+# A peer without a build for this Python or processor must not keep the demo from running: it is left out.
+.venv/demo.stamp: .venv/python.stamp pyproject.toml
+	$(PIP) --editable '.[demo]' || $(PIP) --editable .
+	@touch $@
+
+.venv/bench.stamp: .venv/python.stamp pyproject.toml
+	$(PIP) --editable '.[bench]'
+	@touch $@

@@ -1,0 +1,84 @@
+"""`mc unpack`: a packed checkpoint in, the original out, byte for byte."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+import click
+
+from mc_cli import files, options, show
+
+COLUMNS = (
+    "packed file",
+    "restored file",
+    "bytes",
+    "packed",
+    "sha256",
+    "checked",
+)  # the order of RestoredFile
+
+
+@click.command(
+    epilog=options.examples(
+        "mc unpack model.mc.safetensors --check",
+        "mc unpack model.mc.safetensors --tensor '*.weight' -o weights.safetensors",
+    )
+)
+@options.source
+@options.output
+@options.force
+@click.option("--check", is_flag=True, help="Compare the whole file's sha256 too; chunks are always checked.")
+@click.option(
+    "--tensor", "tensors", multiple=True, metavar="GLOB", help="Write only these tensors; may be repeated."
+)
+@options.threads
+@options.speaking
+def unpack(
+    source: str,
+    output: str | None,
+    force: bool,
+    check: bool,
+    tensors: tuple[str, ...],
+    threads: int,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    no_progress: bool,
+) -> int:
+    """Restore the original file or folder, byte for byte.
+
+    IN is a packed file, a packed folder, or - for stdin, whose original goes to stdout. The output is
+    model.safetensors for model.mc.safetensors, and the folder X for X.mc. Every chunk's checksum is verified
+    on the way; where one does not fit, nothing is written and the exit code is 3.
+    """
+    import mc
+
+    if check and tensors:
+        raise click.UsageError("--check compares the whole file, so it does not go with --tensor.")
+    began = time.perf_counter()
+    target = files.target_of(source, output, files.plain_name)
+    manner = show.Manner(quiet, verbose, as_json, not no_progress, target == files.STDIO)
+    with (
+        files.writing(source, target, force=force) as restored,
+        files.reading(source) as packed,
+        show.progress("unpacking", manner) as progress,
+    ):
+        report = mc.unpack(
+            packed,
+            restored,
+            check=check,
+            tensors=tensors or None,
+            threads=options.count(threads),
+            progress=progress,
+        )
+    seconds = time.perf_counter() - began
+    whole, small = report.bytes, report.packed_bytes
+    if as_json:
+        facts = {"source": source, "target": target, "seconds": round(seconds, 3)}
+        sums = show.totals(whole, small)
+        show.document("unpack", facts | sums | asdict(report), manner)
+    elif verbose and not quiet:
+        show.table(COLUMNS, [tuple(asdict(file).values()) for file in report.files], manner)
+    show.closing(show.sizes(small, whole, whole, small, seconds, target), manner, after_table=verbose)
+    return 0

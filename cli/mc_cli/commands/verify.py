@@ -1,0 +1,104 @@
+"""`mc verify`: every finding about a packed or plain checkpoint, and exit code 0 or 3."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from mc_cli import files, options, show
+
+if TYPE_CHECKING:
+    from mc.reports import Finding, VerifiedFile, VerifyReport
+
+DAMAGED = 3
+COLUMNS = ("result", "file", "tensor", "place", "message")
+
+
+@click.command(
+    epilog=options.examples(
+        "mc verify model.mc.safetensors", "mc verify model.mc.safetensors model.safetensors --json"
+    )
+)
+@click.argument("packed", type=options.PATH)
+@click.argument("original", metavar="[ORIGINAL]", type=options.PATH, nargs=-1)
+@click.option("--each", is_flag=True, help="Every argument is a checkpoint by itself, none an original.")
+@options.threads
+@options.speaking
+def verify(
+    packed: str,
+    original: tuple[str, ...],
+    each: bool,
+    threads: int,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    no_progress: bool,
+) -> int:
+    """Check a packed or plain checkpoint in full.
+
+    PACKED is a packed file, a plain safetensors file, a folder of either, or - for stdin. Header, manifest,
+    every chunk and the sha256 of the restored file are checked, without writing it; with ORIGINAL, also that
+    the restored file equals it. All findings are listed, tensor by tensor; the exit code is 0 if there are
+    none, and else 3.
+    """
+    if len(original) > 1 and not each:
+        raise click.UsageError("One ORIGINAL at most can be compared; --each verifies each file by itself.")
+    began = time.perf_counter()
+    manner = show.Manner(quiet, verbose, as_json, not no_progress)
+    names = (packed, *original) if each else (packed,)
+    other = original[0] if original and not each else None
+    reports = [check(name, other, options.count(threads), manner) for name in names]
+    verified = [file for report in reports for file in report.files]
+    findings = [finding for report in reports for finding in report.findings]
+    seconds = time.perf_counter() - began
+    if as_json:
+        facts = {"packed": packed, "intact": not findings, "seconds": round(seconds, 3)}
+        lists = {"files": [asdict(file) for file in verified], "findings": [asdict(one) for one in findings]}
+        show.document("verify", facts | lists, manner)
+    elif findings or not quiet:
+        show.table(COLUMNS, rows(verified, findings), manner)
+    show.closing(summary(verified, findings, seconds), manner, after_table=True)
+    return DAMAGED if findings else 0
+
+
+def check(name: str, original: str | None, threads: int | None, manner: show.Manner) -> VerifyReport:
+    """The core's report about one checkpoint; damage that ends the reading early is a finding too."""
+    import mc
+    from mc.errors import DamagedError
+    from mc.reports import Finding, VerifyReport
+
+    if original == files.STDIO == name:
+        raise click.UsageError("Only one of PACKED and ORIGINAL can be stdin.")
+    with ExitStack() as stack:
+        packed = stack.enter_context(files.reading(name))
+        plain = stack.enter_context(files.reading(original)) if original is not None else None
+        progress = stack.enter_context(show.progress("verifying", manner))
+        try:
+            return mc.verify(packed, plain, threads=threads, progress=progress)
+        except DamagedError as error:
+            return VerifyReport(files=(), findings=(Finding(name, None, "file", str(error)),))
+
+
+def rows(verified: list[VerifiedFile], findings: list[Finding]) -> Iterator[tuple[str, ...]]:
+    """A row for each finding, and one for each file without any."""
+    damaged = {finding.file for finding in findings}
+    for finding in findings:
+        yield "damaged", finding.file, finding.tensor or "", finding.place, finding.message
+    for file in verified:
+        if file.path not in damaged:
+            parts = [file.kind, f"{file.tensors} tensors"]
+            parts += [f"{file.chunks} chunks"] if file.kind == "packed" else []
+            parts += [f"sha256 {file.sha256}"] if file.sha256 else []
+            yield "intact", file.path, "", "", ", ".join(parts)
+
+
+def summary(verified: list[VerifiedFile], findings: list[Finding], seconds: float) -> str:
+    """The closing line: how many files and bytes, and the verdict."""
+    size = show.amount(sum(file.bytes for file in verified))
+    verdict = f"{len(findings)} finding{'s' * (len(findings) != 1)}" if findings else "intact"
+    return f"{len(verified)} file{'s' * (len(verified) != 1)}, {size}, {seconds:.2f} s: {verdict}"

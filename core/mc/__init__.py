@@ -1,0 +1,34 @@
+"""mc: checkpoints of neural networks, packed without loss, verified, restored byte for byte.
+
+    data = mc.compress(safetensors_bytes)          # and mc.decompress(data)
+    mc.pack("model.safetensors", "model.mc.safetensors")
+    with mc.open("model.mc.safetensors") as checkpoint:
+        rows = checkpoint.rows("embeddings.weight", 0, 100)
+
+Importing this is cheap; what a call needs is imported when it is first made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mc.api import Level, Progress, compress, decompress, pack, unpack, verify, warm
+    from mc.loader import Checkpoint
+    from mc.loader import open_checkpoint as open
+
+__version__ = "0.1.0"
+__all__ = [
+    "Checkpoint", "Level", "Progress", "compress", "decompress", "open", "pack", "unpack", "verify", "warm",
+]  # fmt: skip
+
+_HOMES = {"Checkpoint": ("mc.loader", "Checkpoint"), "open": ("mc.loader", "open_checkpoint")}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in __all__:
+        raise AttributeError(f"module 'mc' has no attribute {name!r}")
+    module, attribute = _HOMES.get(name, ("mc.api", name))
+    return getattr(import_module(module), attribute)

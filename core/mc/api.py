@@ -1,0 +1,297 @@
+"""What `import mc` offers: files, folders, pipes and bytes, each handed to the part that does the work."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from mc.atomic import replacing, replacing_folder
+from mc.checkpoint import Source
+from mc.errors import DamagedError, McError
+from mc.folder import PACKED_SUFFIX, SHARD_SUFFIX, check_index, read_folder, refuse_pickle, scan_folder
+from mc.packing import pack_file
+from mc.parallel import Workers, workers
+from mc.reports import FileReport, Finding, PackReport, RestoredFile, UnpackReport, VerifiedFile, VerifyReport
+from mc.unpacking import FromPipe, FromSource, restore, restore_bytes
+from mc.verifying import verify_file
+
+Level = Literal["fast", "default", "best"]
+Progress = Callable[[int, int], None]  # (bytes done, bytes in all), called from the caller's thread only
+PathLike = str | os.PathLike[str]
+
+STDIN = "<stream>"
+
+
+def compress(
+    data: bytes | bytearray | memoryview, *, level: Level = "default", threads: int | None = None,
+    executor: Executor | None = None,
+) -> bytes:  # fmt: skip
+    """The packed form of the safetensors file whose bytes are `data`.
+
+    Raises DamagedError if they are no sound safetensors file, McError if they are a packed one already."""
+    out = io.BytesIO()
+    with Source.of(data) as source, workers(threads, executor) as work:
+        pack_file(source, out, level, work, _ignore)
+    return out.getvalue()
+
+
+def decompress(
+    data: bytes | bytearray | memoryview, *, threads: int | None = None, executor: Executor | None = None
+) -> bytes:
+    """The bytes that `compress` was given. Every chunk's checksum is verified; raises DamagedError if one is wrong."""
+    with Source.of(data) as source, workers(threads, executor) as work:
+        return restore_bytes(source, work)
+
+
+def pack(
+    source: PathLike | BinaryIO, target: PathLike | BinaryIO, *, level: Level = "default",
+    threads: int | None = None, executor: Executor | None = None, progress: Progress | None = None,
+) -> PackReport:  # fmt: skip
+    """Pack a safetensors file, a folder of them, or a stream into a file, a folder or a stream.
+
+    A path as target is replaced when all is written, never before. Raises McError and its kin (see mc.errors)."""
+    with workers(threads, executor) as work:
+        if _is_folder(source):
+            return _pack_folder(Path(_path(source)), target, level, work, progress)
+        with _random_access(source) as opened, _writing(target) as out:
+            report = _pack_one(opened, out, _name(target), level, work, _Sum(opened.size, progress).step)
+        return PackReport((report,))
+
+
+def _pack_one(source: Source, out: BinaryIO, target: str, level: str, work: Workers, step: Callable[[int], None]) -> FileReport:
+    manifest, tensors, packed = pack_file(source, out, level, work, step)
+    return FileReport(source.where, target, source.size, packed, manifest.sha256, tensors)
+
+
+def _pack_folder(
+    path: Path, target: PathLike | BinaryIO, level: str, work: Workers, progress: Progress | None
+) -> PackReport:
+    folder = read_folder(path)
+    if folder.packed:
+        raise McError(f"{path} holds packed shards already. Unpack it first.")
+    total = _Sum(sum((path / name).stat().st_size for name in folder.shards), progress)
+    reports = []
+    with _new_folder(path, target) as place:
+        _copy_others(path, place, folder.others)
+        for name in folder.shards:
+            packed_name = name.removesuffix(SHARD_SUFFIX) + PACKED_SUFFIX
+            with Source.of(path / name) as source, replacing(place / packed_name) as out:
+                reports.append(_pack_one(source, out, str(Path(_path(target)) / packed_name), level, work, total.step))
+    return PackReport(tuple(reports))
+
+
+def unpack(
+    source: PathLike | BinaryIO, target: PathLike | BinaryIO, *, check: bool = False,
+    tensors: Sequence[str] | None = None, threads: int | None = None, executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> UnpackReport:  # fmt: skip
+    """Restore the original of a packed file, folder or stream. With `check`, the sha256 of the whole is compared
+    too; with `tensors`, globs, a file with only those is written.
+
+    Raises DamagedError, naming file and tensor, where a byte is not what was packed."""
+    with workers(threads, executor) as work:
+        if _is_folder(source):
+            if tensors is not None:
+                raise McError(f"{_path(source)} is a folder; tensors can be picked from a single file. Name one of its shards.")
+            return _unpack_folder(Path(_path(source)), target, check, work, progress)
+        with _writing(target) as out:
+            if isinstance(source, str | os.PathLike):
+                with _random_access(source) as opened:
+                    found = restore(FromSource(opened), opened, out, work, check, tensors, progress or _ignore)
+            else:
+                found = restore(FromPipe(source, STDIN), None, out, work, check, tensors, progress or _ignore)
+        name = _name(source)
+        file = RestoredFile(name, _name(target), found.size, found.packed_size, found.sha256, check and tensors is None)
+        return UnpackReport((file,))
+
+
+def _unpack_folder(
+    path: Path, target: PathLike | BinaryIO, check: bool, work: Workers, progress: Progress | None
+) -> UnpackReport:
+    folder = read_folder(path)
+    if not folder.packed:
+        raise DamagedError(f"{path} holds plain shards, not packed ones. There is nothing to unpack.")
+    files = []
+    whole = 0
+    with _new_folder(path, target) as place:
+        _copy_others(path, place, folder.others)
+        for name in folder.shards:
+            plain = name.removesuffix(PACKED_SUFFIX) + SHARD_SUFFIX
+            done_before = whole
+
+            def shown(done: int, size: int, before: int = done_before) -> None:
+                if progress is not None:
+                    progress(before + done, before + size)
+
+            with Source.of(path / name) as source, replacing(place / plain) as out:
+                found = restore(FromSource(source), source, out, work, check, None, shown)
+            whole += found.size
+            plain_path = str(Path(_path(target)) / plain)
+            files.append(RestoredFile(str(path / name), plain_path, found.size, found.packed_size, found.sha256, check))
+    return UnpackReport(tuple(files))
+
+
+def verify(
+    packed: PathLike | BinaryIO, original: PathLike | BinaryIO | None = None, *, threads: int | None = None,
+    executor: Executor | None = None, progress: Progress | None = None,
+) -> VerifyReport:  # fmt: skip
+    """Check a packed or a plain file, or a folder of them, in full; with `original`, that the restored file equals it.
+
+    Damage is reported, not raised; McError is raised for what can't be read at all."""
+    with workers(threads, executor) as work:
+        if _is_folder(packed):
+            return _verify_folder(Path(_path(packed)), original, work, progress)
+        with _random_access(packed) as source:
+            if original is None:
+                file, findings = verify_file(source, None, work, progress or _ignore)
+            else:
+                with _random_access(original) as plain:
+                    file, findings = verify_file(source, plain, work, progress or _ignore)
+        return VerifyReport((file,), findings)
+
+
+def _verify_folder(
+    path: Path, original: PathLike | BinaryIO | None, work: Workers, progress: Progress | None
+) -> VerifyReport:
+    folder = scan_folder(path)
+    findings: list[Finding] = []
+    try:
+        findings += check_index(folder)
+    except DamagedError as error:
+        findings.append(Finding(str(path), None, "index", str(error)))
+    other = Path(_path(original)) if original is not None else None
+    if other is not None:
+        findings += _compare_others(path, other, folder.others)
+    files: list[VerifiedFile] = []
+    for name in folder.shards:
+        plain = name.removesuffix(PACKED_SUFFIX) + SHARD_SUFFIX if name.endswith(PACKED_SUFFIX) else name
+        with Source.of(path / name) as source:
+            if other is None:
+                file, found = verify_file(source, None, work, progress or _ignore)
+            elif not (other / plain).is_file():
+                file, found = verify_file(source, None, work, progress or _ignore)
+                findings.append(Finding(str(path / name), None, "file", f"{other} has no {plain} to compare it with."))
+            else:
+                with Source.of(other / plain) as against:
+                    file, found = verify_file(source, against, work, progress or _ignore)
+        files.append(file)
+        findings += found
+    return VerifyReport(tuple(files), tuple(findings))
+
+
+def _compare_others(path: Path, other: Path, names: tuple[str, ...]) -> Iterator[Finding]:
+    for name in names:
+        if not (other / name).is_file():
+            yield Finding(str(path / name), None, "file", f"{other} has no {name}.")
+        elif (other / name).read_bytes() != (path / name).read_bytes():
+            yield Finding(str(path / name), None, "file", f"{name} differs from the one in {other}.")
+
+
+def warm() -> None:
+    """Compile every loop of every dtype and level, so that no later call has to."""
+    from mc.warming import samples
+
+    for data in samples():
+        for level in ("fast", "default", "best"):
+            if decompress(compress(data, level=level, threads=1), threads=1) != data:  # type: ignore[arg-type]
+                raise McError("a loop doesn't give back what it was given. Reinstall mc and numba.")
+
+
+class _Sum:
+    """Progress over several files: steps in, sums out."""
+
+    def __init__(self, whole: int, progress: Progress | None) -> None:
+        self._done, self._whole, self._progress = 0, whole, progress
+
+    def step(self, count: int) -> None:
+        self._done += count
+        if self._progress is not None:
+            self._progress(self._done, self._whole)
+
+
+def _ignore(*_: int) -> None:
+    pass
+
+
+def _is_folder(source: PathLike | BinaryIO) -> bool:
+    return isinstance(source, str | os.PathLike) and os.path.isdir(source)
+
+
+def _path(place: PathLike | BinaryIO) -> str:
+    if isinstance(place, str | os.PathLike):
+        return os.fspath(place)
+    raise McError("A folder can't be written to or compared with a stream. Name a folder.")
+
+
+def _name(place: PathLike | BinaryIO) -> str:
+    return os.fspath(place) if isinstance(place, str | os.PathLike) else STDIN
+
+
+@contextmanager
+def _random_access(source: PathLike | BinaryIO) -> Iterator[Source]:
+    """A source to be read by position; what can only be read once is spooled to a temporary file first."""
+    if isinstance(source, str | os.PathLike):
+        refuse_pickle(source)
+        if os.path.exists(source) and not os.path.isfile(source) and not os.path.isdir(source):
+            with open(source, "rb") as pipe, _random_access(pipe) as spooled:
+                yield spooled
+            return
+        with Source.of(source) as opened:
+            yield opened
+        return
+    with tempfile.TemporaryFile() as spool:
+        shutil.copyfileobj(source, spool, 1 << 20)
+        spool.flush()
+        with Source.of(spool, STDIN) as opened:
+            yield opened
+
+
+@contextmanager
+def _writing(target: PathLike | BinaryIO) -> Iterator[BinaryIO]:
+    """A stream that can seek. A path is replaced at the end; a stream that can't seek gets all of it at the end."""
+    if isinstance(target, str | os.PathLike):
+        with replacing(target) as out:
+            if out.seekable():
+                yield out
+                return
+            with _spooled(out) as spool:
+                yield spool
+        return
+    if target.seekable():
+        yield target
+        return
+    with _spooled(target) as spool:
+        yield spool
+
+
+@contextmanager
+def _spooled(target: BinaryIO) -> Iterator[BinaryIO]:
+    with tempfile.TemporaryFile() as spool:
+        yield spool
+        spool.seek(0)
+        shutil.copyfileobj(spool, target, 1 << 20)
+        target.flush()
+
+
+@contextmanager
+def _new_folder(source: Path, target: PathLike | BinaryIO) -> Iterator[Path]:
+    destination = Path(_path(target))
+    if source.resolve() in (destination.resolve(), *destination.resolve().parents):
+        raise McError(f"{destination} lies in {source}, which is read. Name a folder outside it.")
+    if destination.resolve() in source.resolve().parents:
+        raise McError(f"{destination} holds {source}, which is read. Name another folder.")
+    with replacing_folder(destination) as place:
+        yield place
+
+
+def _copy_others(source: Path, place: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, place / name)

@@ -1,0 +1,178 @@
+"""A tensor as a blob: a head that says how it is coded, its chunks in frames, and their directory (FORMAT.md, 4).
+
+Every part has a checksum, xxh3-64, seeded with the tensor's and the chunk's number, so that a chunk in the place of
+another is damage too. The coded bytes of a chunk are checked before a decoder touches them, the decoded ones after.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import xxhash
+import zstandard
+
+from mc.codec.choose import Coded, Opened, opened
+from mc.codec.typing import Bytes
+from mc.errors import DamagedError
+
+HEAD = struct.Struct("<IQ")  # bytes of the head, its checksum
+FRAME = struct.Struct("<IQQ")  # coded bytes, checksums of the coded and of the decoded bytes
+ENTRY = struct.Struct("<I")  # of the directory: coded bytes
+OF_HEAD = 0xFFFFFFFF  # in place of a chunk's number in the seed
+
+RESERVED = struct.Struct("<BIQ")  # of the original header: method, bytes, checksum
+PLAIN, ZSTD = 0, 1
+# No header of honest names shrinks this much; a hostile one could claim 100 MB for a few bytes.
+DENSEST = 256
+ALLOWANCE = 1 << 16
+
+
+class Stream(Protocol):
+    """Bytes in order, from a file, a pipe or memory."""
+
+    def take(self, size: int) -> memoryview:
+        """The next `size` bytes; DamagedError if they end before."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A coded chunk on its way into or out of a file."""
+
+    pieces: Sequence[Bytes | memoryview]
+    size: int
+    coded_sum: int
+    raw_sum: int
+
+
+def seed(tensor: int, chunk: int) -> int:
+    """The seed of a checksum: where in the file the bytes belong."""
+    return tensor << 32 | chunk
+
+
+def write_head(coded: Coded, tensor: int) -> bytes:
+    """The first part of a blob."""
+    return HEAD.pack(len(coded.head), xxhash.xxh3_64_intdigest(coded.head, seed(tensor, OF_HEAD))) + coded.head
+
+
+def frame(coded: Coded, tensor: int, chunk: int, raw: Bytes) -> Frame:
+    """Code a chunk and seal it."""
+    pieces = coded.encode(chunk, raw)
+    digest = xxhash.xxh3_64(seed=seed(tensor, chunk))
+    for piece in pieces:
+        digest.update(piece)
+    size = sum(len(piece) for piece in pieces)
+    return Frame(pieces, size, digest.intdigest(), xxhash.xxh3_64_intdigest(raw, seed(tensor, chunk)))
+
+
+def write_frame(sealed: Frame) -> Iterator[Bytes | memoryview | bytes]:
+    """The parts of a frame in order."""
+    yield FRAME.pack(sealed.size, sealed.coded_sum, sealed.raw_sum)
+    yield from sealed.pieces
+
+
+def write_directory(sizes: Sequence[int]) -> bytes:
+    """The last part of a blob: the coded bytes of each chunk."""
+    return np.array(sizes, "<u4").tobytes()
+
+
+def overhead(chunks: int) -> int:
+    """Bytes of a blob that are neither its head nor coded chunks."""
+    return HEAD.size + chunks * (FRAME.size + ENTRY.size)
+
+
+class BlobReader:
+    """A blob read front to back. Nothing is allocated that its bytes haven't earned: a chunk costs a frame."""
+
+    def __init__(self, stream: Stream, size: int, tensor: int, dtype: str, nbytes: int) -> None:
+        """Read the head of the blob of `size` bytes that codes `nbytes` >= 1; DamagedError if it is none."""
+        self._stream, self._left, self._tensor = stream, size, tensor
+        self.nbytes = nbytes
+        length, checksum = HEAD.unpack(self._take(HEAD.size))
+        head = self._take(length)
+        if xxhash.xxh3_64_intdigest(head, seed(tensor, OF_HEAD)) != checksum:
+            raise DamagedError("its head doesn't match its checksum")
+        # Eight bytes a word and 2 ** 18 words a chunk at most, but for matrices whose single rows are longer.
+        if nbytes > (self._left // (FRAME.size + ENTRY.size) + 1) * (1 << 23):
+            raise DamagedError(f"it has too few bytes for {nbytes} decoded ones")
+        self.code: Opened = opened(head, dtype, nbytes)
+        if self._left < len(self.code.spans) * (FRAME.size + ENTRY.size):
+            raise DamagedError(f"its {self._left} bytes can't hold {len(self.code.spans)} chunks")
+
+    def frames(self) -> Iterator[tuple[int, Frame | None]]:
+        """Every chunk's number and frame, None if its coded bytes are damaged; at the end the directory is checked.
+        DamagedError if frames and directory don't agree: then nothing after it can be trusted either."""
+        sizes: list[int] = []
+        chunks = len(self.code.spans)
+        for chunk in range(chunks):
+            size, coded_sum, raw_sum = FRAME.unpack(self._take(FRAME.size))
+            behind = (chunks - chunk - 1) * (FRAME.size + ENTRY.size) + ENTRY.size * (chunk + 1)
+            if size > self._left - behind:
+                raise DamagedError(f"chunk {chunk} claims {size} bytes, where at most {self._left - behind} can be")
+            coded = self._take(size)
+            sizes.append(size)
+            intact = xxhash.xxh3_64_intdigest(coded, seed(self._tensor, chunk)) == coded_sum
+            yield chunk, Frame([coded], size, coded_sum, raw_sum) if intact else None
+        if bytes(self._take(ENTRY.size * chunks)) != write_directory(sizes) or self._left:
+            raise DamagedError("its directory doesn't agree with its frames")
+
+    def frame_at(self, stream: Stream, chunk: int, size: int) -> Frame | None:
+        """The frame of one chunk of `size` coded bytes, at whose start `stream` stands; None if its bytes are damaged."""
+        stated, coded_sum, raw_sum = FRAME.unpack(stream.take(FRAME.size))
+        if stated != size:
+            raise DamagedError(f"chunk {chunk} claims {stated} bytes, and {size} in the directory")
+        coded = stream.take(size)
+        intact = xxhash.xxh3_64_intdigest(coded, seed(self._tensor, chunk)) == coded_sum
+        return Frame([coded], size, coded_sum, raw_sum) if intact else None
+
+    def decode(self, chunk: int, sealed: Frame, raw: Bytes) -> None:
+        """Fill `raw`, and check it; DamagedError if it isn't what was packed."""
+        try:
+            self.code.decode(chunk, memoryview(sealed.pieces[0]), raw)
+        except DamagedError as error:
+            raise DamagedError(f"chunk {chunk}: {error}") from error
+        if xxhash.xxh3_64_intdigest(raw, seed(self._tensor, chunk)) != sealed.raw_sum:
+            raise DamagedError(f"chunk {chunk}: its decoded bytes don't match their checksum")
+
+    def _take(self, size: int) -> memoryview:
+        if size > self._left:
+            raise DamagedError(f"it ends {size - self._left} bytes too early")
+        self._left -= size
+        return self._stream.take(size)
+
+
+def write_reserved(prefix: bytes) -> bytes:
+    """The reserved tensor: length and header of the original, compressed if that is shorter."""
+    body = zstandard.ZstdCompressor(level=19, write_content_size=True).compress(prefix)
+    plain = len(body) >= len(prefix) or len(prefix) > len(body) * DENSEST + ALLOWANCE
+    head = RESERVED.pack(PLAIN if plain else ZSTD, len(prefix), xxhash.xxh3_64_intdigest(prefix))
+    return head + (prefix if plain else body)
+
+
+def read_reserved(data: memoryview) -> bytes:
+    """Undo `write_reserved`; DamagedError if that can't be done."""
+    if len(data) < RESERVED.size:
+        raise DamagedError("the original header is cut")
+    method, size, checksum = RESERVED.unpack(data[: RESERVED.size])
+    body = data[RESERVED.size :]
+    if method == PLAIN:
+        prefix = bytes(body)
+    elif method == ZSTD and size <= len(body) * DENSEST + ALLOWANCE:
+        prefix = _inflate(body, size)
+    else:
+        raise DamagedError(f"the original header is stored in way {method} and claims {size} bytes")
+    if len(prefix) != size or xxhash.xxh3_64_intdigest(prefix) != checksum:
+        raise DamagedError("the original header doesn't match its checksum")
+    return prefix
+
+
+def _inflate(body: memoryview, size: int) -> bytes:
+    try:
+        if zstandard.frame_content_size(body) != size:
+            raise DamagedError(f"the original header's frame doesn't declare its {size} bytes")
+        return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompress(body, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise DamagedError(f"the original header can't be decoded ({error})") from error

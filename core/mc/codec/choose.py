@@ -1,0 +1,308 @@
+"""The coding of a tensor: which of all there are takes the fewest bytes, and what it takes to code and decode it.
+
+Floats go to `fit`. Everything else is compared by counted bits on up to sixteen pieces spread over the tensor; what is
+exact and cheap to find out (a constant or an affine run, few distinct words) comes first. A coding that saves nothing
+loses to raw.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mc.codec import dictionary, entropy, fit, floats, integers, planes, runs
+from mc.codec.fields import Reader
+from mc.codec.fit import Each, Read
+from mc.codec.integers import PlaneCode
+from mc.codec.typing import Bytes, Counts, Ints
+from mc.errors import DamagedError
+
+RAW, FLOATS, AFFINE, PLANES, ZSTD = range(5)  # codings by their numbers in a file (FORMAT.md, section 4)
+CODINGS = ("raw", "floats", "affine", "planes", "zstd")
+CHUNK_WORDS = floats.CHUNK
+PIECES, PIECE = 16, 1 << 14  # words of the sample on which integer codings are compared
+
+# Words of dtypes that aren't floats to the codec; any other, an unknown one too, is a string of bytes.
+WIDTHS = {"I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8}
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A tensor's coding, ready to code its chunks."""
+
+    coding: int
+    name: str  # for people: coding, contexts or form, coder
+    why: str
+    head: bytes
+    spans: list[tuple[int, int]]  # first and last byte (exclusive) of each chunk
+    encode: Callable[[int, Bytes], list[Bytes]]  # (chunk, its bytes) -> pieces, in the order they are stored
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What it takes to decode any chunk of a tensor."""
+
+    spans: list[tuple[int, int]]
+    decode: Callable[[int, memoryview, Bytes], None]  # (chunk, coded bytes, room for the decoded ones)
+
+
+def word_width(dtype: str, nbytes: int) -> int:
+    """Bytes of a word of this dtype as the codec sees it."""
+    width = planes.GEOMETRIES[dtype].width if dtype in planes.GEOMETRIES else WIDTHS.get(dtype, 1)
+    return width if nbytes % width == 0 else 1
+
+
+def plain_spans(nbytes: int, width: int) -> list[tuple[int, int]]:
+    """Chunks of a tensor without rows."""
+    step = CHUNK_WORDS * width
+    return [(at, min(at + step, nbytes)) for at in range(0, nbytes, step)]
+
+
+def code(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str, each: Each) -> Coded:
+    """Choose a coding for a tensor of `nbytes` >= 1 that `read` reads, at a level: fast, default or best."""
+    width = word_width(dtype, nbytes)
+    every = plain_spans(nbytes, width)
+    if _may_be_affine(read, nbytes, width):
+        head = runs.affine(nbytes // width, width, (read(*span) for span in every))
+        if head is not None:
+            return Coded(AFFINE, "affine", "every word is a + b * i", bytes([AFFINE]) + head, every, _nothing)
+    palette = _palette(read, every, width) if width > 1 else None
+    if dtype in planes.GEOMETRIES and nbytes % planes.GEOMETRIES[dtype].width == 0 and palette is None:
+        best = _floats(dtype, shape, nbytes, read, level, each)
+    else:
+        best = _integers(shape, nbytes, width, palette, read, level, each)
+    return best
+
+
+def _may_be_affine(read: Read, nbytes: int, width: int) -> bool:
+    """Whether the first words, and the last, don't speak against it."""
+    few = read(0, min(nbytes, 64 * width))
+    return runs.affine(len(few) // width, width, [few]) is not None
+
+
+def _palette(read: Read, spans: list[tuple[int, int]], width: int) -> Ints | None:
+    seen: Ints | None = np.empty(0, runs.UNSIGNED[width])
+    for span in spans:
+        seen = dictionary.palette_of(seen, read(*span).view(runs.UNSIGNED[width]))
+        if seen is None:
+            return None
+    words = spans[-1][1] // width
+    return seen if seen is not None and len(seen) * 2 < words else None
+
+
+def _nothing(_: int, raw: Bytes) -> list[Bytes]:
+    return []
+
+
+def _itself(_: int, raw: Bytes) -> list[Bytes]:
+    return [raw]
+
+
+def raw_code(nbytes: int, width: int, why: str) -> Coded:
+    """A tensor as it is."""
+    return Coded(RAW, "raw", why, bytes([RAW]), plain_spans(nbytes, width), _itself)
+
+
+def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str, each: Each) -> Coded:
+    geometry = planes.GEOMETRIES[dtype]
+    words = nbytes // geometry.width
+    fitted = fit.fit(geometry, shape, words, read, fit.EFFORTS[level], each)
+    if len(fitted.head) + fitted.bits // 8 >= nbytes:
+        return raw_code(nbytes, geometry.width, f"coded {fitted.bits / words:.2f} bits a word")
+    spans = [(a * geometry.width, b * geometry.width) for a, b in fitted.parts]
+    name = f"{floats.CONTEXTS[fitted.code.context]}+{fitted.code.coder}"
+    return Coded(FLOATS, name, fitted.why, bytes([FLOATS]) + fitted.head, spans, fitted.encode)
+
+
+def _integers(
+    shape: tuple[int, ...], nbytes: int, width: int, palette: Ints | None, read: Read, level: str, each: Each
+) -> Coded:
+    coder = fit.EFFORTS[level].coder
+    spans = plain_spans(nbytes, width)
+    sample = _sample(read, nbytes, width)
+    scale = nbytes / len(sample)
+    costs: dict[str, float] = {"raw": nbytes}
+    codes: dict[str, PlaneCode] = {}
+    for form in (integers.BYTE_PLANES, integers.NIBBLE_PLANES):
+        codes[integers.FORMS[form]] = _blank(form, width, coder)
+    if palette is not None:
+        codes["palette"] = PlaneCode(
+            integers.PALETTE, width, 0, np.empty(0, np.uint8), palette, np.zeros(1, np.uint8), coder, _NO_TABLES
+        )
+    planned: dict[str, tuple[PlaneCode, entropy.Plan]] = {}
+    for name, blank in codes.items():
+        planned[name] = plan_planes(blank, integers.counts_of(integers.planes_of(blank, sample, 0)))
+        costs[name] = _plane_cost(*planned[name], len(sample) // width) * scale
+    cols = fit.columns_of(shape, nbytes)[0]
+    if width == 1 and nbytes % cols == 0 and nbytes // cols >= 16 and fit.ROWS in fit.EFFORTS[level].contexts:
+        rows = _by_rows(read, nbytes, cols, coder, each)
+        counts = _count(rows, fit.spans(nbytes, cols), read, each)
+        planned["rows"] = plan_planes(rows, counts)
+        costs["rows"] = _plane_cost(*planned["rows"], nbytes)
+    pieces = [sample[at : at + PIECE * width] for at in range(0, len(sample), PIECE * width)]
+    zstd_level = dictionary.LEVELS[level]
+    costs["zstd"] = sum(len(dictionary.compress(piece, zstd_level)) for piece in pieces) * scale
+    best = min(costs, key=lambda name: costs[name])
+    why = " ".join(f"{name} {8 * cost * width / nbytes:.2f}" for name, cost in costs.items())
+    if best == "raw":
+        return raw_code(nbytes, width, why)
+    if best == "zstd":
+        return Coded(ZSTD, "zstd", why, bytes([ZSTD, width]), spans, lambda _, raw: _zstd_chunk(raw, zstd_level))
+    chosen = planned[best][0]
+    spans = _plane_spans(chosen, nbytes)
+    final, plan = plan_planes(chosen, _count(chosen, [(a // width, b // width) for a, b in spans], read, each))
+    encode = entropy.encoder(coder, final.tables)
+
+    def encode_chunk(k: int, raw: Bytes) -> list[Bytes]:
+        return integers.encode_chunk(final, encode, raw, spans[k][0] // max(final.cols, 1))
+
+    head = bytes([PLANES]) + integers.write_head(final, entropy.described(plan))
+    return Coded(PLANES, f"{best}+{coder}", why, head, spans, encode_chunk)
+
+
+_NO_TABLES = entropy.Tables(np.zeros((0, 256), np.uint8), np.zeros(0, np.int64))
+
+
+def _blank(form: int, width: int, coder: str) -> PlaneCode:
+    raw = np.zeros(integers.plane_count(form, width), np.uint8)
+    return PlaneCode(form, width, 0, np.empty(0, np.uint8), np.empty(0, np.uint8), raw, coder, _NO_TABLES)
+
+
+def _sample(read: Read, nbytes: int, width: int) -> Bytes:
+    """Up to sixteen pieces, evenly spread; all of it if it is small."""
+    size = PIECE * width
+    if nbytes <= PIECES * size:
+        return read(0, nbytes)
+    starts = [(nbytes - size) // width * k // (PIECES - 1) * width for k in range(PIECES)]
+    return np.concatenate([read(at, at + size) for at in starts])
+
+
+def plan_planes(blank: PlaneCode, counts: Counts) -> tuple[PlaneCode, entropy.Plan]:
+    """Tables for the planes that they make smaller; the others raw. counts: [planes, 256], of all planes."""
+    if blank.form in (integers.BYTE_PLANES, integers.NIBBLE_PLANES):
+        unit = 8 if blank.form == integers.BYTE_PLANES else 4
+        raw = np.zeros(len(counts), np.uint8)
+        for k in range(len(counts)):
+            raw[k] = entropy.plan(blank.coder, counts[k : k + 1]).bits >= unit * counts[k].sum()
+        if blank.form == integers.NIBBLE_PLANES:
+            raw[:] = 0  # a raw nibble would take a byte
+        counts = counts[raw == 0]
+    else:
+        raw = blank.raw
+    plan = entropy.plan(blank.coder, counts)
+    return PlaneCode(
+        blank.form, blank.width, blank.cols, blank.classes, blank.palette, raw, blank.coder, plan.tables
+    ), plan
+
+
+def _plane_cost(code: PlaneCode, plan: entropy.Plan, words: int) -> float:
+    """Bytes of words coded so, head and tables included."""
+    return plan.coded_bits / 8 + int(code.raw.sum()) * words + len(integers.write_head(code, entropy.described(plan)))
+
+
+def _by_rows(read: Read, nbytes: int, cols: int, coder: str, each: Each) -> PlaneCode:
+    def means(span: tuple[int, int]) -> Counts:
+        rows = np.abs(read(*span).view(np.int8).astype(np.int16)).reshape(-1, cols)
+        return rows.sum(axis=1, dtype=np.int64)
+
+    classes = integers.row_classes(np.concatenate(list(each(means, fit.spans(nbytes, cols)))))
+    return PlaneCode(
+        integers.ROW_CLASSES, 1, cols, classes, np.empty(0, np.uint8), np.zeros(1, np.uint8), coder, _NO_TABLES
+    )
+
+
+def _count(code: PlaneCode, parts: list[tuple[int, int]], read: Read, each: Each) -> Counts:
+    def count(part: tuple[int, int]) -> Counts:
+        raw = read(part[0] * code.width, part[1] * code.width)
+        return integers.counts_of(integers.planes_of(code, raw, part[0] // max(code.cols, 1)))
+
+    counts: Counts = np.sum(list(each(count, parts)), axis=0)
+    return counts
+
+
+def _plane_spans(code: PlaneCode, nbytes: int) -> list[tuple[int, int]]:
+    return fit.spans(nbytes, code.cols) if code.form == integers.ROW_CLASSES else plain_spans(nbytes, code.width)
+
+
+def _zstd_chunk(raw: Bytes, level: int) -> list[Bytes]:
+    frame = dictionary.compress(raw, level)
+    if len(frame) >= len(raw):
+        return [np.array([0], np.uint8), raw]
+    return [np.array([1], np.uint8), np.frombuffer(frame, np.uint8)]
+
+
+def opened(head: memoryview, dtype: str, nbytes: int) -> Opened:
+    """Read the head of a coded tensor of `nbytes` >= 1; DamagedError for anything that can't have been written."""
+    reader = Reader(head)
+    (coding,) = reader.numbers("B")
+    width = word_width(dtype, nbytes)
+    if coding == RAW:
+        reader.end()
+        return Opened(plain_spans(nbytes, width), _decode_raw)
+    if coding == FLOATS:
+        return _open_floats(reader, dtype, nbytes)
+    if coding == AFFINE:
+        run = runs.read_head(reader)
+        reader.end()
+        if nbytes % run[0]:
+            raise DamagedError(f"its head says words of {run[0]} bytes, which don't fill {nbytes}")
+        run_spans = plain_spans(nbytes, width)
+
+        def fill(k: int, coded: memoryview, raw: Bytes) -> None:
+            if len(coded):
+                raise DamagedError("a chunk of an affine run isn't empty")
+            runs.fill(run, run_spans[k][0] // run[0], raw)
+
+        return Opened(run_spans, fill)
+    if coding == PLANES:
+        return _open_planes(reader, nbytes)
+    if coding == ZSTD:
+        (width,) = reader.numbers("B")
+        reader.end()
+        if width not in (1, 2, 4, 8):
+            raise DamagedError(f"its head says words of {width} bytes")
+        return Opened(plain_spans(nbytes, width), _decode_zstd)
+    raise DamagedError(f"it has coding {coding}, and this version knows 0 to {ZSTD}")
+
+
+def _decode_raw(_: int, coded: memoryview, raw: Bytes) -> None:
+    if len(coded) != len(raw):
+        raise DamagedError(f"a raw chunk has {len(coded)} bytes where {len(raw)} belong")
+    raw[:] = np.frombuffer(coded, np.uint8)
+
+
+def _decode_zstd(_: int, coded: memoryview, raw: Bytes) -> None:
+    if len(coded) and coded[0] == 1:
+        dictionary.decompress(coded[1:], raw)
+    elif len(coded) and coded[0] == 0:
+        _decode_raw(0, coded[1:], raw)
+    else:
+        raise DamagedError("a zstd chunk is neither a frame nor raw")
+
+
+def _open_floats(reader: Reader, dtype: str, nbytes: int) -> Opened:
+    geometry = planes.GEOMETRIES.get(dtype)
+    if geometry is None or nbytes % geometry.width:
+        raise DamagedError(f"it is coded as floats, and its dtype is {dtype}")
+    words = nbytes // geometry.width
+    float_code = floats.read_head(reader, geometry, words)
+    reader.end()
+    decode = entropy.decoder(float_code.coder, float_code.tables)
+    parts = fit.spans(words, float_code.cols)
+
+    def decode_floats(k: int, coded: memoryview, raw: Bytes) -> None:
+        floats.decode_chunk(float_code, decode, coded, parts[k][0] // float_code.cols, raw)
+
+    return Opened([(a * geometry.width, b * geometry.width) for a, b in parts], decode_floats)
+
+
+def _open_planes(reader: Reader, nbytes: int) -> Opened:
+    plane_code = integers.read_head(reader, nbytes)
+    reader.end()
+    decode = entropy.decoder(plane_code.coder, plane_code.tables)
+    plane_spans = _plane_spans(plane_code, nbytes)
+
+    def decode_planes(k: int, coded: memoryview, raw: Bytes) -> None:
+        integers.decode_chunk(plane_code, decode, coded, plane_spans[k][0] // max(plane_code.cols, 1), raw)
+
+    return Opened(plane_spans, decode_planes)

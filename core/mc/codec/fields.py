@@ -1,0 +1,72 @@
+"""Numbers and small arrays in the head of a coded tensor: read with every length checked, written to match."""
+
+import struct
+
+import numpy as np
+
+from mc.codec import entropy
+from mc.codec.tables import read_tables
+from mc.codec.typing import Bytes, Counts
+from mc.errors import DamagedError
+
+PLAIN, SAME, CODED = 0, 1, 2  # how an array of bytes is stored
+
+
+class Reader:
+    """A position in bytes that come from outside."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    def take(self, size: int) -> memoryview:
+        """The next `size` bytes; DamagedError if there are fewer."""
+        if size > len(self._data):
+            raise DamagedError(f"its head ends {size - len(self._data)} bytes too early")
+        taken, self._data = self._data[:size], self._data[size:]
+        return taken
+
+    def numbers(self, layout: str) -> tuple[int, ...]:
+        """Little-endian numbers as `struct` names them."""
+        return struct.unpack("<" + layout, self.take(struct.calcsize("<" + layout)))
+
+    def tables(self, count: int, coder: str) -> entropy.Tables:
+        """Code tables, as `write_tables` wrote them."""
+        tables, used = read_tables(self._data, count, coder == entropy.ANS)
+        self.take(used)
+        return tables
+
+    def array(self, count: int) -> Bytes:
+        """Undo `write_array` for an array of `count` bytes."""
+        (method,) = self.numbers("B")
+        if method == PLAIN:
+            return np.frombuffer(self.take(count), np.uint8)
+        if method == SAME:
+            return np.full(count, self.numbers("B")[0], np.uint8)
+        if method != CODED:
+            raise DamagedError(f"an array in its head is stored in way {method}, and there are ways 0 to 2")
+        decode = entropy.decoder(entropy.HUFFMAN, self.tables(1, entropy.HUFFMAN))
+        (size,) = self.numbers("I")
+        return decode(np.frombuffer(self.take(size), np.uint8), _one(count))
+
+    def end(self) -> None:
+        """DamagedError if anything is left."""
+        if len(self._data):
+            raise DamagedError(f"its head has {len(self._data)} bytes too many")
+
+
+def write_array(values: Bytes) -> bytes:
+    """A u8 array in the shortest of three ways: as it is, as one repeated byte, or Huffman-coded."""
+    if len(values) and (values == values[0]).all():
+        return bytes([SAME, int(values[0])])
+    counts = np.bincount(values, minlength=256).astype(np.int64)[None]
+    plan = entropy.plan(entropy.HUFFMAN, counts)
+    if plan.bits // 8 + 24 < len(values):
+        coded = entropy.encoder(entropy.HUFFMAN, plan.tables)(values, _one(len(values)))
+        listed = entropy.described(plan) + struct.pack("<I", len(coded)) + coded.tobytes()
+        if len(listed) < len(values):
+            return bytes([CODED]) + listed
+    return bytes([PLAIN]) + values.tobytes()
+
+
+def _one(count: int) -> Counts:
+    return np.array([count], np.int64)

@@ -1,0 +1,197 @@
+"""How a float tensor is best coded: its matrix form, its scales, the contexts that pay, the tables.
+
+Three passes over the chunks: scales and row classes; symbol counts; the coding itself. Candidates are compared by
+counted bits, tables and side information charged, on a sample of whole rows; the tables are then made from counts of
+all symbols. Nothing but the sample is kept from pass to pass: splitting words again is cheaper than fresh memory.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mc.codec import entropy, floats, planes, scales
+from mc.codec.floats import ALONE, BOTH, CONTEXTS, ROWS, FloatCode
+from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
+
+PSEUDO_ROW = 512  # words a row where a tensor has no rows of its own
+SAMPLE = 1 << 15  # words on which contexts are compared
+FEW = 4096  # words below which scales of rows can't pay
+
+Read = Callable[[int, int], Bytes]  # bytes start to stop of a tensor, as u8
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]  # an ordered map, perhaps on many threads
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a level spends on float tensors."""
+
+    contexts: tuple[int, ...]
+    coder: str
+    columns_must_save: int  # per mille of the coded bits, for the time that sorting by column costs
+    joint: bool  # top mantissa bits join the exponent in the symbol
+
+
+EFFORTS = {
+    "fast": Effort((ALONE,), entropy.HUFFMAN, 0, True),
+    "default": Effort((ALONE, ROWS, BOTH), entropy.HUFFMAN, 2, True),
+    "best": Effort((ALONE, ROWS, BOTH), entropy.ANS, 0, True),
+}
+
+# Mantissa bits in the symbol by those in the head: enough to see that a density isn't flat inside an octave, few
+# enough for the tables to stay small. Two and three bits code within .0005 of each other on 7-bit mantissas; three
+# of ten leave a field of whole bytes.
+JOINT = {7: 2, 10: 3, 4: 2, 3: 3, 2: 2}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A tensor's code, ready to code its chunks."""
+
+    code: FloatCode
+    head: bytes
+    bits: int  # of all symbols and fields, without the head
+    why: str
+    parts: list[tuple[int, int]]  # first and last word (exclusive) of each chunk
+    encode: Callable[[int, Bytes], list[Bytes]]  # (chunk, its bytes) -> pieces
+
+
+def columns_of(shape: tuple[int, ...], words: int) -> tuple[int, bool]:
+    """Columns of the matrix that a tensor is coded as, and whether they are columns of the tensor too.
+
+    The last dimension if it is wide (linear layers, stacked or not), else all but the first (convolutions);
+    narrow rows are put side by side."""
+    if len(shape) < 2 or words < FEW:
+        return min(PSEUDO_ROW, words), False
+    cols = shape[-1] if shape[-1] >= floats.NARROWEST else prod(shape[1:])
+    if cols < floats.NARROWEST:
+        cols *= -(-floats.NARROWEST // cols)
+    if cols > floats.WIDEST or cols > words:
+        return PSEUDO_ROW, False
+    return cols, words % cols == 0 and cols <= 0xFFFF
+
+
+def spans(words: int, cols: int) -> list[tuple[int, int]]:
+    """First and last word (exclusive) of each chunk."""
+    step = floats.rows_in_chunk(cols) * cols
+    return [(at, min(at + step, words)) for at in range(0, words, step)]
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What the first pass learns from a chunk."""
+
+    rows: Scales
+    columns: Ints
+    classes: Bytes
+    sample: Words
+
+
+def fit(geometry: planes.Geometry, shape: tuple[int, ...], words: int, read: Read, effort: Effort, each: Each) -> Fitted:
+    """Choose how the tensor with these words (at least one) is coded."""
+    width = geometry.width
+    mantissa = JOINT[geometry.mantissa] if effort.joint else 0
+    cols, has_columns = columns_of(shape, words)
+    contexts = [c for c in effort.contexts if (c != BOTH or has_columns) and (c == ALONE or words >= FEW)]
+    whole_rows = -(-words // cols)
+    stride = max(1, words // SAMPLE)
+    step_shift = geometry.mantissa - mantissa + geometry.padding
+    parts = spans(words, cols)
+
+    def words_of(part: tuple[int, int]) -> Bytes:
+        return read(part[0] * width, part[1] * width)
+
+    def scan(part: tuple[int, int]) -> _Scan:
+        heads, tails = planes.split(words_of(part), geometry)
+        first, n = part[0] // cols, -(-len(heads) // cols)
+        rows = np.zeros(n, np.int16)
+        sums = np.zeros(cols if BOTH in contexts else 0, np.int32)
+        sampled = np.arange(-first % stride, n, stride)
+        sample = heads if stride == 1 else _rows_at(heads, cols, sampled)
+        if ROWS in contexts:
+            scales.scan(heads, cols, step_shift, mantissa, rows, sums)
+        else:
+            few = np.zeros(-(-len(sample) // cols), np.int16)
+            scales.scan(sample, cols, step_shift, mantissa, few, sums)
+            rows[sampled[: len(few)]] = few
+        classes = np.zeros((geometry.tails, n), np.uint8)
+        for tail, found in zip(tails, classes, strict=True):
+            planes.zero_runs(tail, cols, found)
+        return _Scan(rows, sums, classes, sample)
+
+    scanned: list[_Scan] = list(each(scan, parts))
+    measured = np.concatenate([s.rows for s in scanned])
+    rows = scales.known_rows(measured)
+    classes = np.concatenate([s.classes for s in scanned], axis=1)
+    sampled_rows = np.arange(0, whole_rows, stride)
+    middle = scales.known_rows(measured[sampled_rows])
+    alone = np.full(whole_rows, int(middle.astype(np.int64).sum()) // len(middle), np.int16)
+    code = FloatCode(
+        geometry, mantissa, cols, ALONE, alone, scales.EMPTY_SCALES, scales.EMPTY_WORDS, scales.EMPTY_COUNTS,
+        classes, effort.coder, entropy.Tables(np.zeros((1, 256), np.uint8), np.zeros(1, np.int64)),
+    )  # fmt: skip
+    candidates = {ALONE: code}
+    if ROWS in contexts:
+        candidates[ROWS] = replace(code, context=ROWS, row_scales=rows)
+    if BOTH in contexts:
+        sums = np.sum([s.columns for s in scanned], axis=0, dtype=np.int64)
+        columns = scales.column_scales(sums, whole_rows, mantissa)
+        order, starts = scales.column_order(columns)
+        candidates[BOTH] = replace(
+            code, context=BOTH, row_scales=rows, column_scales=columns, order=order, starts=starts
+        )
+    sample = np.concatenate([s.sample for s in scanned])
+    context, why = _choose(candidates, sample, sampled_rows, words, effort)
+    chosen = candidates[context]
+
+    def count(part: tuple[int, int]) -> Counts:
+        heads, _ = planes.split(words_of(part), geometry)
+        symbols, sizes, _ = floats.symbols_of(chosen, heads, part[0] // cols)
+        counts = np.zeros((len(sizes), 256), np.int64)
+        scales.histogram(symbols, sizes, counts)
+        return counts
+
+    plan = entropy.plan(effort.coder, np.sum(list(each(count, parts)), axis=0))
+    final = replace(chosen, tables=plan.tables)
+    encode = entropy.encoder(effort.coder, plan.tables)
+
+    def encode_chunk(k: int, raw: Bytes) -> list[Bytes]:
+        return floats.encode_chunk(final, encode, raw, parts[k][0] // cols)
+
+    bits = plan.coded_bits + words * (final.low + 1)
+    for found in classes:
+        bits += 8 * planes.tail_bytes(cols, words, found)
+    head = floats.write_head(final, entropy.described(plan))
+    return Fitted(final, head, bits, why, parts, encode_chunk)
+
+
+def _rows_at(heads: Words, cols: int, rows: Counts) -> Words:
+    """The rows with these numbers, one after the other."""
+    return np.concatenate([heads[row * cols : (row + 1) * cols] for row in rows] or [heads[:0]])
+
+
+def _choose(
+    candidates: dict[int, FloatCode], sample: Words, sampled_rows: Counts, words: int, effort: Effort
+) -> tuple[int, str]:
+    """The context whose coded sample, scaled up, and head are smallest, and the figures that say so."""
+    if len(candidates) == 1:
+        return ALONE, ""
+    bits: dict[int, float] = {}
+    for context, code in candidates.items():
+        part = replace(code, row_scales=code.row_scales[sampled_rows])
+        symbols, sizes, _ = floats.symbols_of(part, sample, 0)
+        counts = np.zeros((len(sizes), 256), np.int64)
+        scales.histogram(symbols, sizes, counts)
+        plan = entropy.plan(effort.coder, counts)
+        bits[context] = plan.bits - plan.coded_bits + plan.coded_bits * words // len(sample) + 8 * len(floats.write_scales(code))
+    best = min(bits, key=lambda context: bits[context])
+    if best == BOTH:
+        others = [c for c in bits if c != BOTH]
+        next_best = min(others, key=lambda context: bits[context])
+        fields = candidates[BOTH].low + 1
+        if (bits[next_best] - bits[BOTH]) * 1000 < effort.columns_must_save * (bits[BOTH] + fields * words):
+            best = next_best
+    field = candidates[best].low + 1
+    return best, " ".join(f"{CONTEXTS[c]} {b / words + field:.2f}" for c, b in bits.items())

@@ -1,0 +1,380 @@
+"""Canonical Huffman codes, at most 12 bits long, in four interleaved lanes.
+
+A chunk's symbols arrive as segments, one for each table: all symbols of a segment share a code. A segment is cut into
+four lanes that are decoded side by side, so that the latency of one lane's table look-up is hidden behind the others;
+one look-up of 12 bits yields up to four symbols. Codes are read lowest bit first.
+
+Source of the length assignment: Moffat and Katajainen, "In-place calculation of minimum-redundancy codes" (1995).
+"""
+
+import numpy as np
+
+from mc.codec.bitstream import (
+    BITS_IN_BYTE,
+    BYTE,
+    SPARE_BYTES,
+    U8,
+    U64,
+    WHOLE_BYTES,
+    load,
+    load_near_end,
+    read32,
+    store,
+    store32,
+)
+from mc.codec.compiled import compiled, inlined
+from mc.codec.tables import EMPTY
+from mc.codec.typing import Bytes, Counts
+
+LONGEST = 12  # bits of the longest code, and of the decoder's look-up (FORMAT.md, section 6.1)
+LANES = 4
+LANED = 4096  # a segment with fewer symbols is one lane: four would cost more than they speed up
+LOOKUP = 1 << LONGEST
+
+LENGTH_SHIFT = U64(16)  # in an encoder entry: code | length << 16
+CODE_MASK = U64(0xFFFF)
+LOOKUP_MASK = U64(LOOKUP - 1)
+
+# A decoder entry: up to four symbols | how many << 32 | bits of the first << 35 | bits of all << 40.
+MANY_SHIFT = U64(32)
+FIRST_SHIFT = U64(35)
+USED_SHIFT = U64(40)
+
+
+
+@inlined
+def _sort_by_count(counts, symbols, n):  # type: ignore[no-untyped-def]
+    for i in range(1, n):
+        s = symbols[i]
+        j = i - 1
+        while j >= 0 and counts[symbols[j]] > counts[s]:
+            symbols[j + 1] = symbols[j]
+            j -= 1
+        symbols[j + 1] = s
+
+
+@inlined
+def _depths(weight, n):  # type: ignore[no-untyped-def]
+    """Replace ascending weights by code lengths, in place (Moffat and Katajainen, 1995)."""
+    weight[0] += weight[1]
+    root, leaf = 0, 2
+    for k in range(1, n - 1):
+        for side in range(2):
+            if leaf >= n or (root < k and weight[root] < weight[leaf]):
+                picked = weight[root]
+                weight[root] = k
+                root += 1
+            else:
+                picked = weight[leaf]
+                leaf += 1
+            weight[k] = picked if side == 0 else weight[k] + picked
+    weight[n - 2] = 0
+    for k in range(n - 3, -1, -1):
+        weight[k] = weight[weight[k]] + 1
+    available, used, depth = 1, 0, 0
+    root, k = n - 2, n - 1
+    while available > 0:
+        while root >= 0 and weight[root] == depth:
+            used += 1
+            root -= 1
+        while available > used:
+            weight[k] = depth
+            k -= 1
+            available -= 1
+        available = 2 * used
+        depth += 1
+        used = 0
+
+
+@inlined
+def _limit(weight, n):  # type: ignore[no-untyped-def]
+    """Shorten lengths (of ascending counts) to LONGEST, then lengthen the rarest codes that can pay for it,
+    then give what is left over to the most frequent ones that can take it."""
+    space = 0
+    for k in range(n):
+        weight[k] = min(weight[k], LONGEST)
+        space += LOOKUP >> weight[k]
+    k = 0
+    while space > LOOKUP:
+        while weight[k] == LONGEST:
+            k += 1
+        weight[k] += 1
+        space -= LOOKUP >> weight[k]
+    for k in range(n - 1, -1, -1):
+        while weight[k] > 1 and space + (LOOKUP >> weight[k]) <= LOOKUP:
+            space += LOOKUP >> weight[k]
+            weight[k] -= 1
+
+
+@compiled
+def code_lengths(counts: Counts, lengths: Bytes) -> None:
+    """Fill `lengths` [tables, 256] u8 with the code lengths for `counts` [tables, 256] i64.
+    A symbol that doesn't occur has length 0; so has a symbol that is alone in its table."""
+    symbols = np.empty(256, np.int64)
+    weight = np.empty(256, np.int64)
+    for t in range(counts.shape[0]):
+        n = 0
+        for s in range(256):
+            lengths[t, s] = 0
+            if counts[t, s] > 0:
+                symbols[n] = s
+                n += 1
+        if n < 2:
+            continue
+        _sort_by_count(counts[t], symbols, n)
+        for k in range(n):
+            weight[k] = counts[t, symbols[k]]
+        _depths(weight, n)
+        _limit(weight, n)
+        for k in range(n):
+            lengths[t, symbols[k]] = weight[k]
+
+
+@inlined
+def _canonical(lengths, codes):  # type: ignore[no-untyped-def]
+    """Codes of one table, numbered by length, then by symbol, and turned round so that the first bit is the lowest."""
+    code = 0
+    for length in range(1, LONGEST + 1):
+        code <<= 1
+        for s in range(256):
+            if lengths[s] == length:
+                turned = 0
+                for k in range(length):
+                    turned |= ((code >> k) & 1) << (length - 1 - k)
+                codes[s] = turned
+                code += 1
+
+
+@compiled
+def encoder(lengths, entries):  # type: ignore[no-untyped-def]
+    """Fill `entries` [tables, 256] u32 with code | length << 16 for `lengths` [tables, 256]."""
+    codes = np.zeros(256, np.int64)
+    for t in range(lengths.shape[0]):
+        _canonical(lengths[t], codes)
+        for s in range(256):
+            entries[t, s] = codes[s] | np.int64(lengths[t, s]) << 16 if lengths[t, s] > 0 else 0
+
+
+@compiled
+def decoder(lengths, lookup):  # type: ignore[no-untyped-def]
+    """Fill `lookup` [tables, 4096] u64 for complete codes; return the first table that is none, or -1.
+
+    An entry holds up to four symbols that fit into 12 bits, their number at bit 32, the bits of the first
+    at bit 35 and of all at bit 40."""
+    codes = np.zeros(256, np.int64)
+    single = np.empty(LOOKUP, np.uint16)
+    for t in range(lengths.shape[0]):
+        space = 0
+        for s in range(256):
+            if lengths[t, s] > LONGEST:
+                return t
+            if lengths[t, s] > 0:
+                space += LOOKUP >> lengths[t, s]
+        if space == 0:
+            continue  # a lone symbol, or none: nothing is ever looked up
+        if space != LOOKUP:
+            return t
+        _canonical(lengths[t], codes)
+        for s in range(256):
+            length = np.int64(lengths[t, s])
+            if length > 0:
+                for at in range(codes[s], LOOKUP, 1 << length):
+                    single[at] = s | length << 8
+        for at in range(LOOKUP):
+            symbols, how_many, used, rest = U64(0), 0, 0, at
+            first = U64(single[at] >> 8)
+            while how_many < 4:
+                entry = single[rest]
+                length = entry >> 8
+                if used + length > LONGEST:
+                    break
+                symbols |= U64(entry & 255) << U64(8 * how_many)
+                how_many += 1
+                used += length
+                rest >>= length
+            lookup[t, at] = symbols | U64(how_many) << MANY_SHIFT | first << FIRST_SHIFT | U64(used) << USED_SHIFT
+    return -1
+
+
+@inlined
+def _encode_lane(symbols, start, stop, entries, out, p):  # type: ignore[no-untyped-def]
+    """Code symbols[start:stop] from byte `p` of `out` on; return the byte after the last."""
+    acc, filled = U64(0), U64(0)
+    i = start
+    while i + U64(4) <= stop:
+        e0 = U64(entries[symbols[i]])
+        e1 = U64(entries[symbols[i + U64(1)]])
+        e2 = U64(entries[symbols[i + U64(2)]])
+        e3 = U64(entries[symbols[i + U64(3)]])
+        first = e0 >> LENGTH_SHIFT
+        third = e2 >> LENGTH_SHIFT
+        pair = first + (e1 >> LENGTH_SHIFT)
+        low = (e0 & CODE_MASK) | (e1 & CODE_MASK) << first
+        high = (e2 & CODE_MASK) | (e3 & CODE_MASK) << third
+        acc |= (low | high << pair) << filled  # at most 7 + 48 bits
+        filled += pair + third + (e3 >> LENGTH_SHIFT)
+        store(out, p, acc)
+        p += filled >> U64(3)
+        acc >>= filled & WHOLE_BYTES
+        filled &= BITS_IN_BYTE
+        i += U64(4)
+    while i < stop:
+        e0 = U64(entries[symbols[i]])
+        acc |= (e0 & CODE_MASK) << filled
+        filled += e0 >> LENGTH_SHIFT
+        store(out, p, acc)
+        p += filled >> U64(3)
+        acc >>= filled & WHOLE_BYTES
+        filled &= BITS_IN_BYTE
+        i += U64(1)
+    store(out, p, acc)
+    return p + ((filled + U64(7)) >> U64(3))
+
+
+@compiled
+def encode(symbols, counts, entries, lone, out, at):  # type: ignore[no-untyped-def]
+    """Code segments of `symbols` u8, counts[t] symbols with table t of `entries`, into `out` from byte `at` on.
+    Returns the byte after the last. `out` holds at least `capacity(counts)` bytes from there."""
+    p = U64(at)
+    begin = U64(0)
+    for t in range(len(counts)):
+        n = U64(counts[t])
+        if n == U64(0):
+            continue
+        if lone[t] >= 0:
+            begin += n
+            continue
+        lanes = LANES if n >= U64(LANED) else 1
+        sizes = p
+        p += U64(4 * lanes)
+        quarter = n // U64(lanes)
+        for lane in range(lanes):
+            start = begin + quarter * U64(lane)
+            stop = begin + n if lane == lanes - 1 else start + quarter
+            after = _encode_lane(symbols, start, stop, entries[t], out, p)
+            store32(out, sizes + U64(4 * lane), after - p)
+            p = after
+        begin += n
+    return p
+
+
+def capacity(counts: Counts) -> int:
+    """Bytes that `encode` may touch for segments of these sizes."""
+    return int(counts.sum()) * LONGEST // 8 + len(counts) * LANES * 6 + SPARE_BYTES
+
+
+@inlined
+def _decode_end(data, p, end, lookup, out, o, stop):  # type: ignore[no-untyped-def]
+    """Decode a lane from bit `p` up to out[stop], with care; return the bit after its last one,
+    which lies beyond end * 8 if the lane was too short."""
+    while o < stop:
+        if p > end << U64(3):
+            return p
+        entry = lookup[(load_near_end(data, p >> U64(3), end) >> (p & BITS_IN_BYTE)) & LOOKUP_MASK]
+        out[o] = U8(entry & BYTE)
+        o += U64(1)
+        p += (entry >> FIRST_SHIFT) & U64(31)
+    return p
+
+
+@inlined
+def _rounds(p, o, stop, size):  # type: ignore[no-untyped-def]
+    """How many rounds of four look-ups a lane can take unchecked: at most 6 bytes in and 16 symbols out each."""
+    if o + U64(4) > stop or (p >> U64(3)) + U64(SPARE_BYTES) > size:
+        return U64(0)
+    return min((stop - o - U64(4)) >> U64(4), (size - U64(SPARE_BYTES) - (p >> U64(3))) // U64(6))
+
+
+@inlined
+def _decode_lanes(data, ends, lookup, out, begin, n):  # type: ignore[no-untyped-def]
+    """Decode four lanes side by side; lane k lies in data[ends[k]:ends[k + 1]]. True if each was used up exactly."""
+    size = U64(len(data))
+    quarter = n // U64(LANES)
+    o0 = begin
+    o1 = stop0 = begin + quarter
+    o2 = stop1 = stop0 + quarter
+    o3 = stop2 = stop1 + quarter
+    stop3 = begin + n
+    p0, p1, p2, p3 = ends[0] << U64(3), ends[1] << U64(3), ends[2] << U64(3), ends[3] << U64(3)
+    while True:
+        rounds = min(
+            min(_rounds(p0, o0, stop0, size), _rounds(p1, o1, stop1, size)),
+            min(_rounds(p2, o2, stop2, size), _rounds(p3, o3, stop3, size)),
+        )
+        if rounds == U64(0):
+            break
+        for _ in range(rounds):
+            x0 = load(data, p0 >> U64(3)) >> (p0 & BITS_IN_BYTE)
+            x1 = load(data, p1 >> U64(3)) >> (p1 & BITS_IN_BYTE)
+            x2 = load(data, p2 >> U64(3)) >> (p2 & BITS_IN_BYTE)
+            x3 = load(data, p3 >> U64(3)) >> (p3 & BITS_IN_BYTE)
+            for _ in range(4):
+                e0 = lookup[x0 & LOOKUP_MASK]
+                e1 = lookup[x1 & LOOKUP_MASK]
+                e2 = lookup[x2 & LOOKUP_MASK]
+                e3 = lookup[x3 & LOOKUP_MASK]
+                store32(out, o0, e0)
+                store32(out, o1, e1)
+                store32(out, o2, e2)
+                store32(out, o3, e3)
+                o0 += (e0 >> MANY_SHIFT) & U64(7)
+                o1 += (e1 >> MANY_SHIFT) & U64(7)
+                o2 += (e2 >> MANY_SHIFT) & U64(7)
+                o3 += (e3 >> MANY_SHIFT) & U64(7)
+                n0, n1, n2, n3 = e0 >> USED_SHIFT, e1 >> USED_SHIFT, e2 >> USED_SHIFT, e3 >> USED_SHIFT
+                x0 >>= n0
+                x1 >>= n1
+                x2 >>= n2
+                x3 >>= n3
+                p0 += n0
+                p1 += n1
+                p2 += n2
+                p3 += n3
+    p0 = _decode_end(data, p0, ends[1], lookup, out, o0, stop0)
+    p1 = _decode_end(data, p1, ends[2], lookup, out, o1, stop1)
+    p2 = _decode_end(data, p2, ends[3], lookup, out, o2, stop2)
+    p3 = _decode_end(data, p3, ends[4], lookup, out, o3, stop3)
+    return (
+        (p0 + U64(7)) >> U64(3) == ends[1]
+        and (p1 + U64(7)) >> U64(3) == ends[2]
+        and (p2 + U64(7)) >> U64(3) == ends[3]
+        and (p3 + U64(7)) >> U64(3) == ends[4]
+    )
+
+
+@compiled
+def decode(data, counts, lookups, lone, out):  # type: ignore[no-untyped-def]
+    """Undo `encode`: fill `out` u8 with sum(counts) symbols. True if `data` was used up exactly and made sense.
+    Never reads outside `data` nor writes outside `out`, whatever the bytes say."""
+    size = U64(len(data))
+    p = U64(0)
+    begin = U64(0)
+    ends = np.empty(LANES + 1, np.uint64)
+    for t in range(len(counts)):
+        n = U64(counts[t])
+        if n == U64(0):
+            continue
+        if lone[t] >= 0:
+            out[begin : begin + n] = U8(lone[t])
+            begin += n
+            continue
+        if lone[t] == EMPTY:
+            return False  # symbols of a table that has none
+        lanes = LANES if n >= U64(LANED) else 1
+        if p + U64(4 * lanes) > size:
+            return False
+        ends[0] = p + U64(4 * lanes)
+        for lane in range(lanes):
+            ends[lane + 1] = ends[lane] + read32(data, p + U64(4 * lane))
+        p = ends[lanes]
+        if p > size:
+            return False
+        if lanes == LANES:
+            sound = _decode_lanes(data, ends, lookups[t], out, begin, n)
+        else:
+            after = _decode_end(data, ends[0] << U64(3), ends[1], lookups[t], out, begin, begin + n)
+            sound = (after + U64(7)) >> U64(3) == ends[1]
+        if not sound:
+            return False
+        begin += n
+    return p == size

@@ -1,0 +1,244 @@
+"""Row and column scales, and the symbols that they give to float words.
+
+A weight's magnitude is told well by the scale of its row (an output channel) and of its column (an input channel).
+Scales are mean binary logarithms in eighths of an octave, integers throughout. With s = row + column, whole octaves of
+s are taken off the symbol, so that one alphabet serves all magnitudes, and its quarter of an octave picks the table.
+Both are side information: known before the first symbol is decoded, so that symbols may be sorted by table into
+segments, and each segment decoded at full speed.
+"""
+
+import numpy as np
+
+from mc.codec.compiled import compiled, inlined
+from mc.codec.typing import Bytes, Counts, Scales, Words
+
+U8, U16, I16, I32 = np.uint8, np.uint16, np.int16, np.int32
+
+OCTAVE = 8  # steps of a scale in an octave
+TABLES = 4  # one for each quarter of an octave
+CENTRE = 192  # the symbol of a magnitude that equals the scale (FORMAT.md, section 5.1)
+ZERO, ESCAPE = 0, 255
+NEAR_BELOW, NEAR_ABOVE = 3, 16  # halves of an octave: what is farther from the mean doesn't tell of the scale
+UNKNOWN = -32768  # the scale of a row without a number other than zero
+
+
+@compiled
+def scan(heads, cols, step_shift, mantissa, rows, columns):  # type: ignore[no-untyped-def]
+    """Mean magnitudes of rows of `cols` heads: fill `rows` i16 with their scales, and add to `columns` i32 how far
+    each column lies from its row's mean, in symbols, at most NEAR_* away (len(columns) == 0: don't).
+
+    The magnitude is symbol v = (head & 0x7FFF) >> step_shift with 2 ** mantissa symbols an octave."""
+    n = len(heads)
+    shift = U16(step_shift)
+    for row in range(len(rows)):
+        line = heads[row * cols : min((row + 1) * cols, n)]
+        total, some = I32(0), I32(0)
+        for i in range(len(line)):
+            v = I32((line[i] & U16(0x7FFF)) >> shift)
+            total = I32(total + v)
+            some = I32(some + I32(v != 0))
+        if some == 0:
+            rows[row] = UNKNOWN
+            continue
+        mean = I32(total // some)
+        low = mean - I32((NEAR_BELOW << mantissa) >> 1)
+        high = mean + I32((NEAR_ABOVE << mantissa) >> 1)
+        near = I32(0)
+        for i in range(len(line)):
+            v = I32((line[i] & U16(0x7FFF)) >> shift)
+            near = I32(near + (I32(min(max(v, low), high) - mean) if v != 0 else I32(0)))
+        many = np.int64(some)
+        rows[row] = I16(((np.int64(mean) * many + near) * OCTAVE) // (many << mantissa))
+        if len(columns) > 0:
+            for i in range(len(line)):
+                v = I32((line[i] & U16(0x7FFF)) >> shift)
+                columns[i] = I32(columns[i] + (I32(min(max(v, low), high) - mean) if v != 0 else I32(0)))
+
+
+def column_scales(columns: Counts, rows: int, mantissa: int) -> Scales:
+    """Scales of the columns about their mean, from the sums of `scan` over `rows` rows."""
+    scales = (columns * OCTAVE) // (rows << mantissa)
+    scales -= int(scales.sum()) // max(len(scales), 1)
+    return np.clip(scales, -128, 127).astype(np.int16)
+
+
+def known_rows(rows: Scales) -> Scales:
+    """The scales with those of empty rows, and outliers more than a byte's range up, drawn to the others."""
+    known = rows[rows != UNKNOWN]
+    if len(known) == 0:
+        return np.zeros_like(rows)
+    middle = int(np.sort(known)[len(known) // 2])
+    filled = np.where(rows == UNKNOWN, middle, rows)
+    low = max(int(filled.min()), middle - 127)
+    return np.clip(filled, low, low + 255).astype(np.int16)
+
+
+def column_order(columns: Scales) -> tuple[Words, Counts]:
+    """Columns sorted by scale modulo an octave, listed twice (so that every table's columns are one slice, whatever
+    the row's scale), and where each residue begins in the first list, [9] i64."""
+    residue = columns.astype(np.int64) % OCTAVE
+    order = np.argsort(residue, kind="stable").astype(np.uint16)
+    starts = np.searchsorted(residue[order.astype(np.int64)], np.arange(OCTAVE + 1)).astype(np.int64)
+    return np.concatenate([order, order]), starts
+
+
+@inlined
+def _slice_of(starts, row, table):  # type: ignore[no-untyped-def]
+    """Where the columns of a table lie in the doubled order, for a row with scale `row`."""
+    first = (2 * table - row) & (OCTAVE - 1)
+    second = (first + 1) & (OCTAVE - 1)
+    return starts[first], starts[first + 1] - starts[first] + starts[second + 1] - starts[second]
+
+
+@compiled
+def segment_sizes(n, cols, rows, starts, counts):  # type: ignore[no-untyped-def]
+    """Fill `counts` [tables] i64 with the symbols that each table gets from n words in rows of `cols`.
+    starts has 9 entries if there are column scales, else none."""
+    counts[:] = 0
+    if len(counts) == 1:
+        counts[0] = n
+        return
+    for row in range(len(rows)):
+        if len(starts) == 0:
+            counts[(rows[row] >> 1) & (TABLES - 1)] += min(cols, n - row * cols)
+        else:
+            for table in range(TABLES):
+                counts[table] += _slice_of(starts, rows[row], table)[1]
+
+
+@inlined
+def _symbol(v, base):  # type: ignore[no-untyped-def]
+    """Symbol of magnitude v given `base`, the magnitude that symbol 0 would have."""
+    d = U16(v - base)
+    inside = U16(d - U16(1)) < U16(ESCAPE - 1)
+    return U8(ZERO) if v == U16(0) else (U8(d) if inside else U8(ESCAPE))
+
+
+@inlined
+def _magnitude(symbol, base):  # type: ignore[no-untyped-def]
+    """Undo `_symbol`; of an escape, zero bits, to be filled in."""
+    return U16(0) if symbol == U8(ZERO) or symbol == U8(ESCAPE) else U16(U16(symbol) + base)
+
+
+@inlined
+def _base(scale, mantissa):  # type: ignore[no-untyped-def]
+    return U16(((scale >> 3) << mantissa) - CENTRE)
+
+
+@compiled
+def symbols_of(heads, cols, step_shift, mantissa, rows, columns, order, starts, counts, out):  # type: ignore[no-untyped-def]
+    """Fill `out` u8 with the symbols of `heads`, sorted into segments of counts[t] symbols; return how many escape.
+
+    rows: i16 scales of rows of `cols` words (the last may be shorter, unless there are column scales);
+    columns, order, starts: as from `column_order`, or empty."""
+    n = len(heads)
+    shift = U16(step_shift)
+    cursor = np.zeros(TABLES, np.int64)
+    for t in range(1, len(counts)):
+        cursor[t] = cursor[t - 1] + counts[t - 1]
+    line = np.empty(cols if len(columns) > 0 else 0, np.uint8)
+    escapes = 0
+    for row in range(len(rows)):
+        words = heads[row * cols : min((row + 1) * cols, n)]
+        some = I32(0)
+        if len(columns) == 0:
+            base = _base(np.int64(rows[row]), mantissa)
+            t = (rows[row] >> 1) & (len(counts) - 1)
+            segment = out[cursor[t] : cursor[t] + len(words)]
+            for i in range(len(words)):
+                symbol = _symbol(U16((words[i] & U16(0x7FFF)) >> shift), base)
+                segment[i] = symbol
+                some = I32(some + I32(symbol == U8(ESCAPE)))
+            cursor[t] += len(words)
+        else:
+            scale = I32(rows[row])
+            for i in range(len(words)):
+                base = _base(scale + I32(columns[i]), mantissa)
+                symbol = _symbol(U16((words[i] & U16(0x7FFF)) >> shift), base)
+                line[i] = symbol
+                some = I32(some + I32(symbol == U8(ESCAPE)))
+            for t in range(TABLES):
+                first, count = _slice_of(starts, rows[row], t)
+                segment = out[cursor[t] : cursor[t] + count]
+                picked = order[first : first + count]
+                for k in range(count):
+                    segment[k] = line[picked[k]]
+                cursor[t] += count
+        escapes += some
+    return escapes
+
+
+@compiled
+def add_magnitudes(symbols, cols, step_shift, mantissa, rows, columns, order, starts, counts, heads):  # type: ignore[no-untyped-def]
+    """Undo `symbols_of`: add the magnitudes to `heads`, which hold the other bits. Escapes stay zero."""
+    n = len(heads)
+    shift = U16(step_shift)
+    cursor = np.zeros(TABLES, np.int64)
+    for t in range(1, len(counts)):
+        cursor[t] = cursor[t - 1] + counts[t - 1]
+    line = np.empty(cols if len(columns) > 0 else 0, np.uint8)
+    for row in range(len(rows)):
+        words = heads[row * cols : min((row + 1) * cols, n)]
+        if len(columns) == 0:
+            base = _base(np.int64(rows[row]), mantissa)
+            t = (rows[row] >> 1) & (len(counts) - 1)
+            segment = symbols[cursor[t] : cursor[t] + len(words)]
+            for i in range(len(words)):
+                words[i] |= U16(_magnitude(segment[i], base) << shift) & U16(0x7FFF)
+            cursor[t] += len(words)
+            continue
+        for t in range(TABLES):
+            first, count = _slice_of(starts, rows[row], t)
+            segment = symbols[cursor[t] : cursor[t] + count]
+            picked = order[first : first + count]
+            for k in range(count):
+                line[picked[k]] = segment[k]
+            cursor[t] += count
+        scale = I32(rows[row])
+        for i in range(len(words)):
+            base = _base(scale + I32(columns[i]), mantissa)
+            words[i] |= U16(_magnitude(line[i], base) << shift) & U16(0x7FFF)
+
+
+@compiled
+def escaped(heads, cols, step_shift, mantissa, rows, columns, where, magnitudes):  # type: ignore[no-untyped-def]
+    """Fill `where` u32 and `magnitudes` u16 with the words whose symbol is an escape, in order."""
+    at = 0
+    for i in range(len(heads)):
+        row = i // cols
+        scale = I32(rows[row]) + (I32(columns[i - row * cols]) if len(columns) > 0 else I32(0))
+        v = U16((heads[i] & U16(0x7FFF)) >> U16(step_shift))
+        if _symbol(v, _base(scale, mantissa)) == U8(ESCAPE):
+            where[at] = i
+            magnitudes[at] = v
+            at += 1
+
+
+@compiled
+def histogram(symbols, counts, out):  # type: ignore[no-untyped-def]
+    """Add to `out` [tables, 256] i64 how often each symbol stands in each segment."""
+    four = np.zeros((4, 256), np.int64)  # neighbours are often equal, and must not wait for each other's counts
+    begin = 0
+    for t in range(len(counts)):
+        n = counts[t]
+        four[:] = 0
+        for i in range(begin, begin + n - 3, 4):
+            four[0, symbols[i]] += 1
+            four[1, symbols[i + 1]] += 1
+            four[2, symbols[i + 2]] += 1
+            four[3, symbols[i + 3]] += 1
+        for i in range(begin + n - n % 4, begin + n):
+            four[0, symbols[i]] += 1
+        for s in range(256):
+            out[t, s] += four[0, s] + four[1, s] + four[2, s] + four[3, s]
+        begin += n
+
+
+EMPTY_WORDS: Words = np.empty(0, np.uint16)
+EMPTY_SCALES: Scales = np.empty(0, np.int16)
+EMPTY_COUNTS: Counts = np.empty(0, np.int64)
+
+
+def symbols_buffer(n: int) -> Bytes:
+    """Room for n symbols."""
+    return np.empty(n, np.uint8)

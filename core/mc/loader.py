@@ -1,0 +1,145 @@
+"""Tensors and rows of a checkpoint as numpy arrays, from a packed or a plain file alike, decoding what is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from mc import blob
+from mc.checkpoint import Layout, Source, Tensor, read_layout
+from mc.codec.typing import Bytes
+from mc.dtypes import element_bits, numpy_dtype
+from mc.errors import DamagedError, McError, quote
+from mc.manifest import SAME, is_packed
+from mc.parallel import workers
+from mc.unpacking import FromSource, Job, Opening, decode, naming, open_packed
+
+
+class Checkpoint:
+    """An open checkpoint file. Arrays are fresh copies; sub-byte dtypes (F4, F6) come as their packed bytes."""
+
+    def __init__(self, source: Source, threads: int | None = 1, executor: Executor | None = None) -> None:
+        """Read the headers; DamagedError if they are no sound file's."""
+        layout = read_layout(source)
+        self._source, self._threads, self._executor = source, threads, executor
+        self._opening: Opening | None = None
+        if is_packed(layout, source.where):
+            self._opening = open_packed(FromSource(source), source.size)
+            layout = self._opening.original
+        self._layout: Layout = layout
+        self._tensors = {tensor.name: tensor for tensor in layout.tensors}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The original's `__metadata__`."""
+        return dict(self._layout.metadata)
+
+    def names(self) -> list[str]:
+        """All tensors, in data order."""
+        return list(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of the tensor `name`."""
+        return self._named(name).shape
+
+    def dtype(self, name: str) -> str:
+        """As safetensors names it."""
+        return self._named(name).dtype
+
+    def tensor(self, name: str) -> np.ndarray[Any, Any]:
+        """The whole tensor. McError if there is none of that name, or numpy has no type for it; DamagedError if its
+        bytes aren't what was packed."""
+        tensor = self._named(name)
+        return self._shaped(tensor, self._bytes(tensor, 0, tensor.stop - tensor.start), tensor.shape)
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Entries `start` to `stop` (exclusive) along the first dimension, decoding the chunks that hold them."""
+        tensor = self._named(name)
+        if not tensor.shape or not 0 <= start <= stop <= tensor.shape[0]:
+            raise McError(f"tensor {quote(name)} of shape {list(tensor.shape)} has no rows {start} to {stop}")
+        count = tensor.shape[0]
+        size = (tensor.stop - tensor.start) // count if count else 0
+        if size * count != tensor.stop - tensor.start:
+            raise McError(f"tensor {quote(name)} is {tensor.dtype}, whose rows don't begin on whole bytes")
+        return self._shaped(tensor, self._bytes(tensor, start * size, stop * size), (stop - start, *tensor.shape[1:]))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _named(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            raise McError(f"{self._source.where} has no tensor {quote(name)}")
+        return self._tensors[name]
+
+    def _shaped(self, tensor: Tensor, raw: Bytes, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        if (element_bits(tensor.dtype) or 0) % 8:
+            return raw
+        return raw.view(numpy_dtype(tensor.dtype)).reshape(shape)
+
+    def _bytes(self, tensor: Tensor, start: int, stop: int) -> Bytes:
+        out = np.empty(stop - start, np.uint8)
+        if start == stop:
+            return out
+        if self._opening is None:
+            self._source.read_into(tensor.start + start, out)
+            return out
+        with naming(self._source.where, tensor):
+            pieces = self._pieces(self._opening, tensor, start, stop)
+            with workers(self._threads, self._executor) as work:
+                for _ in work.each(lambda piece: _copy_part(piece, out), pieces):
+                    pass
+        return out
+
+    def _pieces(self, opening: Opening, tensor: Tensor, start: int, stop: int) -> Iterator[tuple[Job, int, int]]:
+        """The chunks that hold the bytes from `start` to `stop`, found by the directory."""
+        entries = opening.packed.manifest.entries
+        entry = entries[tensor.name]
+        number = list(entries).index(entry.why if entry.coding == SAME else tensor.name)
+        stored = opening.packed.blobs[number]
+        stream = FromSource(self._source, stored.start)
+        size = tensor.stop - tensor.start
+        reader = blob.BlobReader(stream, stored.stop - stored.start, number, tensor.dtype, size)
+        spans = reader.code.spans
+        directory = stored.stop - blob.ENTRY.size * len(spans)
+        sizes = np.frombuffer(self._source.read(directory, stored.stop), "<u4").astype(np.int64)
+        ends = stream.at + np.cumsum(sizes + blob.FRAME.size)
+        if int(ends[-1]) != directory:
+            raise DamagedError("its directory doesn't agree with its size")
+        for chunk, (first, last) in enumerate(spans):
+            if first < stop and last > start:
+                at = FromSource(self._source, int(ends[chunk] - sizes[chunk] - blob.FRAME.size))
+                yield Job(tensor, reader, chunk, reader.frame_at(at, chunk, int(sizes[chunk]))), start, stop
+
+
+def _copy_part(piece: tuple[Job, int, int], out: Bytes) -> None:
+    job, start, stop = piece
+    first, last = job.span
+    inside = slice(max(first, start) - start, min(last, stop) - start)
+    if start <= first and last <= stop:
+        decode(job, out[inside])
+    else:
+        out[inside] = decode(job)[max(start - first, 0) : min(stop, last) - first]
+
+
+def open_checkpoint(
+    path: str | os.PathLike[str] | bytes, *, threads: int | None = 1, executor: Executor | None = None
+) -> Checkpoint:
+    """Open a packed or plain file for reading tensors; DamagedError if its headers aren't sound."""
+    source = Source.of(path)
+    try:
+        return Checkpoint(source, threads, executor)
+    except BaseException:
+        source.close()
+        raise

@@ -1,0 +1,242 @@
+"""Pack: one safetensors file in, one packed file out, front to back with bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import BinaryIO
+
+import numpy as np
+import xxhash
+
+from mc import blob
+from mc.checkpoint import Layout, Source, Tensor, read_layout
+from mc.codec.choose import code
+from mc.codec.planes import GEOMETRIES
+from mc.codec.typing import Bytes
+from mc.errors import McError, UsageError, quote
+from mc.manifest import SAME, Entry, Manifest, is_packed, write_header
+from mc.parallel import Workers
+from mc.reports import TensorReport
+
+LEVELS = ("fast", "default", "best")
+WHOLE = 1 << 22  # bytes of a tensor up to which it is one piece of work, read once
+FINGERPRINT = 256  # bytes at each of three places that two tensors must share to be compared
+COMPARED = 1 << 20  # bytes compared at once
+MOST_COMPARED = 4  # different tensors of one fingerprint that a further one is compared with
+DIGEST_STEP = 1 << 22  # bytes hashed at once
+
+# The header is written last and its room is reserved first, so what varies in it has a greatest length (in characters).
+LONGEST_NAME = 15  # of a coding's name
+LONGEST_NOTE, LONGEST_FLOAT_NOTE = 56, 36  # of the figures that explain a choice
+COMPARED_FROM = 4096  # bytes of a tensor below which a choice isn't explained
+
+Part = Bytes | memoryview | bytes
+Step = Callable[[int], None]  # takes the bytes of the original that are done
+
+
+@dataclass(frozen=True)
+class PackedTensor:
+    """What became of a tensor."""
+
+    coding: str
+    why: str
+    size: int  # bytes of its blob
+
+
+def pack_file(source: Source, target: BinaryIO, level: str, work: Workers, step: Step) -> tuple[Manifest, tuple[TensorReport, ...], int]:
+    """Write the packed form of `source` to `target`, which can seek. Returns manifest, reports and bytes written.
+
+    DamagedError if the source is no sound safetensors file; McError if it is packed already, or changes meanwhile."""
+    if level not in LEVELS:
+        raise UsageError(f"level {level!r} isn't one of {', '.join(LEVELS)}")
+    layout = read_layout(source)
+    if is_packed(layout, source.where):
+        raise McError(f"{source.where} is packed already, or marked as if it were. Unpack it first if it is.")
+    twins = find_twins(source, layout)
+    reserved = blob.write_reserved(layout.prefix)
+    start = len(write_header(*_widest(layout, twins, level, len(reserved))))
+    begin = target.tell()
+    target.seek(begin + start)
+    target.write(reserved)
+    entries: dict[str, Entry] = {}
+    reports: list[TensorReport] = []
+    sizes: list[int] = []
+    with _Digest(source) as digest:
+        for tensor, packed in _pack_tensors(source, layout, twins, level, work, target):
+            why = packed.why if packed.coding == SAME else packed.why[: _longest_note(tensor, level)]
+            entries[tensor.name] = Entry(tensor.dtype, tensor.shape, packed.coding, why)
+            sizes.append(packed.size)
+            nbytes = tensor.stop - tensor.start
+            reports.append(
+                TensorReport(tensor.name, tensor.dtype, tensor.shape, nbytes, packed.size, packed.coding, why)
+            )
+            step(nbytes)
+        sha256 = digest.result()
+    source.unchanged()
+    manifest = Manifest(sha256, layout.size, level, entries)
+    end = target.tell()
+    target.seek(begin)
+    target.write(write_header(manifest, len(reserved), sizes, start))
+    target.seek(end)
+    return manifest, tuple(reports), end - begin
+
+
+def _widest(layout: Layout, twins: dict[str, str], level: str, reserved: int) -> tuple[Manifest, int, list[int]]:
+    """A manifest and blob sizes whose header is at least as long as the one to come, whatever that will be."""
+    entries, sizes = {}, []
+    for tensor in layout.tensors:
+        nbytes = tensor.stop - tensor.start
+        name, note = "c" * LONGEST_NAME, "w" * _longest_note(tensor, level)
+        if tensor.name in twins:
+            name, note = SAME, twins[tensor.name]
+        entries[tensor.name] = Entry(tensor.dtype, tensor.shape, name, note)
+        # A blob is at most its tensor, the head of a raw one, and a frame for each chunk of at least 128 KiB.
+        chunks = 1 + nbytes // (1 << 17)
+        sizes.append(0 if not nbytes or tensor.name in twins else nbytes + blob.overhead(chunks) + 1)
+    return Manifest("0" * 64, layout.size, level, entries), reserved, sizes
+
+
+def _longest_note(tensor: Tensor, level: str) -> int:
+    """Characters that the explanation of a tensor's coding may have: none where nothing is compared."""
+    if tensor.stop - tensor.start < COMPARED_FROM:
+        return 0
+    return LONGEST_NOTE if tensor.dtype not in GEOMETRIES else 0 if level == "fast" else LONGEST_FLOAT_NOTE
+
+
+def _pack_tensors(
+    source: Source, layout: Layout, twins: dict[str, str], level: str, work: Workers, target: BinaryIO
+) -> Iterator[tuple[Tensor, PackedTensor]]:
+    """Code and write every tensor in data order. Small ones are coded whole, several at once; large ones chunk by
+    chunk. What is written doesn't depend on which way was taken."""
+
+    def pack_small(numbered: tuple[int, Tensor]) -> tuple[PackedTensor, list[Part]]:
+        index, tensor = numbered
+        nbytes = tensor.stop - tensor.start
+        if tensor.name in twins:
+            return PackedTensor(SAME, twins[tensor.name], 0), []
+        if nbytes == 0:
+            return PackedTensor("empty", "", 0), []
+        whole = _read(source, tensor.start, tensor.stop)
+        coded = code(tensor.dtype, tensor.shape, nbytes, lambda start, stop: whole[start:stop], level, map)
+        frames = [blob.frame(coded, index, k, whole[start:stop]) for k, (start, stop) in enumerate(coded.spans)]
+        parts: list[Part] = [blob.write_head(coded, index)]
+        for sealed in frames:
+            parts.extend(blob.write_frame(sealed))
+        parts.append(blob.write_directory([sealed.size for sealed in frames]))
+        return PackedTensor(coded.name, coded.why, sum(len(part) for part in parts)), parts
+
+    def pack_large(index: int, tensor: Tensor) -> PackedTensor:
+        def read(start: int, stop: int) -> Bytes:
+            return _read(source, tensor.start + start, tensor.start + stop)
+
+        coded = code(tensor.dtype, tensor.shape, tensor.stop - tensor.start, read, level, work.each)
+        head = blob.write_head(coded, index)
+        target.write(head)
+        sizes = []
+        chunks = work.each(lambda k: blob.frame(coded, index, k, read(*coded.spans[k])), range(len(coded.spans)))
+        for sealed in chunks:
+            for part in blob.write_frame(sealed):
+                target.write(part)
+            sizes.append(sealed.size)
+        directory = blob.write_directory(sizes)
+        target.write(directory)
+        return PackedTensor(coded.name, coded.why, len(head) + sum(sizes) + blob.FRAME.size * len(sizes) + len(directory))
+
+    def is_small(numbered: tuple[int, Tensor]) -> bool:
+        _, tensor = numbered
+        return tensor.stop - tensor.start <= WHOLE or tensor.name in twins
+
+    for small, group in groupby(enumerate(layout.tensors), is_small):
+        if small:
+            numbered = list(group)
+            for (_, tensor), (packed, parts) in zip(numbered, work.each(pack_small, numbered), strict=True):
+                for part in parts:
+                    target.write(part)
+                yield tensor, packed
+        else:
+            for index, tensor in group:
+                yield tensor, pack_large(index, tensor)
+
+
+def _read(source: Source, start: int, stop: int) -> Bytes:
+    """Bytes of the source, aligned for words of eight bytes, read-only: one kind of array, so that every loop is
+    compiled once."""
+    if source.in_memory:
+        raw = np.frombuffer(source.read(start, stop), np.uint8)
+        if raw.__array_interface__["data"][0] % 8:
+            raw = raw.copy()
+    else:
+        raw = np.empty(stop - start, np.uint8)
+        source.read_into(start, raw)
+    raw.flags.writeable = False
+    return raw
+
+
+def find_twins(source: Source, layout: Layout) -> dict[str, str]:
+    """Tensors whose bytes are those of an earlier one: its name by theirs. A fingerprint of the first, middle and
+    last bytes sorts out the candidates; only a comparison of all bytes decides."""
+    twins: dict[str, str] = {}
+    alike: dict[tuple[int, int], list[Tensor]] = {}
+    for tensor in layout.tensors:
+        nbytes = tensor.stop - tensor.start
+        if nbytes == 0:
+            continue
+        digest = xxhash.xxh3_64()
+        for at in (0, nbytes // 2, nbytes - min(nbytes, FINGERPRINT)):
+            digest.update(source.read(tensor.start + at, tensor.start + min(at + FINGERPRINT, nbytes)))
+        earlier = alike.setdefault((nbytes, digest.intdigest()), [])
+        for other in earlier[:MOST_COMPARED]:
+            if _equal(source, tensor, other):
+                twins[tensor.name] = other.name
+                break
+        else:
+            earlier.append(tensor)
+    return twins
+
+
+def _equal(source: Source, one: Tensor, other: Tensor) -> bool:
+    nbytes = one.stop - one.start
+    return all(
+        source.read(one.start + at, one.start + min(at + COMPARED, nbytes))
+        == source.read(other.start + at, other.start + min(at + COMPARED, nbytes))
+        for at in range(0, nbytes, COMPARED)
+    )
+
+
+class _Digest:
+    """The sha256 of a whole source, computed on a thread of its own while the source is packed."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._sha256 = hashlib.sha256()
+        self._stopped = threading.Event()
+        self._failure: McError | None = None
+        self._thread = threading.Thread(target=self._run, name="mc-sha256")
+
+    def _run(self) -> None:
+        try:
+            for at in range(0, self._source.size, DIGEST_STEP):
+                if self._stopped.is_set():
+                    return
+                self._sha256.update(self._source.read(at, min(at + DIGEST_STEP, self._source.size)))
+        except McError as error:
+            self._failure = error
+
+    def result(self) -> str:
+        """Wait for it; raises what reading the source raised."""
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return self._sha256.hexdigest()
+
+    def __enter__(self) -> _Digest:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()

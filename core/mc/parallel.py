@@ -1,0 +1,58 @@
+"""Ordered maps over work that runs on threads: as many items under way as keep them busy, and no more."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from mc.errors import UsageError
+
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+
+
+class Workers:
+    """An executor, if any, and how many items it should have at once. With none, work runs where it is asked for."""
+
+    def __init__(self, executor: Executor | None, width: int) -> None:
+        self.executor = executor
+        self.width = width
+
+    def each(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """Like `map`, in order; at most `width` + 1 items are under way or waiting to be taken."""
+        if self.executor is None:
+            yield from map(function, items)
+            return
+        waiting: deque[Future[Any]] = deque()
+        try:
+            for item in items:
+                waiting.append(self.executor.submit(function, item))
+                if len(waiting) > self.width:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # also when the one who asked has had enough
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def workers(threads: int | None, executor: Executor | None) -> Iterator[Workers]:
+    """Workers on `threads` threads of our own (None: one for each core that this process may use), or on the
+    executor handed in, which is left running. Raises UsageError for fewer than one."""
+    count = threads if threads is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count < 1:
+        raise UsageError(f"{count} threads were asked for, where at least one is needed")
+    if executor is not None:
+        yield Workers(executor, count)
+    elif count == 1:
+        yield Workers(None, 1)
+    else:
+        pool = ThreadPoolExecutor(count, thread_name_prefix="mc")
+        try:
+            yield Workers(pool, count)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

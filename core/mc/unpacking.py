@@ -1,0 +1,331 @@
+"""Unpack: a packed file in, front to back, the original out, byte for byte; every checksum looked at on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import BinaryIO, Protocol, cast
+
+import numpy as np
+
+from mc import blob
+from mc.checkpoint import LONGEST_HEADER, Layout, Source, Tensor, parse_layout
+from mc.codec.typing import Bytes
+from mc.errors import DamagedError, McError, quote
+from mc.manifest import SAME, Packed, is_packed, read_packed
+from mc.parallel import Workers
+
+
+class Sequential(Protocol):
+    """A packed file read front to back, which may also be looked up again."""
+
+    where: str
+
+    def take(self, size: int) -> memoryview:
+        """The next bytes; DamagedError if the file ends before."""
+
+
+class FromSource:
+    """Front to back over a file or memory, with the freedom to go elsewhere."""
+
+    def __init__(self, source: Source, at: int = 0) -> None:
+        self.where = source.where
+        self.at = at
+        self._source = source
+
+    def take(self, size: int) -> memoryview:
+        """The next bytes; DamagedError if the file ends before."""
+        if self.at + size > self._source.size:
+            raise DamagedError(f"{self.where} ends at byte {self._source.size}, before {self.at + size}: it was cut")
+        taken = self._source.read(self.at, self.at + size)
+        self.at += size
+        return taken
+
+
+class FromPipe:
+    """Front to back over a stream that can't go back."""
+
+    def __init__(self, stream: BinaryIO, where: str) -> None:
+        self.where = where
+        self.at = 0
+        self._stream = stream
+        self._copy: BinaryIO | None = None
+
+    def copy_to(self, copy: BinaryIO | None) -> None:
+        """Write all that is taken from now on to `copy` as well, or stop doing so."""
+        self._copy = copy
+
+    def at_end(self) -> bool:
+        """Whether nothing follows."""
+        return not self._stream.read(1)
+
+    def take(self, size: int) -> memoryview:
+        """The next bytes; DamagedError if the stream ends before. What is not there is not allocated."""
+        parts = io.BytesIO()
+        while parts.tell() < size:
+            part = self._stream.read(min(size - parts.tell(), 1 << 20))
+            if not part:
+                raise DamagedError(f"{self.where} ends at byte {self.at + parts.tell()}, where more was expected: it was cut")
+            parts.write(part)
+        self.at += size
+        if self._copy is not None:
+            self._copy.write(parts.getbuffer())
+        return parts.getbuffer().toreadonly()
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The front of a packed file: its header and the original's."""
+
+    packed: Packed
+    original: Layout
+
+
+def open_packed(stream: Sequential, size: int | None) -> Opening:
+    """Read and check both headers from the front of a packed file of `size` bytes (None: a pipe, not known yet)."""
+    where = stream.where
+    length = int.from_bytes(stream.take(8), "little")
+    if length > LONGEST_HEADER or (size is not None and length > size - 8):
+        raise DamagedError(f"{where} claims a header of {length} bytes: it is no whole packed file. Fetch it again.")
+    prefix = length.to_bytes(8, "little") + bytes(stream.take(length))
+    layout = parse_layout(prefix, size, where)
+    if not is_packed(layout, where):
+        raise DamagedError(f"{where} is a plain safetensors file, not a packed one. There is nothing to unpack.")
+    packed = read_packed(layout, where)
+    try:
+        original = blob.read_reserved(stream.take(packed.reserved.stop - packed.reserved.start))
+    except DamagedError as error:
+        raise DamagedError(f"{where}: {error}") from error
+    return Opening(packed, _original_layout(original, packed, where))
+
+
+def _original_layout(prefix: bytes, packed: Packed, where: str) -> Layout:
+    manifest = packed.manifest
+    layout = parse_layout(prefix, manifest.size, f"{where}: the original header")
+    listed = [(tensor.name, tensor.dtype, tensor.shape) for tensor in layout.tensors]
+    if listed != [(name, entry.dtype, entry.shape) for name, entry in manifest.entries.items()]:
+        raise DamagedError(f"{where}: the manifest lists other tensors than the original header")
+    sizes = {tensor.name: tensor.stop - tensor.start for tensor in layout.tensors}
+    for tensor, stored in zip(layout.tensors, packed.blobs, strict=True):
+        entry = manifest.entries[tensor.name]
+        empty = stored.start == stored.stop
+        if entry.coding == SAME and sizes[entry.why] != sizes[tensor.name]:
+            raise DamagedError(f"{where}: tensor {quote(tensor.name)} can't be the same as {quote(entry.why)}: sizes differ")
+        if entry.coding != SAME and empty != (tensor.start == tensor.stop):
+            raise DamagedError(f"{where}: tensor {quote(tensor.name)} has a blob where it is empty, or none where it isn't")
+    return layout
+
+
+@dataclass(frozen=True)
+class Job:
+    """A chunk to be decoded."""
+
+    tensor: Tensor  # of the original
+    reader: blob.BlobReader
+    chunk: int
+    sealed: blob.Frame | None  # None: its coded bytes are damaged
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last byte (exclusive) in the tensor."""
+        return self.reader.code.spans[self.chunk]
+
+
+def chunk_jobs(stream: Sequential, opening: Opening, index: int, tensor: Tensor) -> Iterator[Job]:
+    """The chunks of the tensor `tensor` from the blob of number `index`, at whose start `stream` stands."""
+    stored = opening.packed.blobs[index]
+    if stored.start == stored.stop:
+        return
+    reader = blob.BlobReader(stream, stored.stop - stored.start, index, tensor.dtype, tensor.stop - tensor.start)
+    for chunk, sealed in reader.frames():
+        yield Job(tensor, reader, chunk, sealed)
+
+
+def decode(job: Job, room: Bytes | None = None) -> Bytes:
+    """The bytes of a chunk, in `room` if there is any; DamagedError if they aren't what was packed."""
+    if job.sealed is None:
+        raise DamagedError(f"chunk {job.chunk}: its coded bytes don't match their checksum")
+    start, stop = job.span
+    # Words must lie where a machine can load them as words; a header of odd length puts the file's elsewhere.
+    fits = room is not None and room.__array_interface__["data"][0] % 8 == 0
+    raw = room if room is not None and fits else np.empty(stop - start, np.uint8)
+    job.reader.decode(job.chunk, job.sealed, raw)
+    if room is not None and not fits:
+        room[:] = raw
+    return raw
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What came out of a packed file."""
+
+    sha256: str  # of the original, as the manifest says
+    size: int  # bytes written
+    packed_size: int
+
+
+class _Blobs:
+    """The blobs of a packed file in data order, and any earlier one once more, for tensors that equal it."""
+
+    def __init__(self, stream: FromSource | FromPipe, source: Source | None, opening: Opening, spool: BinaryIO) -> None:
+        self._stream, self._source, self._opening, self._spool = stream, source, opening, spool
+        entries = opening.packed.manifest.entries
+        self._numbers = {name: number for number, name in enumerate(entries)}
+        self._wanted = {entry.why for entry in entries.values() if entry.coding == SAME}
+        self._spooled: dict[int, int] = {}
+
+    def jobs(self, number: int, tensor: Tensor, take: bool) -> Iterator[Job]:
+        """The chunks of a tensor, the next in order; none if it isn't to be taken."""
+        entry = self._opening.packed.manifest.entries[tensor.name]
+        stored = self._opening.packed.blobs[number]
+        if entry.coding == SAME:
+            if take:
+                yield from self._again(self._numbers[entry.why], tensor)
+            return
+        if isinstance(self._stream, FromSource):
+            self._stream.at = stored.start
+            if take:
+                yield from self._named(chunk_jobs(self._stream, self._opening, number, tensor), tensor)
+            return
+        if tensor.name in self._wanted:
+            self._spooled[number] = self._spool.tell()
+            self._stream.copy_to(self._spool)
+        if take:
+            yield from self._named(chunk_jobs(self._stream, self._opening, number, tensor), tensor)
+        else:
+            for at in range(stored.start, stored.stop, 1 << 20):
+                self._stream.take(min(1 << 20, stored.stop - at))
+        self._stream.copy_to(None)
+
+    def _again(self, number: int, tensor: Tensor) -> Iterator[Job]:
+        if self._source is not None:
+            stream = FromSource(self._source, self._opening.packed.blobs[number].start)
+            yield from self._named(chunk_jobs(stream, self._opening, number, tensor), tensor)
+            return
+        end = self._spool.tell()
+        self._spool.flush()
+        spooled = Source.of(self._spool, self._stream.where)
+        again = FromSource(spooled, self._spooled[number])
+        yield from self._named(chunk_jobs(again, self._opening, number, tensor), tensor)
+        self._spool.seek(end)
+
+    def _named(self, jobs: Iterator[Job], tensor: Tensor) -> Iterator[Job]:
+        with naming(self._stream.where, tensor):
+            yield from jobs
+
+
+@contextmanager
+def naming(where: str, tensor: Tensor) -> Iterator[None]:
+    """Say in an error which file and tensor it is about."""
+    try:
+        yield
+    except DamagedError as error:
+        raise DamagedError(
+            f"{where}: tensor {quote(tensor.name)}: {error}. The file is damaged; fetch it again."
+        ) from error
+
+
+def chosen(layout: Layout, globs: Sequence[str], where: str) -> list[Tensor]:
+    """The tensors whose names match any of the globs; McError for a glob without a match."""
+    for glob in globs:
+        if not any(fnmatchcase(tensor.name, glob) for tensor in layout.tensors):
+            raise McError(f"{where} has no tensor that matches {quote(glob)}. 'mc verify -v' lists the names.")
+    return [tensor for tensor in layout.tensors if any(fnmatchcase(tensor.name, glob) for glob in globs)]
+
+
+def subset_header(layout: Layout, tensors: Sequence[Tensor]) -> bytes:
+    """Length and header of a safetensors file with these tensors and the original's metadata."""
+    header: dict[str, object] = {"__metadata__": layout.metadata} if layout.metadata else {}
+    at = 0
+    for tensor in tensors:
+        size = tensor.stop - tensor.start
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    padded = text.ljust(len(text) + -len(text) % 8)
+    return len(padded).to_bytes(8, "little") + padded
+
+
+def chunks(
+    stream: FromSource | FromPipe,
+    source: Source | None,
+    opening: Opening,
+    wanted: Sequence[Tensor],
+    work: Workers,
+    room: Callable[[int, int], Bytes] | None = None,
+) -> Iterator[Bytes]:
+    """The decoded bytes of the wanted tensors, chunk by chunk in data order; `room` may say where the bytes from
+    start to stop of the original are to be put."""
+    names = {tensor.name for tensor in wanted}
+
+    def jobs(spool: BinaryIO) -> Iterator[Job]:
+        blobs = _Blobs(stream, source, opening, spool)
+        for number, tensor in enumerate(opening.original.tensors):
+            yield from blobs.jobs(number, tensor, tensor.name in names)
+
+    def decoded(job: Job) -> Bytes:
+        start, stop = job.span
+        place = room(job.tensor.start + start, job.tensor.start + stop) if room is not None else None
+        with naming(stream.where, job.tensor):
+            return decode(job, place)
+
+    with tempfile.TemporaryFile() if source is None else nullcontext(io.BytesIO()) as spool:
+        yield from work.each(decoded, jobs(cast(BinaryIO, spool)))
+
+
+def restore(
+    stream: FromSource | FromPipe,
+    source: Source | None,
+    target: BinaryIO,
+    work: Workers,
+    check: bool,
+    globs: Sequence[str] | None,
+    step: Callable[[int, int], None],
+) -> Restored:
+    """Write the original of the packed file in `stream` to `target`, or with `globs` a file of the tensors that
+    match. `source` is the same file if it can be read at random. Raises DamagedError where anything is wrong; what
+    has been written by then is not to be kept."""
+    opening = open_packed(stream, source.size if source is not None else None)
+    original, manifest = opening.original, opening.packed.manifest
+    wanted = list(original.tensors) if globs is None else chosen(original, globs, stream.where)
+    head = original.prefix if globs is None else subset_header(original, wanted)
+    whole = len(head) + sum(tensor.stop - tensor.start for tensor in wanted)
+    sha256 = hashlib.sha256(head) if check and globs is None else None
+    target.write(head)
+    size = len(head)
+    for raw in chunks(stream, source, opening, wanted, work):
+        target.write(raw)
+        if sha256 is not None:
+            sha256.update(raw)
+        size += len(raw)
+        step(size, whole)
+    if isinstance(stream, FromPipe) and not stream.at_end():
+        raise DamagedError(f"{stream.where} goes on after its last tensor. The file is damaged; fetch it again.")
+    if sha256 is not None and sha256.hexdigest() != manifest.sha256:
+        raise DamagedError(
+            f"{stream.where}: the restored file has sha256 {sha256.hexdigest()}, and the manifest says "
+            f"{manifest.sha256}. The file is damaged; fetch it again."
+        )
+    packed_size = opening.packed.blobs[-1].stop if opening.packed.blobs else opening.packed.reserved.stop
+    return Restored(manifest.sha256, size, packed_size)
+
+
+def restore_bytes(source: Source, work: Workers) -> bytes:
+    """The original of the packed file in `source`, decoded in place into the bytes that are returned."""
+    stream = FromSource(source)
+    opening = open_packed(stream, source.size)
+    # A BytesIO over bytes that nobody else holds works in place: no copy on the way in, none on the way out.
+    out = io.BytesIO(bytes(opening.original.size))
+    out.write(opening.original.prefix)
+    with out.getbuffer() as buffer:
+        place = np.frombuffer(buffer, np.uint8)
+        for _ in chunks(stream, source, opening, opening.original.tensors, work, lambda start, stop: place[start:stop]):
+            pass
+        del place
+    return out.getvalue()

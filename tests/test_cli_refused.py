@@ -1,0 +1,168 @@
+"""What the command refuses or has to give up, and that nothing is left behind then."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
+Tree = Callable[[Path], dict[str, bytes]]
+
+
+def test_nothing_is_overwritten_without_force(mc: Command, place: Path, model: bytes, packed: bytes) -> None:
+    target = place / "model.mc.safetensors"
+    target.write_bytes(b"precious")
+    done = mc("pack", "model.safetensors", cwd=place)
+    assert done.returncode == 1 and b"-f" in done.stderr and b"model.mc.safetensors" in done.stderr
+    assert target.read_bytes() == b"precious"
+    assert mc("pack", "-f", "model.safetensors", cwd=place).returncode == 0
+    assert target.read_bytes() == packed
+    done = mc("unpack", "model.mc.safetensors", cwd=place)
+    assert done.returncode == 1 and b"already exists" in done.stderr
+    assert (place / "model.safetensors").read_bytes() == model
+
+
+@pytest.mark.parametrize("way", ["same", "link", "hard link", "dots"])
+def test_the_source_is_never_changed(mc: Command, place: Path, model: bytes, way: str) -> None:
+    source = place / "model.safetensors"
+    target = place / "target"
+    if way == "link":
+        target.symlink_to(source)
+    elif way == "hard link":
+        target.hardlink_to(source)
+    else:
+        target = source if way == "same" else place / "folder" / ".." / "model.safetensors"
+    done = mc("pack", "-f", source, "-o", target, cwd=place)
+    assert done.returncode == 1 and b"source" in done.stderr
+    assert source.read_bytes() == model
+
+
+def test_folders_are_not_written_into_each_other(mc: Command, tree: Tree, place: Path) -> None:
+    before = tree(place)
+    for arguments in (
+        ("pack", "folder", "-f", "-o", "folder"),
+        ("pack", "folder", "-o", "folder/inside"),
+        ("pack", "folder", "-f", "-o", "."),
+        ("pack", "folder", "-f", "-o", "model.safetensors"),
+        ("pack", "model.safetensors", "-f", "-o", "folder"),
+        ("pack", "folder/tokenizer", "-f", "-o", "folder"),
+    ):
+        assert mc(*arguments, cwd=place).returncode == 1, arguments
+    assert tree(place) == before
+    (place / "holiday").mkdir()
+    (place / "holiday" / "photo.jpg").write_bytes(b"precious")
+    done = mc("pack", "folder", "-f", "-o", "holiday", cwd=place)
+    assert done.returncode == 1 and (place / "holiday" / "photo.jpg").read_bytes() == b"precious"
+
+
+def test_a_symlinked_target_is_replaced_where_it_points(
+    mc: Command, place: Path, model: bytes, packed: bytes
+) -> None:
+    (place / "real").write_bytes(b"old")
+    (place / "real").chmod(0o640)
+    (place / "link").symlink_to("real")
+    assert mc("pack", "-f", "model.safetensors", "-o", "link", cwd=place).returncode == 0
+    assert (place / "link").is_symlink() and (place / "real").read_bytes() == packed
+    assert stat.S_IMODE((place / "real").stat().st_mode) == 0o640
+
+
+def test_what_cannot_be_read_or_written_is_named(mc: Command, place: Path) -> None:
+    for arguments, name in (
+        (("pack", "nothing.safetensors"), "nothing.safetensors"),
+        (("verify", "nothing.safetensors"), "nothing.safetensors"),
+        (("unpack", "nothing.mc.safetensors"), "nothing.mc.safetensors"),
+        (("pack", "model.safetensors", "-o", "no/where"), "no"),
+        (("pack", "model.safetensors", "-o", "folder"), "folder"),
+    ):
+        done = mc(*arguments, cwd=place)
+        assert done.returncode == 1, arguments
+        assert name in done.stderr.decode() and b"Traceback" not in done.stderr
+        assert done.stderr.startswith(b"mc: ") and done.stderr.rstrip().endswith(b".")
+
+
+def test_pickles_are_refused_with_the_way_to_convert_them(mc: Command, place: Path) -> None:
+    (place / "pytorch_model.bin").write_bytes(b"\x80\x02}q\x00.")
+    done = mc("pack", "pytorch_model.bin", cwd=place)
+    assert done.returncode == 1 and b"save_file" in done.stderr
+
+
+def without_override() -> None:
+    """Give up root's right to read and write everything, so that permissions hold for root's tests too."""
+    import ctypes
+
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+def test_permissions_hold(mc: Command, place: Path) -> None:
+    (place / "model.safetensors").chmod(0)
+    done = mc("pack", "model.safetensors", cwd=place, preexec_fn=without_override)
+    assert done.returncode == 1 and b"model.safetensors" in done.stderr, done.stderr
+    (place / "model.safetensors").chmod(0o600)
+    (place / "closed").mkdir(mode=0o500)
+    done = mc("pack", "model.safetensors", "-o", "closed/out", cwd=place, preexec_fn=without_override)
+    assert done.returncode == 1 and b"closed" in done.stderr
+    assert not any((place / "closed").iterdir())
+
+
+def test_a_full_disk_leaves_nothing_behind(mc: Command, tree: Tree, place: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    (place / "model.mc.safetensors").write_bytes(b"old")
+    before = tree(place)
+    # The limit would also hold for compiled loops on their way to the cache.
+    mc("pack", "model.safetensors", "-o", "/dev/null", cwd=place)
+    done = mc("pack", "-f", "model.safetensors", cwd=place, preexec_fn=limit)
+    assert done.returncode == 1
+    assert b"model.mc.safetensors" in done.stderr and b"Traceback" not in done.stderr
+    assert tree(place) == before
+    with open("/dev/full", "wb") as full:
+        done = mc("pack", "model.safetensors", "-o", "-", cwd=place, stdout=full)
+        assert done.returncode == 1 and b"standard output" in done.stderr and b"full" in done.stderr
+        done = mc("verify", "model.safetensors", cwd=place, stdout=full)
+        assert done.returncode == 1 and b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+@pytest.mark.parametrize("command", ["pack", "unpack"])
+def test_signals_leave_nothing_behind(
+    tree: Tree,
+    place: Path,
+    model: bytes,
+    packed: bytes,
+    env: dict[str, str],
+    command: str,
+    number: int,
+    code: int,
+) -> None:
+    (place / "target").write_bytes(b"old")
+    (place / "tmp").mkdir()
+    before = tree(place)
+    line = [sys.executable, "-m", "mc_cli", command, "-", "-f", "-o", "target"]
+    with subprocess.Popen(
+        line,
+        cwd=place,
+        env={**env, "TMPDIR": str(place / "tmp")},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write((model if command == "pack" else packed)[:-100])
+        process.stdin.flush()  # all but the end is through, and the command waits for it
+        time.sleep(0.2)
+        process.send_signal(number)
+        stderr = process.stderr.read().decode()
+        assert process.wait(60) == code, stderr
+    assert stderr.count("\n") == 1 and ("interrupted" in stderr or "terminated" in stderr)
+    assert tree(place) == before

@@ -1,0 +1,128 @@
+"""What the documents say is what the command does: lists, examples, names."""
+
+from __future__ import annotations
+
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+from mc_cli import __version__
+from mc_cli.commands import EXIT_CODES, cli
+from mc_cli.files import packed_name
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language in README."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def examples(command: click.Command) -> list[str]:
+    """The lines under `Examples:` at the very end of a command's help."""
+    with click.Context(command, info_name=command.name) as context:
+        shown = command.get_help(context)
+    lines = [line.strip() for line in shown.rstrip().splitlines()]
+    return lines[lines.index("Examples:") + 1 :]
+
+
+@pytest.fixture
+def shell(place: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment whose PATH has this checkout as `mc`."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "mc").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mc_cli "$@"\n')
+    (folder / "mc").chmod(0o755)
+    return {**env, "PATH": f"{folder}:{env['PATH']}"}
+
+
+def run(script: str, cwd: Path, env: dict[str, str]) -> None:
+    """Run a shell script that must succeed in every line."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=cwd, env=env, capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+
+
+def test_the_command_list_of_readme_is_that_of_the_command() -> None:
+    listed = re.findall(r"^\| `mc (\w+)[^`]*` \|", README, re.MULTILINE)
+    assert listed == sorted(cli.commands)
+
+
+def test_the_exit_codes_of_readme_are_those_of_the_help() -> None:
+    table = re.findall(r"^\| (\d[\d, ]*) \| \w", README, re.MULTILINE)
+    assert re.findall(r"\d+", " ".join(table)) == re.findall(r"^  (\d+)", EXIT_CODES, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [cli, *cli.commands.values()], ids=lambda command: command.name)
+def test_every_help_opens_with_a_sentence_and_ends_with_two_examples(command: click.Command) -> None:
+    first = (command.help or "").split("\n\n")[0]
+    assert re.fullmatch(r"[A-Z][^.]*\.", first) and len(first) < 80
+    assert len(examples(command)) == 2
+    assert all(example.startswith("mc ") for example in examples(command))
+
+
+@pytest.mark.parametrize("name", ["", *cli.commands])
+def test_every_example_in_a_help_runs(name: str, place: Path, shell: dict[str, str]) -> None:
+    command = cli.commands[name] if name else cli
+    for number, example in enumerate(examples(command)):
+        folder = place / str(number)
+        folder.mkdir()
+        run("cp -r ../model.safetensors ../folder .", folder, shell)
+        if name in ("unpack", "verify"):
+            run(f"mc pack -q model.safetensors; test {name} = verify || rm model.safetensors", folder, shell)
+        run(example, folder, shell)
+
+
+@pytest.mark.parametrize("block", blocks("sh"), ids=lambda block: block.splitlines()[0])
+def test_every_shell_example_in_readme_runs(block: str, place: Path, shell: dict[str, str]) -> None:
+    run(block, place, shell)
+
+
+def test_the_python_example_in_readme_runs(place: Path, shell: dict[str, str]) -> None:
+    for block in blocks("python"):
+        (place / "example.py").write_text(block)
+        run(f"'{sys.executable}' example.py", place, shell)
+
+
+def test_the_pattern_rule_in_readme_makes_the_packed_file(place: Path, shell: dict[str, str]) -> None:
+    (place / "Makefile").write_text("".join(blocks("make")))
+    run("make model.mc.safetensors && mc verify model.mc.safetensors model.safetensors", place, shell)
+    run("make model.mc.safetensors | grep 'up to date'", place, shell)
+
+
+def test_the_make_targets_that_are_named_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert targets >= {"demo", "test", "check", "bench", "fuzz", "clean"}
+    assert set(re.findall(r"(?:`|\$ )make ([a-z]+)", README)) <= targets
+
+
+def test_ci_runs_the_test_command_of_readme() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & stat.S_IXUSR
+    assert "make test" in script.read_text() and "$ make test" in README
+
+
+def test_the_hook_takes_many_files(place: Path, shell: dict[str, str]) -> None:
+    hook = (ROOT / ".pre-commit-hooks.yaml").read_text()
+    entry = re.search(r"^  entry: (.*)$", hook, re.MULTILINE)
+    files = re.search(r"^  files: (.*)$", hook, re.MULTILINE)
+    assert entry is not None and files is not None
+    assert re.search(files[1], "model.safetensors") and re.search(files[1], "model.mc.safetensors")
+    run(f"mc pack -q model.safetensors; {entry[1]} model.safetensors model.mc.safetensors", place, shell)
+
+
+def test_the_version_stands_in_the_changelog() -> None:
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_names_in_readme_are_the_default_names() -> None:
+    assert packed_name(Path("model.safetensors")) == Path("model.mc.safetensors")
+    assert "`model.safetensors` -> `model.mc.safetensors`" in README
