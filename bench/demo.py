@@ -7,6 +7,7 @@ all cores), then the coding alone beside other tools (buffer to buffer, one thre
 from __future__ import annotations
 
 import filecmp
+import lzma
 import os
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import models
 
 HERE: Final = Path(__file__).resolve().parent
 SHOWN: Final = ("minilm-bf16", "minilm-f32")
-PEERS: Final = "mc,openzl,lmz,zstd-3,xz"  # none of them needs torch
+PEERS: Final = "mc,openzl,lmz,zstd-3"  # none of them needs torch
+XZ_SLICE: Final = 8_000_000  # bytes for xz, which would take minutes for the whole files
 CORE: Final = os.pathsep.join(str(HERE.parent / name) for name in ("core", "cli"))  # without an install too
 
 
@@ -38,6 +40,27 @@ def main() -> None:
     print("\nThe coding alone: buffer to buffer in one process, one thread, interleaved rounds.", flush=True)
     comparison = [sys.executable, str(HERE / "lossless.py"), "--only", PEERS, "--rounds", "3"]
     subprocess.run([*comparison, *map(str, sorted(paths))], env=environment(), check=True)
+    print(f"\nxz -6, once, on {XZ_SLICE // 10**6} MB from the middle of each file:")
+    for path in sorted(paths):
+        by_xz(path)
+
+
+def by_xz(model: Path) -> None:
+    """Compress and restore a slice of one file with xz; show size and speeds."""
+    data = model.read_bytes()
+    start = (len(data) - XZ_SLICE) // 2
+    data = data[start : start + XZ_SLICE]
+    began = time.perf_counter()
+    packed = lzma.compress(data, preset=6)
+    middle = time.perf_counter()
+    if lzma.decompress(packed) != data:
+        sys.exit("xz did not restore what it was given.")
+    ended = time.perf_counter()
+    speeds = [len(data) / 1e6 / seconds for seconds in (middle - began, ended - middle)]
+    print(
+        f"  {model.stem}: packed / original {len(packed) / len(data):.4f}, "
+        f"{speeds[0]:.1f} MB/s compressing, {speeds[1]:.1f} MB/s decompressing"
+    )
 
 
 def there_and_back(model: Path) -> None:

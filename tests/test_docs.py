@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from mc_cli import __version__
+from mc import __version__
 from mc_cli.commands import EXIT_CODES, cli
 from mc_cli.files import packed_name
 

@@ -20,11 +20,14 @@ LAYERS = [
     ["mc_cli.options", "mc_cli.files", "mc_cli.show"],
     ["mc_cli"],
     ["mc"],
-    ["mc.container", "mc.manifest", "mc.verify", "mc.loader"],
+    ["mc.api"],
+    ["mc.warming", "mc.verifying", "mc.loader"],
+    ["mc.packing", "mc.unpacking"],
+    ["mc.manifest", "mc.blob"],
     ["mc.codec"],
     ["mc.folder", "mc.checkpoint"],
     ["mc.source", "mc.atomic", "mc.strict_json"],
-    ["mc.dtypes", "mc.errors", "mc.reports"],
+    ["mc.parallel", "mc.dtypes", "mc.errors", "mc.reports"],
 ]
 NEVER_IN_THE_LIBRARY = {"click", "rich", "mc_cli", "logging"}
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mc_cli import __version__
+from mc import __version__
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -57,11 +57,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], manner: Mann
     from rich.table import Table
     from rich.text import Text
 
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        drawn.add_column(column, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(printable(str(cell))) for cell in row))
+    for number, name in enumerate(columns):
+        numbers = all(row[number].replace(".", "").isdigit() for row in cells)
+        drawn.add_column(name, overflow="fold", justify="right" if numbers else "left")
+    for row in cells:
+        drawn.add_row(*map(Text, row))
     Console(file=stream).print(drawn)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from mc.atomic import replacing, replacing_folder
 from mc.checkpoint import Source
 from mc.errors import DamagedError, McError
 from mc.folder import PACKED_SUFFIX, SHARD_SUFFIX, check_index, read_folder, refuse_pickle, scan_folder
+from mc.memory import blank
 from mc.packing import pack_file
 from mc.parallel import Workers, workers
 from mc.reports import FileReport, Finding, PackReport, RestoredFile, UnpackReport, VerifiedFile, VerifyReport
@@ -36,9 +36,10 @@ def compress(
     """The packed form of the safetensors file whose bytes are `data`.
 
     Raises DamagedError if they are no sound safetensors file, McError if they are a packed one already."""
-    out = io.BytesIO()
     with Source.of(data) as source, workers(threads, executor) as work:
-        pack_file(source, out, level, work, _ignore)
+        out = blank(source.size)  # what it rarely is too small for, and what is left of it is never touched
+        _, _, size = pack_file(source, out, level, work, _ignore)
+    out.truncate(size)
     return out.getvalue()
 
 
@@ -65,7 +66,9 @@ def pack(
         return PackReport((report,))
 
 
-def _pack_one(source: Source, out: BinaryIO, target: str, level: str, work: Workers, step: Callable[[int], None]) -> FileReport:
+def _pack_one(
+    source: Source, out: BinaryIO, target: str, level: str, work: Workers, step: Callable[[int], None]
+) -> FileReport:
     manifest, tensors, packed = pack_file(source, out, level, work, step)
     return FileReport(source.where, target, source.size, packed, manifest.sha256, tensors)
 
@@ -99,7 +102,9 @@ def unpack(
     with workers(threads, executor) as work:
         if _is_folder(source):
             if tensors is not None:
-                raise McError(f"{_path(source)} is a folder; tensors can be picked from a single file. Name one of its shards.")
+                raise McError(
+                    f"{_path(source)} is a folder; tensors can be picked from a single file. Name one of its shards."
+                )
             return _unpack_folder(Path(_path(source)), target, check, work, progress)
         with _writing(target) as out:
             if isinstance(source, str | os.PathLike):
@@ -200,7 +205,7 @@ def warm() -> None:
 
     for data in samples():
         for level in ("fast", "default", "best"):
-            if decompress(compress(data, level=level, threads=1), threads=1) != data:  # type: ignore[arg-type]
+            if decompress(compress(data, level=level, threads=1), threads=1) != data:
                 raise McError("a loop doesn't give back what it was given. Reinstall mc and numba.")
 
 

@@ -32,9 +32,7 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     final, found = _destination(target)
     if os.fspath(target).endswith(os.sep) or (found is not None and stat.S_ISDIR(found.st_mode)):
-        raise McError(
-            f"{os.fspath(target)} names a folder, where a file was to be written. Name a file in it."
-        )
+        raise McError(f"{os.fspath(target)} names a folder, where a file was to be written. Name a file in it.")
     if found is not None and not stat.S_ISREG(found.st_mode):
         given = os.fspath(target)  # what /dev/stdout resolves to may have no path
         with _refusing(given, given), os.fdopen(os.open(given, os.O_WRONLY), "wb") as stream:
@@ -69,9 +67,7 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final, found = _destination(target)
     if found is not None and not stat.S_ISDIR(found.st_mode):
-        raise McError(
-            f"{final} is a file, where a folder was to be written. Name another place or remove it."
-        )
+        raise McError(f"{final} is a file, where a folder was to be written. Name another place or remove it.")
     if found is not None and Path.cwd().resolve().is_relative_to(final):
         raise McError(f"{final} holds the current folder, so it cannot be replaced. Name another place.")
     built = _beside(final)
@@ -137,9 +133,7 @@ def _swap(built: str, final: str) -> None:
         if not os.path.lexists(built):
             shutil.rmtree(old, ignore_errors=True)
     if os.path.lexists(old):
-        raise McError(
-            f"{final} was replaced, but what stood there before cannot be deleted whole. Delete {old}."
-        )
+        raise McError(f"{final} was replaced, but what stood there before cannot be deleted whole. Delete {old}.")
 
 
 def _put_back(old: str, final: str) -> None:

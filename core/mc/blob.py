@@ -42,7 +42,7 @@ class Stream(Protocol):
 class Frame:
     """A coded chunk on its way into or out of a file."""
 
-    pieces: Sequence[Bytes | memoryview]
+    pieces: Sequence[memoryview]
     size: int
     coded_sum: int
     raw_sum: int
@@ -60,15 +60,15 @@ def write_head(coded: Coded, tensor: int) -> bytes:
 
 def frame(coded: Coded, tensor: int, chunk: int, raw: Bytes) -> Frame:
     """Code a chunk and seal it."""
-    pieces = coded.encode(chunk, raw)
+    pieces = [piece.data for piece in coded.encode(chunk, raw)]
     digest = xxhash.xxh3_64(seed=seed(tensor, chunk))
     for piece in pieces:
         digest.update(piece)
     size = sum(len(piece) for piece in pieces)
-    return Frame(pieces, size, digest.intdigest(), xxhash.xxh3_64_intdigest(raw, seed(tensor, chunk)))
+    return Frame(pieces, size, digest.intdigest(), xxhash.xxh3_64_intdigest(raw.data, seed(tensor, chunk)))
 
 
-def write_frame(sealed: Frame) -> Iterator[Bytes | memoryview | bytes]:
+def write_frame(sealed: Frame) -> Iterator[memoryview | bytes]:
     """The parts of a frame in order."""
     yield FRAME.pack(sealed.size, sealed.coded_sum, sealed.raw_sum)
     yield from sealed.pieces
@@ -131,10 +131,10 @@ class BlobReader:
     def decode(self, chunk: int, sealed: Frame, raw: Bytes) -> None:
         """Fill `raw`, and check it; DamagedError if it isn't what was packed."""
         try:
-            self.code.decode(chunk, memoryview(sealed.pieces[0]), raw)
+            self.code.decode(chunk, sealed.pieces[0], raw)
         except DamagedError as error:
             raise DamagedError(f"chunk {chunk}: {error}") from error
-        if xxhash.xxh3_64_intdigest(raw, seed(self._tensor, chunk)) != sealed.raw_sum:
+        if xxhash.xxh3_64_intdigest(raw.data, seed(self._tensor, chunk)) != sealed.raw_sum:
             raise DamagedError(f"chunk {chunk}: its decoded bytes don't match their checksum")
 
     def _take(self, size: int) -> memoryview:

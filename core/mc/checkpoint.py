@@ -162,14 +162,10 @@ def _byte_length(dtype: str, shape: tuple[int, ...], at: str) -> int | None:
     if width is None:
         return None
     bits = width
-    for (
-        count
-    ) in shape:  # stops at the limit: a product of all would grow with the square of the header's length
+    for count in shape:  # stops at the limit: a product of all would grow with the square of the header's length
         bits *= count
         if bits >= 8 * _LIMIT:
-            raise _damaged(
-                f"{at} is {dtype} of shape {describe(list(shape))}, which takes 2**63 bytes or more"
-            )
+            raise _damaged(f"{at} is {dtype} of shape {describe(list(shape))}, which takes 2**63 bytes or more")
     if bits % 8:
         found = f"{at} is {dtype} of shape {describe(list(shape))}, which is {bits} bits"
         raise _damaged(f"{found} and does not fill whole bytes")
@@ -182,17 +178,11 @@ def _check_cover(tensors: list[Tensor], origin: int, size: int, where: str) -> N
     for tensor in tensors:
         if tensor.start != end:
             between = abs(tensor.start - end)
-            found = (
-                f"leaves {between} bytes unused after"
-                if tensor.start > end
-                else f"overlaps {between} bytes of"
-            )
+            found = f"leaves {between} bytes unused after" if tensor.start > end else f"overlaps {between} bytes of"
             raise _damaged(f"{where}: tensor {quote(tensor.name)} {found} {last}")
         end, last = tensor.stop, f"tensor {quote(tensor.name)}"
     if end > size:
-        raise DamagedError(
-            f"{where} was cut: it has {size} bytes, but its header describes {end}. Fetch it again."
-        )
+        raise DamagedError(f"{where} was cut: it has {size} bytes, but its header describes {end}. Fetch it again.")
     if end < size:
         raise _damaged(f"{where} goes on for {size - end} bytes after {last}, where it should end")
 

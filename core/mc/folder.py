@@ -117,18 +117,14 @@ def check_index(folder: Folder) -> tuple[Finding, ...]:
             missing = f"is missing, and the index {folder.index} places {held} tensors in it. Fetch it."
             findings.append(_finding(folder, name, missing))
         elif shard not in expected:
-            stray = (
-                f"is named nowhere in the index {folder.index}. Move it elsewhere or fetch the right index."
-            )
+            stray = f"is named nowhere in the index {folder.index}. Move it elsewhere or fetch the right index."
             findings.append(_finding(folder, standing[shard], stray))
         else:
             findings += _misplaced(folder, standing[shard], expected[shard], weight_map)
     return tuple(findings)
 
 
-def _misplaced(
-    folder: Folder, shard: str, expected: set[str], weight_map: dict[str, str]
-) -> Iterator[Finding]:
+def _misplaced(folder: Folder, shard: str, expected: set[str], weight_map: dict[str, str]) -> Iterator[Finding]:
     """Where the tensors in the file `shard` differ from those expected there."""
     path = folder.path / shard
     try:
@@ -140,9 +136,7 @@ def _misplaced(
     if folder.packed:
         held.discard(_RESERVED)
     for name in sorted(expected - held):
-        lacking = (
-            f"has no tensor {quote(name)}, though the index {folder.index} places it there. Fetch both again."
-        )
+        lacking = f"has no tensor {quote(name)}, though the index {folder.index} places it there. Fetch both again."
         yield _finding(folder, shard, lacking, name)
     for name in sorted(held - expected):
         home = f"places it in {quote(weight_map[name])}" if name in weight_map else "does not name it"
@@ -192,9 +186,7 @@ def _files(top: Path, below: str, above: tuple[tuple[int, int], ...]) -> Iterato
             mode = path.stat().st_mode
         except OSError as error:
             found_there = f"it points to {os.readlink(path)}" if path.is_symlink() else "it is no link"
-            raise McError(
-                f"{path} cannot be read: {reason(error)}; {found_there}. Fetch or remove it."
-            ) from error
+            raise McError(f"{path} cannot be read: {reason(error)}; {found_there}. Fetch or remove it.") from error
         if stat.S_ISDIR(mode):
             yield from _files(top, f"{below}{name}/", (*above, identity))
         elif stat.S_ISREG(mode):

@@ -107,7 +107,9 @@ def read_packed(layout: Layout, where: str) -> Packed:
     missing = [key for key in (FORMAT_KEY, DIGEST_KEY, MANIFEST_KEY) if key not in metadata]
     if missing or not layout.tensors or layout.tensors[0].name != RESERVED:
         found = f"no {missing[0]!r} in its __metadata__" if missing else f"no tensor {RESERVED!r} at its start"
-        raise DamagedError(f"{where} is meant as a packed file, but has {found}: its header is damaged. Fetch it again.")
+        raise DamagedError(
+            f"{where} is meant as a packed file, but has {found}: its header is damaged. Fetch it again."
+        )
     if version != str(VERSION):
         _refuse_version(version, layout, where)
     _check_digest(layout.prefix, metadata[DIGEST_KEY], where)
@@ -149,7 +151,9 @@ def _manifest(text: str, where: str) -> Manifest:
         raise DamagedError(f"{where}: the manifest is {describe(about)}, not an object")
     needs, base = about.get("needs"), about.get("base")
     if type(needs) is not int or needs > VERSION:
-        raise McError(f"{where} needs format version {describe(needs)}, and this mc reads {VERSION}. Install a newer one.")
+        raise McError(
+            f"{where} needs format version {describe(needs)}, and this mc reads {VERSION}. Install a newer one."
+        )
     if base is not None:
         raise McError(f"{where} is a difference from another file, which this version of mc can't read.")
     match about:
@@ -175,6 +179,8 @@ def _check_entries(manifest: Manifest, blobs: tuple[Tensor, ...], where: str) ->
     seen: set[str] = set()
     for blob, (name, entry) in zip(blobs, manifest.entries.items(), strict=True):
         if entry.coding == SAME and (entry.why not in seen or blob.stop != blob.start):
-            raise DamagedError(f"{where}: tensor {quote(name)} is the same as {quote(entry.why)}, which isn't before it")
+            raise DamagedError(
+                f"{where}: tensor {quote(name)} is the same as {quote(entry.why)}, which isn't before it"
+            )
         if entry.coding != SAME:
             seen.add(name)

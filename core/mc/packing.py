@@ -17,7 +17,7 @@ from mc.checkpoint import Layout, Source, Tensor, read_layout
 from mc.codec.choose import code
 from mc.codec.planes import GEOMETRIES
 from mc.codec.typing import Bytes
-from mc.errors import McError, UsageError, quote
+from mc.errors import McError, UsageError
 from mc.manifest import SAME, Entry, Manifest, is_packed, write_header
 from mc.parallel import Workers
 from mc.reports import TensorReport
@@ -34,7 +34,7 @@ LONGEST_NAME = 15  # of a coding's name
 LONGEST_NOTE, LONGEST_FLOAT_NOTE = 56, 36  # of the figures that explain a choice
 COMPARED_FROM = 4096  # bytes of a tensor below which a choice isn't explained
 
-Part = Bytes | memoryview | bytes
+Part = memoryview | bytes
 Step = Callable[[int], None]  # takes the bytes of the original that are done
 
 
@@ -47,7 +47,9 @@ class PackedTensor:
     size: int  # bytes of its blob
 
 
-def pack_file(source: Source, target: BinaryIO, level: str, work: Workers, step: Step) -> tuple[Manifest, tuple[TensorReport, ...], int]:
+def pack_file(
+    source: Source, target: BinaryIO, level: str, work: Workers, step: Step
+) -> tuple[Manifest, tuple[TensorReport, ...], int]:
     """Write the packed form of `source` to `target`, which can seek. Returns manifest, reports and bytes written.
 
     DamagedError if the source is no sound safetensors file; McError if it is packed already, or changes meanwhile."""
@@ -144,7 +146,9 @@ def _pack_tensors(
             sizes.append(sealed.size)
         directory = blob.write_directory(sizes)
         target.write(directory)
-        return PackedTensor(coded.name, coded.why, len(head) + sum(sizes) + blob.FRAME.size * len(sizes) + len(directory))
+        return PackedTensor(
+            coded.name, coded.why, len(head) + sum(sizes) + blob.FRAME.size * len(sizes) + len(directory)
+        )
 
     def is_small(numbered: tuple[int, Tensor]) -> bool:
         _, tensor = numbered
@@ -219,10 +223,12 @@ class _Digest:
 
     def _run(self) -> None:
         try:
-            for at in range(0, self._source.size, DIGEST_STEP):
+            # Memory is hashed in one call: every return from one waits for the interpreter's lock.
+            most = self._source.size if self._source.in_memory else DIGEST_STEP
+            for at in range(0, self._source.size, max(most, 1)):
                 if self._stopped.is_set():
                     return
-                self._sha256.update(self._source.read(at, min(at + DIGEST_STEP, self._source.size)))
+                self._sha256.update(self._source.read(at, min(at + most, self._source.size)))
         except McError as error:
             self._failure = error
 

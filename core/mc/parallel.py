@@ -43,7 +43,13 @@ class Workers:
 def workers(threads: int | None, executor: Executor | None) -> Iterator[Workers]:
     """Workers on `threads` threads of our own (None: one for each core that this process may use), or on the
     executor handed in, which is left running. Raises UsageError for fewer than one."""
-    count = threads if threads is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = (
+        threads
+        if threads is not None
+        else len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )
     if count < 1:
         raise UsageError(f"{count} threads were asked for, where at least one is needed")
     if executor is not None:

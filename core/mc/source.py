@@ -71,9 +71,7 @@ class Source:
             raise McError(f"{where} does not exist. Check the path.") from None
         except (OSError, ValueError) as error:  # ValueError: a null character in the path
             found = reason(error) if isinstance(error, OSError) else str(error)
-            raise McError(
-                f"{where} cannot be opened: {found}. Check the path and its permissions."
-            ) from error
+            raise McError(f"{where} cannot be opened: {found}. Check the path and its permissions.") from error
         try:
             return cls(where, _regular(file.fileno(), where), owned=file)
         except BaseException:
@@ -132,9 +130,7 @@ class Source:
         if self._content is None:
             raise ValueError(f"{self.where} is closed")
         if not 0 <= start <= stop <= self.size:
-            raise ValueError(
-                f"bytes {start} to {stop} do not lie within the {self.size} bytes of {self.where}"
-            )
+            raise ValueError(f"bytes {start} to {stop} do not lie within the {self.size} bytes of {self.where}")
         return self._content
 
     def _fill(self, descriptor: int, start: int, out: memoryview) -> None:
@@ -174,6 +170,4 @@ def _refuse_irregular(mode: int, where: str) -> None:
     if stat.S_ISDIR(mode):
         raise McError(f"{where} is a folder, where a file was expected. Give a file in it.")
     if not stat.S_ISREG(mode):
-        raise McError(
-            f"{where} is a pipe or a device, which cannot be read by position. Save it as a file first."
-        )
+        raise McError(f"{where} is a pipe or a device, which cannot be read by position. Save it as a file first.")

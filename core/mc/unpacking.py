@@ -19,6 +19,7 @@ from mc.checkpoint import LONGEST_HEADER, Layout, Source, Tensor, parse_layout
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, McError, quote
 from mc.manifest import SAME, Packed, is_packed, read_packed
+from mc.memory import blank
 from mc.parallel import Workers
 
 
@@ -71,7 +72,9 @@ class FromPipe:
         while parts.tell() < size:
             part = self._stream.read(min(size - parts.tell(), 1 << 20))
             if not part:
-                raise DamagedError(f"{self.where} ends at byte {self.at + parts.tell()}, where more was expected: it was cut")
+                raise DamagedError(
+                    f"{self.where} ends at byte {self.at + parts.tell()}, where more was expected: it was cut"
+                )
             parts.write(part)
         self.at += size
         if self._copy is not None:
@@ -116,9 +119,13 @@ def _original_layout(prefix: bytes, packed: Packed, where: str) -> Layout:
         entry = manifest.entries[tensor.name]
         empty = stored.start == stored.stop
         if entry.coding == SAME and sizes[entry.why] != sizes[tensor.name]:
-            raise DamagedError(f"{where}: tensor {quote(tensor.name)} can't be the same as {quote(entry.why)}: sizes differ")
+            raise DamagedError(
+                f"{where}: tensor {quote(tensor.name)} can't be the same as {quote(entry.why)}: sizes differ"
+            )
         if entry.coding != SAME and empty != (tensor.start == tensor.stop):
-            raise DamagedError(f"{where}: tensor {quote(tensor.name)} has a blob where it is empty, or none where it isn't")
+            raise DamagedError(
+                f"{where}: tensor {quote(tensor.name)} has a blob where it is empty, or none where it isn't"
+            )
     return layout
 
 
@@ -245,7 +252,11 @@ def subset_header(layout: Layout, tensors: Sequence[Tensor]) -> bytes:
     at = 0
     for tensor in tensors:
         size = tensor.stop - tensor.start
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [at, at + size]}
+        header[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + size],
+        }
         at += size
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     padded = text.ljust(len(text) + -len(text) % 8)
@@ -300,9 +311,9 @@ def restore(
     target.write(head)
     size = len(head)
     for raw in chunks(stream, source, opening, wanted, work):
-        target.write(raw)
+        target.write(raw.data)
         if sha256 is not None:
-            sha256.update(raw)
+            sha256.update(raw.data)
         size += len(raw)
         step(size, whole)
     if isinstance(stream, FromPipe) and not stream.at_end():
@@ -320,12 +331,14 @@ def restore_bytes(source: Source, work: Workers) -> bytes:
     """The original of the packed file in `source`, decoded in place into the bytes that are returned."""
     stream = FromSource(source)
     opening = open_packed(stream, source.size)
-    # A BytesIO over bytes that nobody else holds works in place: no copy on the way in, none on the way out.
-    out = io.BytesIO(bytes(opening.original.size))
+    out = blank(opening.original.size)
     out.write(opening.original.prefix)
-    with out.getbuffer() as buffer:
-        place = np.frombuffer(buffer, np.uint8)
-        for _ in chunks(stream, source, opening, opening.original.tensors, work, lambda start, stop: place[start:stop]):
-            pass
-        del place
+    _fill(np.frombuffer(out.getbuffer(), np.uint8), stream, source, opening, work)
     return out.getvalue()
+
+
+def _fill(place: Bytes, stream: FromSource, source: Source, opening: Opening, work: Workers) -> None:
+    """Decode every tensor into its part of `place`; on return no view of it is left."""
+    tensors = opening.original.tensors
+    for _ in chunks(stream, source, opening, tensors, work, lambda start, stop: place[start:stop]):
+        pass

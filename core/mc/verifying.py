@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 from mc.checkpoint import Source, Tensor, read_layout
 from mc.codec.typing import Bytes
@@ -25,7 +26,7 @@ def verify_file(
         layout = read_layout(source)
         packed = is_packed(layout, where)
     except DamagedError as error:
-        kind = "packed" if looks_packed(source) else "plain"
+        kind: Literal["packed", "plain"] = "packed" if looks_packed(source) else "plain"
         return VerifiedFile(where, kind, source.size, 0, 0, None), (Finding(where, None, "header", str(error)),)
     if packed:
         return _verify_packed(source, original, work, step)
@@ -67,7 +68,7 @@ def _verify_packed(
         start, raw = found
         chunks += 1
         done += len(raw)
-        sha256.update(raw)
+        sha256.update(raw.data)
         if comparable and original is not None and original.read(start, start + len(raw)) != raw.data:
             different[tensor.name] = None
         step(min(done, layout.size), layout.size)
@@ -124,4 +125,3 @@ def _sha256(source: Source, step: Step) -> str:
         digest.update(source.read(at, min(at + (1 << 22), source.size)))
         step(at, source.size)
     return digest.hexdigest()
-

@@ -33,7 +33,7 @@ TOP = U64(64)
 
 
 @inlined
-def frequency_of(step):  # type: ignore[no-untyped-def]
+def frequency_of(step):
     """The frequency that a step from 1 to LAST_STEP stands for."""
     return ((8 + (step - 1) % 8) << ((step - 1) // 8)) >> 3
 
@@ -81,7 +81,7 @@ def steps_for(counts: Counts, steps: Bytes) -> None:
 
 
 @compiled
-def frequencies(steps, frequency):  # type: ignore[no-untyped-def]
+def frequencies(steps, frequency):
     """Fill `frequency` [tables, 256] i64 from `steps`; return the first table that is not sound, or -1.
     A table without any step is left empty."""
     for t in range(steps.shape[0]):
@@ -109,7 +109,7 @@ def frequencies(steps, frequency):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _spread(frequency, symbol_at):  # type: ignore[no-untyped-def]
+def _spread(frequency, symbol_at):
     at = 0
     for s in range(256):
         for _ in range(frequency[s]):
@@ -118,7 +118,7 @@ def _spread(frequency, symbol_at):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def encoder(frequency, states, bits_from, offset):  # type: ignore[no-untyped-def]
+def encoder(frequency, states, bits_from, offset):
     """Fill the encoder's tables for sound `frequency` [tables, 256]: next states [tables, 4096] u16, and for each
     symbol what gives its number of bits, (state + bits_from) >> 16, and its offset into the states, both i64."""
     symbol_at = np.empty(STATES, np.uint8)
@@ -145,7 +145,7 @@ def encoder(frequency, states, bits_from, offset):  # type: ignore[no-untyped-de
 
 
 @compiled
-def decoder(frequency, entries):  # type: ignore[no-untyped-def]
+def decoder(frequency, entries):
     """Fill `entries` [tables, 4096] u32 for sound `frequency` [tables, 256]."""
     symbol_at = np.empty(STATES, np.uint8)
     seen = np.empty(256, np.int64)
@@ -167,7 +167,7 @@ def decoder(frequency, entries):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _push(acc, filled, state, symbol, states, bits_from, offset):  # type: ignore[no-untyped-def]
+def _push(acc, filled, state, symbol, states, bits_from, offset):
     """One step of the encoder: the low bits of `state` go in front of `acc`; the next state comes back."""
     bits = U64(bits_from[symbol] + np.int64(state)) >> U64(16)
     acc = acc << bits | (state & ((ONE << bits) - ONE))
@@ -175,7 +175,7 @@ def _push(acc, filled, state, symbol, states, bits_from, offset):  # type: ignor
 
 
 @inlined
-def _encode_lane(symbols, start, stop, states, bits_from, offset, out, end):  # type: ignore[no-untyped-def]
+def _encode_lane(symbols, start, stop, states, bits_from, offset, out, end):
     """Code symbols[start:stop], last one first, downwards from byte `end` of `out`. Returns the first byte
     written and the word that the decoder starts from."""
     even, odd = U64(STATES), U64(STATES)
@@ -201,7 +201,7 @@ def _encode_lane(symbols, start, stop, states, bits_from, offset, out, end):  # 
 
 
 @compiled
-def encode(symbols, counts, states, bits_from, offset, lone, out, at):  # type: ignore[no-untyped-def]
+def encode(symbols, counts, states, bits_from, offset, lone, out, at):
     """Code segments of `symbols` u8, counts[t] symbols with table t, into `out` from byte `at` on; return the byte
     after the last. `out` holds at least `capacity(counts)` bytes from there."""
     p = U64(at)
@@ -221,9 +221,7 @@ def encode(symbols, counts, states, bits_from, offset, lone, out, at):  # type: 
             start = begin + quarter * U64(lane)
             stop = begin + n if lane == lanes - 1 else start + quarter
             end = p + ((stop - start) * U64(LOG_STATES) >> U64(3)) + U64(2 * SPARE_BYTES)
-            first, word = _encode_lane(
-                symbols, start, stop, states[t], bits_from[t], offset[t], out, end
-            )
+            first, word = _encode_lane(symbols, start, stop, states[t], bits_from[t], offset[t], out, end)
             store32(out, head + U64(LANE_HEAD * lane), end - first)
             store32(out, head + U64(LANE_HEAD * lane + 4), word)
             for k in range(end - first):
@@ -239,7 +237,7 @@ def capacity(counts: Counts) -> int:
 
 
 @inlined
-def _decode_end(data, p, end, even, odd, entries, out, o, stop, turn):  # type: ignore[no-untyped-def]
+def _decode_end(data, p, end, even, odd, entries, out, o, stop, turn):
     """Decode a lane from bit `p` up to out[stop], with care. Returns the bit after its last, beyond end * 8 if
     the lane was too short, and both states."""
     while o < stop:
@@ -261,13 +259,13 @@ def _decode_end(data, p, end, even, odd, entries, out, o, stop, turn):  # type: 
 
 
 @inlined
-def _ended(p, end, even, odd):  # type: ignore[no-untyped-def]
+def _ended(p, end, even, odd):
     """A lane ends with both states where the encoder began, and with its last bit."""
     return p == end << U64(3) and even == U64(0) and odd == U64(0)
 
 
 @inlined
-def _rounds(p, o, stop, size):  # type: ignore[no-untyped-def]
+def _rounds(p, o, stop, size):
     """How many rounds of four symbols a lane can take unchecked: at most 6 bytes in, four symbols out each."""
     if (p >> U64(3)) + U64(SPARE_BYTES) > size:
         return U64(0)
@@ -275,14 +273,14 @@ def _rounds(p, o, stop, size):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _pop(entry, x, p):  # type: ignore[no-untyped-def]
+def _pop(entry, x, p):
     """One step of the decoder: next state, remaining bits, position."""
     n = (entry >> BITS_SHIFT) & U64(255)
     return (entry >> NEXT_SHIFT) + (x & ((ONE << n) - ONE)), x >> n, p + n
 
 
 @inlined
-def _decode_lanes(data, ends, words, entries, out, begin, n):  # type: ignore[no-untyped-def]
+def _decode_lanes(data, ends, words, entries, out, begin, n):
     """Decode four lanes side by side; lane k lies in data[ends[k]:ends[k + 1]]. True if each ended as it should."""
     size = U64(len(data))
     quarter = n // U64(LANES)
@@ -345,7 +343,7 @@ def _decode_lanes(data, ends, words, entries, out, begin, n):  # type: ignore[no
 
 
 @compiled
-def decode(data, counts, entries, lone, out):  # type: ignore[no-untyped-def]
+def decode(data, counts, entries, lone, out):
     """Undo `encode`: fill `out` u8 with sum(counts) symbols. True if `data` was used up exactly and made sense.
     Never reads outside `data` nor writes outside `out`, whatever the bytes say."""
     size = U64(len(data))
@@ -380,8 +378,16 @@ def decode(data, counts, entries, lone, out):  # type: ignore[no-untyped-def]
         else:
             mask = U64(STATES - 1)
             q, even, odd = _decode_end(
-                data, ends[0] * U64(8) + (words[0] >> U64(24)), ends[1], words[0] & mask,
-                (words[0] >> U64(12)) & mask, entries[t], out, begin, begin + n, False,
+                data,
+                ends[0] * U64(8) + (words[0] >> U64(24)),
+                ends[1],
+                words[0] & mask,
+                (words[0] >> U64(12)) & mask,
+                entries[t],
+                out,
+                begin,
+                begin + n,
+                False,
             )
             sound = _ended(q, ends[1], even, odd)
         if not sound:

@@ -18,7 +18,7 @@ SPARE_BYTES = 8
 
 
 @inlined
-def load(data, p):  # type: ignore[no-untyped-def]
+def load(data, p):
     """The 64 bits at byte `p` of `data`; the caller has made sure that p + 8 <= len(data)."""
     return (
         U64(data[p])
@@ -33,7 +33,7 @@ def load(data, p):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def load_near_end(data, p, end):  # type: ignore[no-untyped-def]
+def load_near_end(data, p, end):
     """Like `load`, with zeros for the bytes at `end` and beyond; safe for every p."""
     bits = U64(0)
     for k in range(8):
@@ -44,7 +44,7 @@ def load_near_end(data, p, end):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def store(data, p, bits):  # type: ignore[no-untyped-def]
+def store(data, p, bits):
     """Write the 64 bits at byte `p`; the caller has made sure that p + 8 <= len(data)."""
     data[p] = U8(bits & BYTE)
     data[p + U64(1)] = U8((bits >> U64(8)) & BYTE)
@@ -57,7 +57,7 @@ def store(data, p, bits):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def store32(data, p, bits):  # type: ignore[no-untyped-def]
+def store32(data, p, bits):
     """Write the low 32 bits at byte `p`; the caller has made sure that p + 4 <= len(data)."""
     data[p] = U8(bits & BYTE)
     data[p + U64(1)] = U8((bits >> U64(8)) & BYTE)
@@ -66,7 +66,7 @@ def store32(data, p, bits):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def read32(data, p):  # type: ignore[no-untyped-def]
+def read32(data, p):
     """The 32 bits at byte `p` as an unsigned 64-bit number; the caller has made sure that p + 4 <= len(data)."""
     return (
         U64(data[p])

@@ -14,6 +14,7 @@ from mc.codec import dictionary, entropy, fit, floats, integers, planes, runs
 from mc.codec.fields import Reader
 from mc.codec.fit import Each, Read
 from mc.codec.integers import PlaneCode
+from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
 
@@ -127,14 +128,21 @@ def _integers(
         codes[integers.FORMS[form]] = _blank(form, width, coder)
     if palette is not None:
         codes["palette"] = PlaneCode(
-            integers.PALETTE, width, 0, np.empty(0, np.uint8), palette, np.zeros(1, np.uint8), coder, _NO_TABLES
+            integers.PALETTE,
+            width,
+            0,
+            np.empty(0, np.uint8),
+            palette,
+            np.zeros(1, np.uint8),
+            coder,
+            _NO_TABLES,
         )
     planned: dict[str, tuple[PlaneCode, entropy.Plan]] = {}
     for name, blank in codes.items():
         planned[name] = plan_planes(blank, integers.counts_of(integers.planes_of(blank, sample, 0)))
         costs[name] = _plane_cost(*planned[name], len(sample) // width) * scale
     cols = fit.columns_of(shape, nbytes)[0]
-    if width == 1 and nbytes % cols == 0 and nbytes // cols >= 16 and fit.ROWS in fit.EFFORTS[level].contexts:
+    if width == 1 and nbytes % cols == 0 and nbytes // cols >= 16 and floats.ROWS in fit.EFFORTS[level].contexts:
         rows = _by_rows(read, nbytes, cols, coder, each)
         counts = _count(rows, fit.spans(nbytes, cols), read, each)
         planned["rows"] = plan_planes(rows, counts)
@@ -160,7 +168,7 @@ def _integers(
     return Coded(PLANES, f"{best}+{coder}", why, head, spans, encode_chunk)
 
 
-_NO_TABLES = entropy.Tables(np.zeros((0, 256), np.uint8), np.zeros(0, np.int64))
+_NO_TABLES = Tables(np.zeros((0, 256), np.uint8), np.zeros(0, np.int64))
 
 
 def _blank(form: int, width: int, coder: str) -> PlaneCode:
@@ -203,11 +211,19 @@ def _plane_cost(code: PlaneCode, plan: entropy.Plan, words: int) -> float:
 def _by_rows(read: Read, nbytes: int, cols: int, coder: str, each: Each) -> PlaneCode:
     def means(span: tuple[int, int]) -> Counts:
         rows = np.abs(read(*span).view(np.int8).astype(np.int16)).reshape(-1, cols)
-        return rows.sum(axis=1, dtype=np.int64)
+        sums: Counts = rows.sum(axis=1, dtype=np.int64)
+        return sums
 
     classes = integers.row_classes(np.concatenate(list(each(means, fit.spans(nbytes, cols)))))
     return PlaneCode(
-        integers.ROW_CLASSES, 1, cols, classes, np.empty(0, np.uint8), np.zeros(1, np.uint8), coder, _NO_TABLES
+        integers.ROW_CLASSES,
+        1,
+        cols,
+        classes,
+        np.empty(0, np.uint8),
+        np.zeros(1, np.uint8),
+        coder,
+        _NO_TABLES,
     )
 
 

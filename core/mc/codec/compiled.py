@@ -1,24 +1,24 @@
 """How the loops of the codec are compiled: numba, without the GIL, cached on disk where that is possible."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import numba
 
-F = TypeVar("F", bound=Callable[..., object])
+Loop = Callable[..., Any]
 
 
-def compiled(function: F) -> F:
+def compiled(function: Loop) -> Loop:
     """Compile `function` on first use. Where no cache folder can be written (a read-only container),
     numba refuses `cache=True` at once; the loop is then compiled in memory in every process."""
     try:
-        loop: F = numba.njit(nogil=True, cache=True)(function)
+        loop: Loop = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:
         loop = numba.njit(nogil=True)(function)
     return loop
 
 
-def inlined(function: F) -> F:
+def inlined(function: Loop) -> Loop:
     """Compile a piece of a loop that only other loops call; it is compiled into each of them."""
-    loop: F = numba.njit(nogil=True)(function)
+    loop: Loop = numba.njit(nogil=True)(function)
     return loop

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from mc.codec import ans, huffman
-from mc.codec.tables import SEVERAL, Tables, lone_symbols, tables_size, write_tables
+from mc.codec.tables import SEVERAL, Tables, summary, tables_size, write_tables
 from mc.codec.typing import Bytes, Counts
 from mc.errors import DamagedError
 
@@ -30,7 +30,7 @@ class Plan:
     @property
     def bits(self) -> int:
         """With the tables."""
-        return self.coded_bits + 8 * tables_size(self.tables, self.coder == ANS)
+        return self.coded_bits + 8 * int(tables_size(self.tables.numbers, self.tables.lone, self.coder == ANS))
 
 
 @cache
@@ -55,7 +55,8 @@ def _bits_of_frequency() -> Counts:
 
 def plan(coder: str, counts: Counts) -> Plan:
     """Tables for counts [tables, 256] i64, and their exact code length."""
-    lone = lone_symbols(counts)
+    lone = np.empty(len(counts), np.int64)
+    summary(counts, lone)
     numbers = np.zeros(counts.shape, np.uint8)
     if coder == HUFFMAN:
         huffman.code_lengths(counts, numbers)

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 
 from mc.codec import entropy
-from mc.codec.tables import read_tables
+from mc.codec.tables import Tables, read_tables
 from mc.codec.typing import Bytes, Counts
 from mc.errors import DamagedError
 
@@ -25,11 +25,19 @@ class Reader:
         taken, self._data = self._data[:size], self._data[size:]
         return taken
 
+    def bytes(self, size: int) -> Bytes:
+        """The next `size` bytes as a read-only array, aligned for words of eight bytes."""
+        array = np.frombuffer(self.take(size), np.uint8)
+        if array.__array_interface__["data"][0] % 8:
+            array = array.copy()
+        array.flags.writeable = False
+        return array
+
     def numbers(self, layout: str) -> tuple[int, ...]:
         """Little-endian numbers as `struct` names them."""
         return struct.unpack("<" + layout, self.take(struct.calcsize("<" + layout)))
 
-    def tables(self, count: int, coder: str) -> entropy.Tables:
+    def tables(self, count: int, coder: str) -> Tables:
         """Code tables, as `write_tables` wrote them."""
         tables, used = read_tables(self._data, count, coder == entropy.ANS)
         self.take(used)

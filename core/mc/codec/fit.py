@@ -14,10 +14,12 @@ import numpy as np
 
 from mc.codec import entropy, floats, planes, scales
 from mc.codec.floats import ALONE, BOTH, CONTEXTS, ROWS, FloatCode
-from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
+from mc.codec.tables import Tables
+from mc.codec.typing import Bytes, Counts, Ints, Scales
 
 PSEUDO_ROW = 512  # words a row where a tensor has no rows of its own
 SAMPLE = 1 << 15  # words on which contexts are compared
+NO_FIELDS: Bytes = np.empty(0, np.uint8)
 FEW = 4096  # words below which scales of rows can't pay
 
 Read = Callable[[int, int], Bytes]  # bytes start to stop of a tensor, as u8
@@ -86,10 +88,12 @@ class _Scan:
     rows: Scales
     columns: Ints
     classes: Bytes
-    sample: Words
+    sample: Ints
 
 
-def fit(geometry: planes.Geometry, shape: tuple[int, ...], words: int, read: Read, effort: Effort, each: Each) -> Fitted:
+def fit(
+    geometry: planes.Geometry, shape: tuple[int, ...], words: int, read: Read, effort: Effort, each: Each
+) -> Fitted:
     """Choose how the tensor with these words (at least one) is coded."""
     width = geometry.width
     mantissa = JOINT[geometry.mantissa] if effort.joint else 0
@@ -100,55 +104,56 @@ def fit(geometry: planes.Geometry, shape: tuple[int, ...], words: int, read: Rea
     step_shift = geometry.mantissa - mantissa + geometry.padding
     parts = spans(words, cols)
 
-    def words_of(part: tuple[int, int]) -> Bytes:
-        return read(part[0] * width, part[1] * width)
+    def words_of(part: tuple[int, int]) -> Ints:
+        return planes.words_of(read(part[0] * width, part[1] * width), geometry)
 
     def scan(part: tuple[int, int]) -> _Scan:
-        heads, tails = planes.split(words_of(part), geometry)
-        first, n = part[0] // cols, -(-len(heads) // cols)
+        found = words_of(part)
+        first, n = part[0] // cols, -(-len(found) // cols)
         rows = np.zeros(n, np.int16)
         sums = np.zeros(cols if BOTH in contexts else 0, np.int32)
         sampled = np.arange(-first % stride, n, stride)
-        sample = heads if stride == 1 else _rows_at(heads, cols, sampled)
+        sample = found if stride == 1 else _rows_at(found, cols, sampled)
         if ROWS in contexts:
-            scales.scan(heads, cols, step_shift, mantissa, rows, sums)
+            scales.scan(found, cols, step_shift, mantissa, rows, sums)
         else:
             few = np.zeros(-(-len(sample) // cols), np.int16)
             scales.scan(sample, cols, step_shift, mantissa, few, sums)
             rows[sampled[: len(few)]] = few
         classes = np.zeros((geometry.tails, n), np.uint8)
-        for tail, found in zip(tails, classes, strict=True):
-            planes.zero_runs(tail, cols, found)
+        for tail, of_rows in enumerate(classes):
+            planes.zero_runs(found, tail, cols, of_rows)
         return _Scan(rows, sums, classes, sample)
 
     scanned: list[_Scan] = list(each(scan, parts))
     measured = np.concatenate([s.rows for s in scanned])
-    rows = scales.known_rows(measured)
     classes = np.concatenate([s.classes for s in scanned], axis=1)
     sampled_rows = np.arange(0, whole_rows, stride)
-    middle = scales.known_rows(measured[sampled_rows])
-    alone = np.full(whole_rows, int(middle.astype(np.int64).sum()) // len(middle), np.int16)
+    rows = scales.known_rows(measured if ROWS in contexts else measured[sampled_rows])
+    alone = np.full(whole_rows, int(rows.sum(dtype=np.int64)) // len(rows), np.int16)
     code = FloatCode(
         geometry, mantissa, cols, ALONE, alone, scales.EMPTY_SCALES, scales.EMPTY_WORDS, scales.EMPTY_COUNTS,
-        classes, effort.coder, entropy.Tables(np.zeros((1, 256), np.uint8), np.zeros(1, np.int64)),
+        classes, effort.coder, Tables(np.zeros((1, 256), np.uint8), np.zeros(1, np.int64)),
     )  # fmt: skip
-    candidates = {ALONE: code}
+    candidates = {ALONE: (code, b"")}
     if ROWS in contexts:
-        candidates[ROWS] = replace(code, context=ROWS, row_scales=rows)
+        by_rows = replace(code, context=ROWS, row_scales=rows)
+        candidates[ROWS] = (by_rows, floats.write_rows(rows))
     if BOTH in contexts:
-        sums = np.sum([s.columns for s in scanned], axis=0, dtype=np.int64)
+        sums: Counts = np.sum([s.columns for s in scanned], axis=0, dtype=np.int64)
         columns = scales.column_scales(sums, whole_rows, mantissa)
         order, starts = scales.column_order(columns)
-        candidates[BOTH] = replace(
-            code, context=BOTH, row_scales=rows, column_scales=columns, order=order, starts=starts
-        )
-    sample = np.concatenate([s.sample for s in scanned])
-    context, why = _choose(candidates, sample, sampled_rows, words, effort)
-    chosen = candidates[context]
+        by_both = replace(by_rows, context=BOTH, column_scales=columns, order=order, starts=starts)
+        candidates[BOTH] = (by_both, candidates[ROWS][1] + floats.write_columns(columns))
+    context, why = ALONE, ""
+    if len(candidates) > 1:
+        sample = np.concatenate([s.sample for s in scanned])
+        sample.flags.writeable = False
+        context, why = _choose(candidates, sample, sampled_rows, words, effort)
+    chosen, side = candidates[context]
 
     def count(part: tuple[int, int]) -> Counts:
-        heads, _ = planes.split(words_of(part), geometry)
-        symbols, sizes, _ = floats.symbols_of(chosen, heads, part[0] // cols)
+        symbols, sizes, _ = floats.symbols_of(chosen, words_of(part), part[0] // cols, NO_FIELDS)
         counts = np.zeros((len(sizes), 256), np.int64)
         scales.histogram(symbols, sizes, counts)
         return counts
@@ -163,35 +168,39 @@ def fit(geometry: planes.Geometry, shape: tuple[int, ...], words: int, read: Rea
     bits = plan.coded_bits + words * (final.low + 1)
     for found in classes:
         bits += 8 * planes.tail_bytes(cols, words, found)
-    head = floats.write_head(final, entropy.described(plan))
+    head = floats.write_head(final, entropy.described(plan), side)
     return Fitted(final, head, bits, why, parts, encode_chunk)
 
 
-def _rows_at(heads: Words, cols: int, rows: Counts) -> Words:
-    """The rows with these numbers, one after the other."""
-    return np.concatenate([heads[row * cols : (row + 1) * cols] for row in rows] or [heads[:0]])
+def _rows_at(words: Ints, cols: int, rows: Counts) -> Ints:
+    """The rows with these numbers, one after the other; read-only like all that is read, so that every loop is
+    compiled for one kind of array."""
+    picked = np.concatenate([words[row * cols : (row + 1) * cols] for row in rows] or [words[:0]])
+    picked.flags.writeable = False
+    return picked
 
 
 def _choose(
-    candidates: dict[int, FloatCode], sample: Words, sampled_rows: Counts, words: int, effort: Effort
+    candidates: dict[int, tuple[FloatCode, bytes]],
+    sample: Ints,
+    sampled_rows: Counts,
+    words: int,
+    effort: Effort,
 ) -> tuple[int, str]:
-    """The context whose coded sample, scaled up, and head are smallest, and the figures that say so."""
-    if len(candidates) == 1:
-        return ALONE, ""
-    bits: dict[int, float] = {}
-    for context, code in candidates.items():
+    """The context whose coded sample, scaled up, tables and side information are smallest, and the figures that say
+    so. candidates: the code of each context with its side information as it stands in a file."""
+    bits: dict[int, int] = {}
+    for context, (code, side) in candidates.items():
         part = replace(code, row_scales=code.row_scales[sampled_rows])
-        symbols, sizes, _ = floats.symbols_of(part, sample, 0)
+        symbols, sizes, _ = floats.symbols_of(part, sample, 0, NO_FIELDS)
         counts = np.zeros((len(sizes), 256), np.int64)
         scales.histogram(symbols, sizes, counts)
         plan = entropy.plan(effort.coder, counts)
-        bits[context] = plan.bits - plan.coded_bits + plan.coded_bits * words // len(sample) + 8 * len(floats.write_scales(code))
+        bits[context] = plan.bits - plan.coded_bits + plan.coded_bits * words // len(sample) + 8 * len(side)
+    field = candidates[ALONE][0].low + 1
     best = min(bits, key=lambda context: bits[context])
     if best == BOTH:
-        others = [c for c in bits if c != BOTH]
-        next_best = min(others, key=lambda context: bits[context])
-        fields = candidates[BOTH].low + 1
-        if (bits[next_best] - bits[BOTH]) * 1000 < effort.columns_must_save * (bits[BOTH] + fields * words):
+        next_best = min((c for c in bits if c != BOTH), key=lambda context: bits[context])
+        if (bits[next_best] - bits[BOTH]) * 1000 < effort.columns_must_save * (bits[BOTH] + field * words):
             best = next_best
-    field = candidates[best].low + 1
     return best, " ".join(f"{CONTEXTS[c]} {b / words + field:.2f}" for c, b in bits.items())

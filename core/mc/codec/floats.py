@@ -11,12 +11,17 @@ import numpy as np
 
 from mc.codec import entropy, planes, scales
 from mc.codec.fields import Reader, write_array
-from mc.codec.typing import Bytes, Counts, Scales, Words
+from mc.codec.tables import Tables
+from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
 from mc.errors import DamagedError
 
 CHUNK = 1 << 18  # words in a chunk, at most, unless a single row has more
 NARROWEST, WIDEST = 64, 1 << 20  # columns of a matrix
-ALONE, ROWS, BOTH = 0, 1, 2  # which scales give the contexts: one for the whole tensor, of rows, of rows and columns
+ALONE, ROWS, BOTH = (
+    0,
+    1,
+    2,
+)  # which scales give the contexts: one for the whole tensor, of rows, of rows and columns
 CONTEXTS = ("alone", "rows", "both")
 
 RAW, CODED, ESCAPES = 0, 1, 2  # first byte of a chunk: how it is stored; ESCAPES is added to CODED
@@ -36,7 +41,7 @@ class FloatCode:
     starts: Counts
     classes: Bytes  # [tails, rows]: see planes.zero_runs
     coder: str
-    tables: entropy.Tables
+    tables: Tables
 
     @property
     def low(self) -> int:
@@ -54,23 +59,23 @@ def rows_in_chunk(cols: int) -> int:
     return max(1, CHUNK // cols)
 
 
-def write_scales(code: FloatCode) -> bytes:
-    """The side information of a code: row scales above the lowest, then column scales."""
-    if code.context == ALONE:
-        return b""
-    rows = write_array((code.row_scales - code.row_scales.min()).astype(np.uint8))
-    return rows + (write_array(code.column_scales.astype(np.int8).view(np.uint8)) if code.context == BOTH else b"")
+def write_rows(rows: Scales) -> bytes:
+    """Row scales above the lowest."""
+    return write_array((rows - rows.min()).astype(np.uint8))
 
 
-def write_head(code: FloatCode, described_tables: bytes) -> bytes:
+def write_columns(columns: Scales) -> bytes:
+    """Column scales."""
+    return write_array(columns.astype(np.int8).view(np.uint8))
+
+
+def write_head(code: FloatCode, described_tables: bytes, described_scales: bytes) -> bytes:
     """The head of a float tensor, after its coding number."""
     base = int(code.row_scales.min()) if len(code.row_scales) else 0
     parts = [
-        struct.pack(
-            "<BBBIh", code.mantissa, code.context, entropy.CODERS.index(code.coder), code.cols, base
-        ),
+        struct.pack("<BBBIh", code.mantissa, code.context, entropy.CODERS.index(code.coder), code.cols, base),
         described_tables,
-        write_scales(code),
+        described_scales,
     ]
     parts.extend(write_array(classes) for classes in code.classes)
     return b"".join(parts)
@@ -79,7 +84,8 @@ def write_head(code: FloatCode, described_tables: bytes) -> bytes:
 def read_head(reader: Reader, geometry: planes.Geometry, words: int) -> FloatCode:
     """Undo `write_head` for a tensor of that many words; DamagedError for anything that can't have been written."""
     mantissa, context, coder, cols, base = reader.numbers("BBBIh")
-    if mantissa > geometry.mantissa or context > BOTH or coder >= len(entropy.CODERS):
+    fits = mantissa <= geometry.mantissa < mantissa + planes.MOST_FIELD_BITS
+    if not fits or context > BOTH or coder >= len(entropy.CODERS):
         raise DamagedError(f"its head asks for {mantissa} mantissa bits, context {context} and coder {coder}")
     if not min(NARROWEST, words) <= cols <= min(words, WIDEST) or (context == BOTH and (words % cols or cols > 0xFFFF)):
         raise DamagedError(f"its head says {cols} columns, which doesn't fit {words} words")
@@ -101,42 +107,56 @@ def read_head(reader: Reader, geometry: planes.Geometry, words: int) -> FloatCod
     if classes.size and classes.max() > 2:
         raise DamagedError("its rows have a class above 2")
     return FloatCode(
-        geometry, mantissa, cols, context, row_scales, columns, order, starts, classes,
-        entropy.CODERS[coder], tables,
+        geometry,
+        mantissa,
+        cols,
+        context,
+        row_scales,
+        columns,
+        order,
+        starts,
+        classes,
+        entropy.CODERS[coder],
+        tables,
     )
 
 
-def symbols_of(code: FloatCode, heads: Words, first_row: int) -> tuple[Bytes, Counts, int]:
-    """Symbols of a run of rows, sorted into segments; the segments' sizes; how many are escapes."""
-    rows = code.row_scales[first_row : first_row + -(-len(heads) // code.cols)]
-    counts = np.zeros(1 if code.context == ALONE else scales.TABLES, np.int64)
-    scales.segment_sizes(len(heads), code.cols, rows, code.starts, counts)
-    symbols = scales.symbols_buffer(len(heads))
+def symbols_of(code: FloatCode, words: Ints, first_row: int, fields: Bytes) -> tuple[Bytes, Counts, int]:
+    """Symbols of a run of rows, sorted into segments; the segments' sizes; how many are escapes. Fills `fields`,
+    unless they are empty."""
+    rows = code.row_scales[first_row : first_row + -(-len(words) // code.cols)]
+    counts = segment_sizes(code, rows, len(words))
+    symbols = scales.symbols_buffer(len(words))
     escapes = scales.symbols_of(
-        heads, code.cols, code.step_shift, code.mantissa, rows,
-        code.column_scales, code.order, code.starts, counts, symbols,
+        words, code.cols, code.low, code.geometry.padding, code.mantissa, rows,
+        code.column_scales, code.order, code.starts, counts, symbols, fields,
     )  # fmt: skip
     return symbols, counts, int(escapes)
 
 
+def segment_sizes(code: FloatCode, rows: Scales, n: int) -> Counts:
+    """Symbols that each table gets from n words in rows of these scales."""
+    counts = np.zeros(1 if code.context == ALONE else scales.TABLES, np.int64)
+    scales.segment_sizes(n, code.cols, rows, code.starts, counts)
+    return counts
+
+
 def encode_chunk(code: FloatCode, encode: entropy.Encode, raw: Bytes, first_row: int) -> list[Bytes]:
     """The chunk of words `raw` whose rows begin at `first_row`, as pieces to be written one after the other."""
-    heads, tails = planes.split(raw, code.geometry)
-    symbols, counts, escapes = symbols_of(code, heads, first_row)
-    rows = slice(first_row, first_row + -(-len(heads) // code.cols))
+    words = planes.words_of(raw, code.geometry)
+    rows = slice(first_row, first_row + -(-len(words) // code.cols))
+    fields = np.empty(len(words), np.uint8)
+    symbols, counts, escapes = symbols_of(code, words, first_row, fields)
     coded = encode(symbols, counts)
-    fields = np.empty(planes.field_bytes(code.low + 1, len(heads)), np.uint8)
-    planes.pack_fields(heads, code.low, code.geometry.padding, fields)
     method = CODED | (ESCAPES if escapes else 0)
-    pieces = [np.frombuffer(struct.pack("<BI", method, len(coded)), np.uint8), coded, fields]
-    for tail, classes in zip(tails, code.classes, strict=True):
-        packed = np.empty(planes.tail_bytes(code.cols, len(heads), classes[rows]), np.uint8)
-        planes.pack_tail(tail, code.cols, classes[rows], packed)
-        pieces.append(packed)
+    head = np.frombuffer(struct.pack("<BI", method, len(coded)), np.uint8)
+    pieces = [head, coded, planes.pack_fields(fields, code.low + 1)]
+    for tail, classes in enumerate(code.classes):
+        pieces += planes.pack_tail(words, tail, code.cols, classes[rows])
     if escapes:
         where, magnitudes = np.empty(escapes, np.uint32), np.empty(escapes, np.uint16)
         scales.escaped(
-            heads, code.cols, code.step_shift, code.mantissa, code.row_scales[rows], code.column_scales,
+            words, code.cols, code.step_shift, code.mantissa, code.row_scales[rows], code.column_scales,
             where, magnitudes,
         )  # fmt: skip
         pieces.append(np.frombuffer(struct.pack("<I", escapes), np.uint8))
@@ -151,38 +171,31 @@ def decode_chunk(code: FloatCode, decode: entropy.Decode, coded: memoryview, fir
     reader = Reader(coded)
     (method,) = reader.numbers("B")
     if method == RAW:
-        raw[:] = np.frombuffer(reader.take(len(raw)), np.uint8)
+        raw[:] = reader.bytes(len(raw))
         reader.end()
         return
     if method not in (CODED, CODED | ESCAPES):
         raise DamagedError(f"a chunk is stored in way {method}, and there are ways 0, 1 and 3")
-    n = len(raw) // code.geometry.width
+    words = planes.words_of(raw, code.geometry)
+    n = len(words)
     rows = slice(first_row, first_row + -(-n // code.cols))
-    counts = np.zeros(1 if code.context == ALONE else scales.TABLES, np.int64)
-    scales.segment_sizes(n, code.cols, code.row_scales[rows], code.starts, counts)
+    counts = segment_sizes(code, code.row_scales[rows], n)
     (size,) = reader.numbers("I")
-    symbols = decode(np.frombuffer(reader.take(size), np.uint8), counts)
-    heads = planes.heads_for(raw, code.geometry)
-    fields = np.frombuffer(reader.take(planes.field_bytes(code.low + 1, n)), np.uint8)
-    planes.unpack_fields(fields, code.low, code.geometry.padding, heads)
-    scales.add_magnitudes(
-        symbols, code.cols, code.step_shift, code.mantissa, code.row_scales[rows],
-        code.column_scales, code.order, code.starts, counts, heads,
+    symbols = decode(reader.bytes(size), counts)
+    width = code.low + 1
+    fields = planes.unpack_fields(reader.bytes(planes.field_bytes(width, n)), width, n)
+    for tail, classes in enumerate(code.classes):
+        packed = reader.bytes(planes.tail_bytes(code.cols, n, classes[rows]))
+        planes.unpack_tail(packed, tail, code.cols, classes[rows], words)
+    scales.put_together(
+        symbols, fields, code.cols, code.low, code.geometry.padding, code.mantissa, code.row_scales[rows],
+        code.column_scales, code.order, code.starts, counts, words,
     )  # fmt: skip
-    tails = np.empty((code.geometry.tails, n), np.uint16)
-    for tail, classes in zip(tails, code.classes, strict=True):
-        packed = reader.take(planes.tail_bytes(code.cols, n, classes[rows]))
-        planes.unpack_tail(np.frombuffer(packed, np.uint8), code.cols, classes[rows], tail)
     if method & ESCAPES:
-        _add_escapes(code, reader, heads)
+        (escapes,) = reader.numbers("I")
+        where = reader.bytes(4 * escapes).view("<u4")
+        magnitudes = reader.bytes(2 * escapes).view("<u2")
+        if escapes and int(where.max()) >= n:
+            raise DamagedError("an escape lies outside its chunk")
+        scales.add_escapes(where, magnitudes, code.step_shift, words)
     reader.end()
-    planes.join(heads, tails, raw, code.geometry)
-
-
-def _add_escapes(code: FloatCode, reader: Reader, heads: Words) -> None:
-    (escapes,) = reader.numbers("I")
-    where = np.frombuffer(reader.take(4 * escapes), "<u4")
-    magnitudes = np.frombuffer(reader.take(2 * escapes), "<u2")
-    if escapes and int(where.max()) >= len(heads):
-        raise DamagedError("an escape lies outside its chunk")
-    heads[where] |= (magnitudes.astype(np.uint32) << code.step_shift).astype(np.uint16) & 0x7FFF

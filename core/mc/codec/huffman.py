@@ -41,9 +41,8 @@ FIRST_SHIFT = U64(35)
 USED_SHIFT = U64(40)
 
 
-
 @inlined
-def _sort_by_count(counts, symbols, n):  # type: ignore[no-untyped-def]
+def _sort_by_count(counts, symbols, n):
     for i in range(1, n):
         s = symbols[i]
         j = i - 1
@@ -54,7 +53,7 @@ def _sort_by_count(counts, symbols, n):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _depths(weight, n):  # type: ignore[no-untyped-def]
+def _depths(weight, n):
     """Replace ascending weights by code lengths, in place (Moffat and Katajainen, 1995)."""
     weight[0] += weight[1]
     root, leaf = 0, 2
@@ -87,7 +86,7 @@ def _depths(weight, n):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _limit(weight, n):  # type: ignore[no-untyped-def]
+def _limit(weight, n):
     """Shorten lengths (of ascending counts) to LONGEST, then lengthen the rarest codes that can pay for it,
     then give what is left over to the most frequent ones that can take it."""
     space = 0
@@ -131,7 +130,7 @@ def code_lengths(counts: Counts, lengths: Bytes) -> None:
 
 
 @inlined
-def _canonical(lengths, codes):  # type: ignore[no-untyped-def]
+def _canonical(lengths, codes):
     """Codes of one table, numbered by length, then by symbol, and turned round so that the first bit is the lowest."""
     code = 0
     for length in range(1, LONGEST + 1):
@@ -146,7 +145,7 @@ def _canonical(lengths, codes):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def encoder(lengths, entries):  # type: ignore[no-untyped-def]
+def encoder(lengths, entries):
     """Fill `entries` [tables, 256] u32 with code | length << 16 for `lengths` [tables, 256]."""
     codes = np.zeros(256, np.int64)
     for t in range(lengths.shape[0]):
@@ -156,7 +155,7 @@ def encoder(lengths, entries):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def decoder(lengths, lookup):  # type: ignore[no-untyped-def]
+def decoder(lengths, lookup):
     """Fill `lookup` [tables, 4096] u64 for complete codes; return the first table that is none, or -1.
 
     An entry holds up to four symbols that fit into 12 bits, their number at bit 32, the bits of the first
@@ -197,7 +196,7 @@ def decoder(lengths, lookup):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _encode_lane(symbols, start, stop, entries, out, p):  # type: ignore[no-untyped-def]
+def _encode_lane(symbols, start, stop, entries, out, p):
     """Code symbols[start:stop] from byte `p` of `out` on; return the byte after the last."""
     acc, filled = U64(0), U64(0)
     i = start
@@ -232,7 +231,7 @@ def _encode_lane(symbols, start, stop, entries, out, p):  # type: ignore[no-unty
 
 
 @compiled
-def encode(symbols, counts, entries, lone, out, at):  # type: ignore[no-untyped-def]
+def encode(symbols, counts, entries, lone, out, at):
     """Code segments of `symbols` u8, counts[t] symbols with table t of `entries`, into `out` from byte `at` on.
     Returns the byte after the last. `out` holds at least `capacity(counts)` bytes from there."""
     p = U64(at)
@@ -264,7 +263,7 @@ def capacity(counts: Counts) -> int:
 
 
 @inlined
-def _decode_end(data, p, end, lookup, out, o, stop):  # type: ignore[no-untyped-def]
+def _decode_end(data, p, end, lookup, out, o, stop):
     """Decode a lane from bit `p` up to out[stop], with care; return the bit after its last one,
     which lies beyond end * 8 if the lane was too short."""
     while o < stop:
@@ -278,7 +277,7 @@ def _decode_end(data, p, end, lookup, out, o, stop):  # type: ignore[no-untyped-
 
 
 @inlined
-def _rounds(p, o, stop, size):  # type: ignore[no-untyped-def]
+def _rounds(p, o, stop, size):
     """How many rounds of four look-ups a lane can take unchecked: at most 6 bytes in and 16 symbols out each."""
     if o + U64(4) > stop or (p >> U64(3)) + U64(SPARE_BYTES) > size:
         return U64(0)
@@ -286,7 +285,7 @@ def _rounds(p, o, stop, size):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _decode_lanes(data, ends, lookup, out, begin, n):  # type: ignore[no-untyped-def]
+def _decode_lanes(data, ends, lookup, out, begin, n):
     """Decode four lanes side by side; lane k lies in data[ends[k]:ends[k + 1]]. True if each was used up exactly."""
     size = U64(len(data))
     quarter = n // U64(LANES)
@@ -343,7 +342,7 @@ def _decode_lanes(data, ends, lookup, out, begin, n):  # type: ignore[no-untyped
 
 
 @compiled
-def decode(data, counts, lookups, lone, out):  # type: ignore[no-untyped-def]
+def decode(data, counts, lookups, lone, out):
     """Undo `encode`: fill `out` u8 with sum(counts) symbols. True if `data` was used up exactly and made sense.
     Never reads outside `data` nor writes outside `out`, whatever the bytes say."""
     size = U64(len(data))

@@ -12,6 +12,7 @@ import numpy as np
 from mc.codec import entropy
 from mc.codec.fields import Reader, write_array
 from mc.codec.scales import histogram
+from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
 
@@ -33,7 +34,7 @@ class PlaneCode:
     palette: Ints  # distinct words in rising order, for PALETTE
     raw: Bytes  # of every plane, 1 if it is stored as it is
     coder: str
-    tables: entropy.Tables
+    tables: Tables
 
     @property
     def tables_wanted(self) -> int:
@@ -52,7 +53,7 @@ def planes_of(code: PlaneCode, raw: Bytes, first_row: int) -> list[Bytes]:
         return [np.ascontiguousarray(raw[k :: code.width]) for k in range(code.width)]
     if code.form == NIBBLE_PLANES:
         halves = [(raw[k :: code.width] & 15, raw[k :: code.width] >> 4) for k in range(code.width)]
-        return [half for pair in halves for half in pair]
+        return [half.astype(np.uint8) for pair in halves for half in pair]
     if code.form == PALETTE:
         return [np.searchsorted(code.palette, raw.view(code.palette.dtype)).astype(np.uint8)]
     matrix = raw.reshape(-1, code.cols)
@@ -128,7 +129,7 @@ def read_head(reader: Reader, nbytes: int) -> PlaneCode:
             raise DamagedError(f"its palette has {size} words, not 1 to 256")
         palette = np.frombuffer(reader.take(size * width), f"<u{width}")
     name = entropy.CODERS[coder]
-    blank = entropy.Tables(np.zeros((0, 256), np.uint8), np.zeros(0, np.int64))
+    blank = Tables(np.zeros((0, 256), np.uint8), np.zeros(0, np.int64))
     code = PlaneCode(form, width, cols, classes, palette, raw, name, blank)
     return PlaneCode(form, width, cols, classes, palette, raw, name, reader.tables(code.tables_wanted, name))
 
@@ -171,8 +172,6 @@ def decode_chunk(code: PlaneCode, decode: entropy.Decode, coded: memoryview, fir
     if code.form == ROW_CLASSES:
         planes = list(coded_planes)
     else:
-        planes = [
-            np.frombuffer(reader.take(words), np.uint8) if plain else next(coded_planes) for plain in code.raw
-        ]
+        planes = [np.frombuffer(reader.take(words), np.uint8) if plain else next(coded_planes) for plain in code.raw]
     reader.end()
     join_planes(code, planes, raw, first_row)

@@ -1,4 +1,4 @@
-"""Float words split into a head of 16 bits, the bits below it, and back.
+"""Float words as a head, from which symbol and field are made, and the tails below it.
 
 The head of a word is its highest 16 bits (of an 8-bit float, the byte and eight zero bits): sign, exponent, and the
 first bits of the mantissa. The codec makes a symbol of the exponent with the top mantissa bits, and a raw *field* of
@@ -6,13 +6,19 @@ the sign with the head's other mantissa bits. What lies below the head, the *tai
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
-from mc.codec.compiled import compiled, inlined
+from mc.codec.compiled import compiled
 from mc.codec.typing import Bytes, Ints, Words
 
-U16 = np.uint16
+U8, U16, U32, U64 = np.uint8, np.uint16, np.uint32, np.uint64
+MOST_FIELD_BITS = 8
+SIX = 6
+WORDS: dict[int, np.dtype[Any]] = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 
 
 @dataclass(frozen=True)
@@ -38,80 +44,51 @@ GEOMETRIES = {
 }
 
 
-@compiled
-def _split8(words, heads):  # type: ignore[no-untyped-def]
-    for i in range(len(words)):
-        heads[i] = U16(words[i]) << U16(8)
+def words_of(raw: Bytes, geometry: Geometry) -> Ints:
+    """The bytes as unsigned words, without a copy."""
+    words: Ints = raw.view(WORDS[geometry.width])
+    return words
 
 
-@compiled
-def _split32(words, heads, tail):  # type: ignore[no-untyped-def]
-    for i in range(len(words)):
-        heads[i] = U16(words[i] >> np.uint32(16))
-        tail[i] = U16(words[i] & np.uint32(0xFFFF))
+def head_of(word: Any) -> Any:
+    """The head of a word, u16; compiled for each width."""
+    raise NotImplementedError
 
 
-@compiled
-def _split64(words, heads, tails):  # type: ignore[no-untyped-def]
-    for i in range(len(words)):
-        heads[i] = U16(words[i] >> np.uint64(48))
-        tails[0, i] = U16((words[i] >> np.uint64(32)) & np.uint64(0xFFFF))
-        tails[1, i] = U16((words[i] >> np.uint64(16)) & np.uint64(0xFFFF))
-        tails[2, i] = U16(words[i] & np.uint64(0xFFFF))
+@overload(head_of)
+def _head_of(word):
+    return {
+        types.uint8: lambda word: U16(U16(word) << U16(8)),
+        types.uint16: lambda word: word,
+        types.uint32: lambda word: U16(word >> U32(16)),
+        types.uint64: lambda word: U16(word >> U64(48)),
+    }[word]
 
 
-def split(raw: Bytes, geometry: Geometry) -> tuple[Words, Words]:
-    """Heads [n] and tails [tails, n], u16, of the words in `raw` (u8, little-endian). 16-bit words are not copied."""
-    n = len(raw) // geometry.width
-    tails = np.empty((geometry.tails, n), np.uint16)
-    if geometry.width == 2:
-        return raw.view(np.uint16), tails
-    heads = np.empty(n, np.uint16)
-    if geometry.width == 1:
-        _split8(raw, heads)
-    elif geometry.width == 4:
-        _split32(raw.view(np.uint32), heads, tails[0])
-    else:
-        _split64(raw.view(np.uint64), heads, tails)
-    return heads, tails
+def put_head(words: Any, i: Any, head: Any) -> None:
+    """Complete words[i], which holds its tails and zeros above them; compiled for each width."""
+    raise NotImplementedError
 
 
-@compiled
-def _join8(heads, words):  # type: ignore[no-untyped-def]
-    for i in range(len(words)):
-        words[i] = np.uint8(heads[i] >> U16(8))
+def _put8(words, i, head):
+    words[i] = U8(head >> U16(8))
 
 
-@compiled
-def _join32(heads, tail, words):  # type: ignore[no-untyped-def]
-    for i in range(len(words)):
-        words[i] = np.uint32(heads[i]) << np.uint32(16) | np.uint32(tail[i])
+def _put16(words, i, head):
+    words[i] = head
 
 
-@compiled
-def _join64(heads, tails, words):  # type: ignore[no-untyped-def]
-    for i in range(len(words)):
-        words[i] = (
-            np.uint64(heads[i]) << np.uint64(48)
-            | np.uint64(tails[0, i]) << np.uint64(32)
-            | np.uint64(tails[1, i]) << np.uint64(16)
-            | np.uint64(tails[2, i])
-        )
+def _put32(words, i, head):
+    words[i] |= U32(U32(head) << U32(16))
 
 
-def heads_for(raw: Bytes, geometry: Geometry) -> Words:
-    """Where the heads of `raw` are to be decoded to: its own bytes if a word is its head."""
-    return raw.view(np.uint16) if geometry.width == 2 else np.empty(len(raw) // geometry.width, np.uint16)
+def _put64(words, i, head):
+    words[i] |= U64(U64(head) << U64(48))
 
 
-def join(heads: Words, tails: Words, raw: Bytes, geometry: Geometry) -> None:
-    """Undo `split` into `raw`; heads of 16-bit words are there already (see `heads_for`)."""
-    if geometry.width == 1:
-        _join8(heads, raw)
-    elif geometry.width == 4:
-        _join32(heads, tails[0], raw.view(np.uint32))
-    elif geometry.width == 8:
-        _join64(heads, tails, raw.view(np.uint64))
+@overload(put_head)
+def _put_head(words, i, head):
+    return {types.uint8: _put8, types.uint16: _put16, types.uint32: _put32, types.uint64: _put64}[words.dtype]
 
 
 def field_parts(width: int) -> list[tuple[int, int]]:
@@ -126,6 +103,8 @@ def field_parts(width: int) -> list[tuple[int, int]]:
 
 def field_bytes(width: int, n: int) -> int:
     """Bytes that n fields of `width` bits take."""
+    if width == SIX:
+        return 3 * _quota(n, 2)
     return sum(_quota(n, bits) for bits, _ in field_parts(width))
 
 
@@ -133,117 +112,150 @@ def _quota(n: int, bits: int) -> int:
     return -(-n // (8 // bits))
 
 
-@inlined
-def _shifts(low, padding, bits, shift):  # type: ignore[no-untyped-def]
-    """How one part of the field lies in a head: two shifts and two masks, for its mantissa bits and for the sign."""
-    mantissa = U16(max(min(low - shift, bits), 0))
-    mantissa_mask = U16((1 << mantissa) - 1)
-    has_sign = shift <= low < shift + bits
-    return U16(padding + shift), mantissa_mask, U16(15 - (low - shift) if has_sign else 0), U16(1 << mantissa if has_sign else 0)
+@compiled
+def _pack_six(fields, out):
+    """Six bits a field: three planes of q bytes hold the first three quarters of the fields, and in their two top
+    bits the last quarter. A shape of its own, as bf16 and f32 have it and one pass is twice as fast as two."""
+    n, quota = len(fields), len(out) // 3
+    full = max(n - 3 * quota, 0)
+    a, b, c, d = fields[:quota], fields[quota : 2 * quota], fields[2 * quota : 3 * quota], fields[3 * quota :]
+    x, y, z = out[:quota], out[quota : 2 * quota], out[2 * quota :]
+    for k in range(full):
+        x[k] = a[k] | U8(d[k] << U8(6))
+        y[k] = b[k] | U8(U8(d[k] >> U8(2)) << U8(6))
+        z[k] = c[k] | U8(U8(d[k] >> U8(4)) << U8(6))
+    for k in range(full, quota):
+        x[k] = a[k] if k < len(a) else U8(0)
+        y[k] = b[k] if k < len(b) else U8(0)
+        z[k] = c[k] if k < len(c) else U8(0)
 
 
 @compiled
-def _pack_fields(heads, low, padding, bits, shift, out):  # type: ignore[no-untyped-def]
-    """One part of all fields, planar: byte j holds the parts of heads j, j + q, j + 2q ... of q bytes."""
-    n, quota, slots = len(heads), len(out), 8 // bits
-    down, mantissa, sign_down, sign = _shifts(low, padding, bits, shift)
-    full = max(n - (slots - 1) * quota, 0)  # bytes with a head in every slot
+def _unpack_six(packed, fields):
+    """Undo `_pack_six`."""
+    n, quota, mask = len(fields), len(packed) // 3, U8(63)
+    full = max(n - 3 * quota, 0)
+    a, b, c, d = fields[:quota], fields[quota : 2 * quota], fields[2 * quota : 3 * quota], fields[3 * quota :]
+    x, y, z = packed[:quota], packed[quota : 2 * quota], packed[2 * quota :]
+    for k in range(full):
+        a[k] = x[k] & mask
+        b[k] = y[k] & mask
+        c[k] = z[k] & mask
+        d[k] = U8(x[k] >> U8(6)) | U8(U8(y[k] >> U8(6)) << U8(2)) | U8(U8(z[k] >> U8(6)) << U8(4))
+    for k in range(full, quota):
+        if k < len(a):
+            a[k] = x[k] & mask
+        if k < len(b):
+            b[k] = y[k] & mask
+        if k < len(c):
+            c[k] = z[k] & mask
+
+
+@compiled
+def _pack_part(fields, bits, shift, out):
+    """One part of all fields, planar: byte k holds the parts of fields k, k + q, k + 2q ... of q bytes."""
+    n, quota, slots = len(fields), len(out), 8 // bits
+    down, mask = U8(shift), U8((1 << bits) - 1)
+    full = max(n - (slots - 1) * quota, 0)  # bytes with a field in every slot
     # Slices, for the compiler to see that no index wraps round and to make vector loops.
     if bits == 2:
-        a, b, c, d = heads[:full], heads[quota:], heads[2 * quota :], heads[3 * quota :]
+        a, b, c, d = fields[:full], fields[quota:], fields[2 * quota :], fields[3 * quota :]
         for k in range(full):
-            p = U16(U16(a[k] >> down) & mantissa) | U16(U16(a[k] >> sign_down) & sign)
-            q = U16(U16(b[k] >> down) & mantissa) | U16(U16(b[k] >> sign_down) & sign)
-            r = U16(U16(c[k] >> down) & mantissa) | U16(U16(c[k] >> sign_down) & sign)
-            s = U16(U16(d[k] >> down) & mantissa) | U16(U16(d[k] >> sign_down) & sign)
-            out[k] = np.uint8(U16(p | U16(q << U16(2))) | U16(U16(r << U16(4)) | U16(s << U16(6))))
+            low = U8(U8(a[k] >> down) & mask) | U8(U8(U8(b[k] >> down) & mask) << U8(2))
+            high = U8(U8(U8(c[k] >> down) & mask) << U8(4)) | U8(U8(U8(d[k] >> down) & mask) << U8(6))
+            out[k] = U8(low | high)
     elif bits == 4:
-        a, b = heads[:full], heads[quota:]
+        a, b = fields[:full], fields[quota:]
         for k in range(full):
-            p = U16(U16(a[k] >> down) & mantissa) | U16(U16(a[k] >> sign_down) & sign)
-            q = U16(U16(b[k] >> down) & mantissa) | U16(U16(b[k] >> sign_down) & sign)
-            out[k] = np.uint8(p | U16(q << U16(4)))
-    elif bits == 8:
-        for k in range(n):
-            out[k] = np.uint8(U16(U16(heads[k] >> down) & mantissa) | U16(U16(heads[k] >> sign_down) & sign))
-        full = n
+            out[k] = U8(U8(a[k] >> down) & mask) | U8(U8(U8(b[k] >> down) & mask) << U8(4))
     else:
         full = 0
     out[full:] = 0
     for slot in range(slots):
-        part = heads[min(slot * quota, n) : min((slot + 1) * quota, n)]
-        up = U16(slot * bits)
+        part = fields[min(slot * quota, n) : min((slot + 1) * quota, n)]
         for k in range(full, len(part)):
-            p = U16(U16(part[k] >> down) & mantissa) | U16(U16(part[k] >> sign_down) & sign)
-            out[k] |= np.uint8(p << up)
+            out[k] |= U8(U8(U8(part[k] >> down) & mask) << U8(slot * bits))
 
 
 @compiled
-def _unpack_fields(packed, low, padding, bits, shift, heads, first):  # type: ignore[no-untyped-def]
-    """Undo `_pack_fields` into the heads: assign if this is the `first` part, else add to what is there."""
-    n, quota = len(heads), len(packed)
-    up, mantissa, sign_up, sign = _shifts(low, padding, bits, shift)
+def _unpack_part(packed, bits, shift, fields, first):
+    """Undo `_pack_part`: assign to the fields if this is the `first` part, else add to what is there."""
+    n, quota = len(fields), len(packed)
+    up, mask = U8(shift), U8((1 << bits) - 1)
     for slot in range(8 // bits):
-        part = heads[min(slot * quota, n) : min((slot + 1) * quota, n)]
-        down = U16(slot * bits)
+        part = fields[min(slot * quota, n) : min((slot + 1) * quota, n)]
+        down = U8(slot * bits)
         if first:
             for k in range(len(part)):
-                p = U16(packed[k]) >> down
-                part[k] = U16(U16(p & mantissa) << up) | U16(U16(p & sign) << sign_up)
+                part[k] = U8(U8(U8(packed[k] >> down) & mask) << up)
         else:
             for k in range(len(part)):
-                p = U16(packed[k]) >> down
-                part[k] |= U16(U16(p & mantissa) << up) | U16(U16(p & sign) << sign_up)
+                part[k] |= U8(U8(U8(packed[k] >> down) & mask) << up)
 
 
-def pack_fields(heads: Words, low: int, padding: int, out: Bytes) -> None:
-    """Write sign and `low` mantissa bits of every head to `out` (field_bytes(low + 1, n) bytes)."""
+def pack_fields(fields: Bytes, width: int) -> Bytes:
+    """Fields of `width` bits, one a byte, in field_bytes(width, n) bytes."""
+    if width == MOST_FIELD_BITS:
+        return fields
+    out = np.empty(field_bytes(width, len(fields)), np.uint8)
+    if width == SIX:
+        _pack_six(fields, out)
+        return out
     at = 0
-    for bits, shift in field_parts(low + 1):
-        size = _quota(len(heads), bits)
-        _pack_fields(heads, low, padding, bits, shift, out[at : at + size])
+    for bits, shift in field_parts(width):
+        size = _quota(len(fields), bits)
+        _pack_part(fields, bits, shift, out[at : at + size])
         at += size
+    return out
 
 
-def unpack_fields(packed: Bytes, low: int, padding: int, heads: Words) -> None:
-    """Undo `pack_fields`: fill the heads with sign and low mantissa bits, all else zero."""
+def unpack_fields(packed: Bytes, width: int, n: int) -> Bytes:
+    """Undo `pack_fields` for n fields."""
+    if width == MOST_FIELD_BITS:
+        return packed
+    fields = np.empty(n, np.uint8)
+    if width == SIX:
+        _unpack_six(packed, fields)
     at = 0
-    for k, (bits, shift) in enumerate(field_parts(low + 1)):
-        size = _quota(len(heads), bits)
-        _unpack_fields(packed[at : at + size], low, padding, bits, shift, heads, k == 0)
+    for k, (bits, shift) in enumerate(field_parts(width) if width != SIX else ()):
+        size = _quota(n, bits)
+        _unpack_part(packed[at : at + size], bits, shift, fields, k == 0)
         at += size
+    fields.flags.writeable = False
+    return fields
 
 
 @compiled
-def zero_runs(tail, cols, classes):  # type: ignore[no-untyped-def]
-    """For each row of `cols` tails (the last may be shorter): 2 if all are zero, 1 if their low 13 bits are, else 0."""
-    n = len(tail)
+def zero_runs(words, tail, cols, classes):
+    """For each row of `cols` words (the last may be shorter): 2 if this tail of all is zero, 1 if its low 13 bits
+    are, else 0. Tails are numbered from the highest."""
+    down = words.dtype.type(16 * (words.itemsize // 2 - 2 - tail))
     for row in range(len(classes)):
-        some = U16(0)
-        for i in range(row * cols, min((row + 1) * cols, n)):
-            some |= tail[i]
-        classes[row] = 2 if some == 0 else 1 if some & U16(0x1FFF) == 0 else 0
+        line = words[row * cols : min((row + 1) * cols, len(words))]
+        some = words.dtype.type(0)
+        for i in range(len(line)):
+            some |= line[i]
+        seen = U16((some >> down) & words.dtype.type(0xFFFF))
+        classes[row] = 2 if seen == 0 else 1 if seen & U16(0x1FFF) == 0 else 0
 
 
 @compiled
-def _gather_rows(tail, cols, classes, wanted, shift, out):  # type: ignore[no-untyped-def]
-    n, at = len(tail), 0
-    for row in range(len(classes)):
-        if classes[row] == wanted:
-            for i in range(row * cols, min((row + 1) * cols, n)):
-                out[at] = tail[i] >> U16(shift)
-                at += 1
-    return at
+def _take_tail(words, tail, out):
+    down = words.dtype.type(16 * (words.itemsize // 2 - 2 - tail))
+    for i in range(len(words)):
+        out[i] = U16((words[i] >> down) & words.dtype.type(0xFFFF))
 
 
 @compiled
-def _scatter_rows(rows, cols, classes, wanted, shift, tail):  # type: ignore[no-untyped-def]
-    n, at = len(tail), 0
-    for row in range(len(classes)):
-        if classes[row] == wanted:
-            for i in range(row * cols, min((row + 1) * cols, n)):
-                tail[i] = rows[at] << U16(shift)
-                at += 1
+def _put_tail(tails, tail, first, words):
+    """Put u16 tails, given as bytes, into their place in the words: assign if this is the `first`, else add."""
+    up = words.dtype.type(16 * (words.itemsize // 2 - 2 - tail))
+    if first:
+        for i in range(len(words)):
+            words[i] = words.dtype.type(U16(tails[2 * i]) | U16(U16(tails[2 * i + 1]) << U16(8))) << up
+    else:
+        for i in range(len(words)):
+            words[i] |= words.dtype.type(U16(tails[2 * i]) | U16(U16(tails[2 * i + 1]) << U16(8))) << up
 
 
 TOP_BITS = 3  # of a tail whose low 13 bits are zero
@@ -262,39 +274,53 @@ def tail_bytes(cols: int, n: int, classes: Bytes) -> int:
     return 2 * _row_words(cols, n, classes, 0) + field_bytes(TOP_BITS, _row_words(cols, n, classes, 1))
 
 
-def pack_tail(tail: Words, cols: int, classes: Bytes, out: Bytes) -> None:
-    """Write a tail: the words of the rows of class 0, then the top three bits of those of class 1."""
+@compiled
+def _gather_rows(tail, cols, classes, wanted, shift, out):
+    n, at = len(tail), 0
+    for row in range(len(classes)):
+        if classes[row] == wanted:
+            line = tail[row * cols : min((row + 1) * cols, n)]
+            place = out[at : at + len(line)]
+            for i in range(len(line)):
+                place[i] = line[i] >> U16(shift)
+            at += len(line)
+
+
+@compiled
+def _scatter_rows(rows, cols, classes, wanted, shift, tail):
+    n, at = len(tail), 0
+    for row in range(len(classes)):
+        if classes[row] == wanted:
+            line = tail[row * cols : min((row + 1) * cols, n)]
+            place = rows[at : at + len(line)]
+            for i in range(len(line)):
+                line[i] = place[i] << U16(shift)
+            at += len(line)
+
+
+def pack_tail(words: Ints, tail: int, cols: int, classes: Bytes) -> list[Bytes]:
+    """A tail of all words: whole for the rows of class 0, then the top three bits for those of class 1."""
+    taken = np.empty(len(words), np.uint16)
+    _take_tail(words, tail, taken)
     if not classes.any():
-        out[:] = tail.view(np.uint8)
-        return
-    full = _row_words(cols, len(tail), classes, 0)
-    words = np.empty(full, np.uint16)
-    _gather_rows(tail, cols, classes, 0, 0, words)
-    out[: 2 * full] = words.view(np.uint8)
-    short = np.empty(_row_words(cols, len(tail), classes, 1), np.uint16)
-    _gather_rows(tail, cols, classes, 1, TOP_SHIFT, short)
-    _pack_tops(short, out[2 * full :])
+        return [taken.view(np.uint8)]
+    whole = np.empty(_row_words(cols, len(taken), classes, 0), np.uint16)
+    _gather_rows(taken, cols, classes, 0, 0, whole)
+    tops = np.empty(_row_words(cols, len(taken), classes, 1), np.uint16)
+    _gather_rows(taken, cols, classes, 1, TOP_SHIFT, tops)
+    return [whole.view(np.uint8), pack_fields(tops.astype(np.uint8), TOP_BITS)]
 
 
-def unpack_tail(packed: Bytes, cols: int, classes: Bytes, tail: Words) -> None:
-    """Undo `pack_tail`."""
-    if not classes.any():
-        tail.view(np.uint8)[:] = packed
-        return
-    full = _row_words(cols, len(tail), classes, 0)
-    tail[:] = 0
-    words: Ints = packed[: 2 * full].copy().view(np.uint16)
-    _scatter_rows(words, cols, classes, 0, 0, tail)
-    short = np.empty(_row_words(cols, len(tail), classes, 1), np.uint16)
-    _unpack_tops(packed[2 * full :], short)
-    _scatter_rows(short, cols, classes, 1, TOP_SHIFT, tail)
-
-
-def _pack_tops(tops: Words, out: Bytes) -> None:
-    # Two bits and no sign: a field's "sign" is bit 15, so the three bits go to the top and come as a field of three.
-    pack_fields((tops & 4) << 13 | tops & 3, TOP_BITS - 1, 0, out)
-
-
-def _unpack_tops(packed: Bytes, tops: Words) -> None:
-    unpack_fields(packed, TOP_BITS - 1, 0, tops)
-    tops[:] = (tops >> 13) & 4 | tops & 3
+def unpack_tail(packed: Bytes, tail: int, cols: int, classes: Bytes, words: Ints) -> None:
+    """Undo `pack_tail`: put the tail into its place in the words; the first one clears what is in them."""
+    if classes.any():
+        full = _row_words(cols, len(words), classes, 0)
+        short = _row_words(cols, len(words), classes, 1)
+        tops = unpack_fields(packed[2 * full :], TOP_BITS, short).astype(np.uint16)
+        tails: Words = np.zeros(len(words), np.uint16)
+        whole: Ints = packed[: 2 * full].copy().view(np.uint16)
+        _scatter_rows(whole, cols, classes, 0, 0, tails)
+        _scatter_rows(tops, cols, classes, 1, TOP_SHIFT, tails)
+        packed = tails.view(np.uint8)
+        packed.flags.writeable = False
+    _put_tail(packed, tail, tail == 0, words)

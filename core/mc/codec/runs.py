@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from mc.codec.fields import Reader
 from mc.codec.typing import Bytes, Ints
 from mc.errors import DamagedError
 
-UNSIGNED = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+UNSIGNED: dict[int, np.dtype[Any]] = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 
 
 def affine(words: int, width: int, chunks: Iterable[Bytes]) -> bytes | None:
@@ -44,4 +45,5 @@ def fill(head: tuple[int, int, int], first_word: int, raw: Bytes) -> None:
 def _run(first: int, step: int, at: int, count: int, width: int) -> Ints:
     kind = UNSIGNED[width].type
     mask = (1 << 8 * width) - 1
-    return np.arange(count, dtype=kind) * kind(step) + kind((first + step * at) & mask)
+    run: Ints = np.arange(count, dtype=kind) * kind(step) + kind((first + step * at) & mask)
+    return run

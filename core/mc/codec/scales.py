@@ -10,6 +10,8 @@ segments, and each segment decoded at full speed.
 import numpy as np
 
 from mc.codec.compiled import compiled, inlined
+from mc.codec.planes import head_of, put_head
+from mc.codec.prefetch import AHEAD, LINE, prefetch
 from mc.codec.typing import Bytes, Counts, Scales, Words
 
 U8, U16, I16, I32 = np.uint8, np.uint16, np.int16, np.int32
@@ -22,19 +24,27 @@ NEAR_BELOW, NEAR_ABOVE = 3, 16  # halves of an octave: what is farther from the 
 UNKNOWN = -32768  # the scale of a row without a number other than zero
 
 
+@inlined
+def _ask_for_next(words, start, length):
+    """Prefetch as many words as are worked on now, some rows ahead."""
+    for i in range(0, length, LINE // words.itemsize):
+        prefetch(words, start + i + AHEAD // words.itemsize)
+
+
 @compiled
-def scan(heads, cols, step_shift, mantissa, rows, columns):  # type: ignore[no-untyped-def]
-    """Mean magnitudes of rows of `cols` heads: fill `rows` i16 with their scales, and add to `columns` i32 how far
+def scan(words, cols, step_shift, mantissa, rows, columns):
+    """Mean magnitudes of rows of `cols` words: fill `rows` i16 with their scales, and add to `columns` i32 how far
     each column lies from its row's mean, in symbols, at most NEAR_* away (len(columns) == 0: don't).
 
-    The magnitude is symbol v = (head & 0x7FFF) >> step_shift with 2 ** mantissa symbols an octave."""
-    n = len(heads)
+    The magnitude is v = (head & 0x7FFF) >> step_shift, with 2 ** mantissa steps an octave."""
+    n = len(words)
     shift = U16(step_shift)
     for row in range(len(rows)):
-        line = heads[row * cols : min((row + 1) * cols, n)]
+        line = words[row * cols : min((row + 1) * cols, n)]
+        _ask_for_next(words, row * cols, len(line))
         total, some = I32(0), I32(0)
         for i in range(len(line)):
-            v = I32((line[i] & U16(0x7FFF)) >> shift)
+            v = I32(U16(head_of(line[i]) & U16(0x7FFF)) >> shift)
             total = I32(total + v)
             some = I32(some + I32(v != 0))
         if some == 0:
@@ -45,13 +55,13 @@ def scan(heads, cols, step_shift, mantissa, rows, columns):  # type: ignore[no-u
         high = mean + I32((NEAR_ABOVE << mantissa) >> 1)
         near = I32(0)
         for i in range(len(line)):
-            v = I32((line[i] & U16(0x7FFF)) >> shift)
+            v = I32(U16(head_of(line[i]) & U16(0x7FFF)) >> shift)
             near = I32(near + (I32(min(max(v, low), high) - mean) if v != 0 else I32(0)))
         many = np.int64(some)
         rows[row] = I16(((np.int64(mean) * many + near) * OCTAVE) // (many << mantissa))
         if len(columns) > 0:
             for i in range(len(line)):
-                v = I32((line[i] & U16(0x7FFF)) >> shift)
+                v = I32(U16(head_of(line[i]) & U16(0x7FFF)) >> shift)
                 columns[i] = I32(columns[i] + (I32(min(max(v, low), high) - mean) if v != 0 else I32(0)))
 
 
@@ -83,7 +93,7 @@ def column_order(columns: Scales) -> tuple[Words, Counts]:
 
 
 @inlined
-def _slice_of(starts, row, table):  # type: ignore[no-untyped-def]
+def _slice_of(starts, row, table):
     """Where the columns of a table lie in the doubled order, for a row with scale `row`."""
     first = (2 * table - row) & (OCTAVE - 1)
     second = (first + 1) & (OCTAVE - 1)
@@ -91,7 +101,7 @@ def _slice_of(starts, row, table):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def segment_sizes(n, cols, rows, starts, counts):  # type: ignore[no-untyped-def]
+def segment_sizes(n, cols, rows, starts, counts):
     """Fill `counts` [tables] i64 with the symbols that each table gets from n words in rows of `cols`.
     starts has 9 entries if there are column scales, else none."""
     counts[:] = 0
@@ -107,7 +117,7 @@ def segment_sizes(n, cols, rows, starts, counts):  # type: ignore[no-untyped-def
 
 
 @inlined
-def _symbol(v, base):  # type: ignore[no-untyped-def]
+def _symbol(v, base):
     """Symbol of magnitude v given `base`, the magnitude that symbol 0 would have."""
     d = U16(v - base)
     inside = U16(d - U16(1)) < U16(ESCAPE - 1)
@@ -115,46 +125,64 @@ def _symbol(v, base):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _magnitude(symbol, base):  # type: ignore[no-untyped-def]
+def _magnitude(symbol, base):
     """Undo `_symbol`; of an escape, zero bits, to be filled in."""
     return U16(0) if symbol == U8(ZERO) or symbol == U8(ESCAPE) else U16(U16(symbol) + base)
 
 
 @inlined
-def _base(scale, mantissa):  # type: ignore[no-untyped-def]
+def _base(scale, mantissa):
     return U16(((scale >> 3) << mantissa) - CENTRE)
 
 
-@compiled
-def symbols_of(heads, cols, step_shift, mantissa, rows, columns, order, starts, counts, out):  # type: ignore[no-untyped-def]
-    """Fill `out` u8 with the symbols of `heads`, sorted into segments of counts[t] symbols; return how many escape.
+@inlined
+def _field(head, low, padding):
+    """The sign and the `low` mantissa bits above the padding, as a number of low + 1 bits."""
+    mantissa = U16(U16(head >> padding) & U16(U16(U16(1) << low) - U16(1)))
+    return U8(U16(U16(head >> U16(15)) << low) | mantissa)
 
-    rows: i16 scales of rows of `cols` words (the last may be shorter, unless there are column scales);
-    columns, order, starts: as from `column_order`, or empty."""
-    n = len(heads)
-    shift = U16(step_shift)
+
+@inlined
+def _cursors(counts):
+    """Where each table's segment begins."""
     cursor = np.zeros(TABLES, np.int64)
     for t in range(1, len(counts)):
         cursor[t] = cursor[t - 1] + counts[t - 1]
+    return cursor
+
+
+@compiled
+def symbols_of(words, cols, low, padding, mantissa, rows, columns, order, starts, counts, out, fields):
+    """Fill `out` u8 with the symbols of `words`, sorted into segments of counts[t] symbols, and `fields` u8 with the
+    fields in the order of the words (len(fields) == 0: don't); return how many symbols are escapes.
+
+    rows: i16 scales of rows of `cols` words (the last may be shorter, unless there are column scales);
+    columns, order, starts: as from `column_order`, or empty."""
+    n = len(words)
+    low, padding = U16(low), U16(padding)
+    shift = U16(low + padding)
+    cursor = _cursors(counts)
     line = np.empty(cols if len(columns) > 0 else 0, np.uint8)
     escapes = 0
     for row in range(len(rows)):
-        words = heads[row * cols : min((row + 1) * cols, n)]
+        start, stop = row * cols, min((row + 1) * cols, n)
+        part = words[start:stop]
+        _ask_for_next(words, start, len(part))
         some = I32(0)
         if len(columns) == 0:
             base = _base(np.int64(rows[row]), mantissa)
             t = (rows[row] >> 1) & (len(counts) - 1)
-            segment = out[cursor[t] : cursor[t] + len(words)]
-            for i in range(len(words)):
-                symbol = _symbol(U16((words[i] & U16(0x7FFF)) >> shift), base)
+            segment = out[cursor[t] : cursor[t] + len(part)]
+            for i in range(len(part)):
+                symbol = _symbol(U16(U16(head_of(part[i]) & U16(0x7FFF)) >> shift), base)
                 segment[i] = symbol
                 some = I32(some + I32(symbol == U8(ESCAPE)))
-            cursor[t] += len(words)
+            cursor[t] += len(part)
         else:
             scale = I32(rows[row])
-            for i in range(len(words)):
+            for i in range(len(part)):
                 base = _base(scale + I32(columns[i]), mantissa)
-                symbol = _symbol(U16((words[i] & U16(0x7FFF)) >> shift), base)
+                symbol = _symbol(U16(U16(head_of(part[i]) & U16(0x7FFF)) >> shift), base)
                 line[i] = symbol
                 some = I32(some + I32(symbol == U8(ESCAPE)))
             for t in range(TABLES):
@@ -164,28 +192,35 @@ def symbols_of(heads, cols, step_shift, mantissa, rows, columns, order, starts, 
                 for k in range(count):
                     segment[k] = line[picked[k]]
                 cursor[t] += count
+        if len(fields) > 0:
+            place = fields[start:stop]
+            for i in range(len(part)):
+                place[i] = _field(head_of(part[i]), low, padding)
         escapes += some
     return escapes
 
 
 @compiled
-def add_magnitudes(symbols, cols, step_shift, mantissa, rows, columns, order, starts, counts, heads):  # type: ignore[no-untyped-def]
-    """Undo `symbols_of`: add the magnitudes to `heads`, which hold the other bits. Escapes stay zero."""
-    n = len(heads)
-    shift = U16(step_shift)
-    cursor = np.zeros(TABLES, np.int64)
-    for t in range(1, len(counts)):
-        cursor[t] = cursor[t - 1] + counts[t - 1]
+def put_together(symbols, fields, cols, low, padding, mantissa, rows, columns, order, starts, counts, words):
+    """Undo `symbols_of`: complete `words`, which hold their tails. The magnitudes of escapes stay zero."""
+    n = len(words)
+    low, padding = U16(low), U16(padding)
+    shift, under = U16(low + padding), U16(U16(U16(1) << low) - U16(1))
+    cursor = _cursors(counts)
     line = np.empty(cols if len(columns) > 0 else 0, np.uint8)
     for row in range(len(rows)):
-        words = heads[row * cols : min((row + 1) * cols, n)]
+        start, stop = row * cols, min((row + 1) * cols, n)
+        part, place = words[start:stop], fields[start:stop]
         if len(columns) == 0:
             base = _base(np.int64(rows[row]), mantissa)
             t = (rows[row] >> 1) & (len(counts) - 1)
-            segment = symbols[cursor[t] : cursor[t] + len(words)]
-            for i in range(len(words)):
-                words[i] |= U16(_magnitude(segment[i], base) << shift) & U16(0x7FFF)
-            cursor[t] += len(words)
+            segment = symbols[cursor[t] : cursor[t] + len(part)]
+            for i in range(len(part)):
+                head = U16(U16(_magnitude(segment[i], base) << shift) & U16(0x7FFF))
+                field = U16(place[i])
+                head |= U16(U16(field >> low) << U16(15)) | U16(U16(field & under) << padding)
+                put_head(part, i, U16(head))
+            cursor[t] += len(part)
             continue
         for t in range(TABLES):
             first, count = _slice_of(starts, rows[row], t)
@@ -195,19 +230,22 @@ def add_magnitudes(symbols, cols, step_shift, mantissa, rows, columns, order, st
                 line[picked[k]] = segment[k]
             cursor[t] += count
         scale = I32(rows[row])
-        for i in range(len(words)):
+        for i in range(len(part)):
             base = _base(scale + I32(columns[i]), mantissa)
-            words[i] |= U16(_magnitude(line[i], base) << shift) & U16(0x7FFF)
+            head = U16(U16(_magnitude(line[i], base) << shift) & U16(0x7FFF))
+            field = U16(place[i])
+            head |= U16(U16(field >> low) << U16(15)) | U16(U16(field & under) << padding)
+            put_head(part, i, U16(head))
 
 
 @compiled
-def escaped(heads, cols, step_shift, mantissa, rows, columns, where, magnitudes):  # type: ignore[no-untyped-def]
+def escaped(words, cols, step_shift, mantissa, rows, columns, where, magnitudes):
     """Fill `where` u32 and `magnitudes` u16 with the words whose symbol is an escape, in order."""
     at = 0
-    for i in range(len(heads)):
+    for i in range(len(words)):
         row = i // cols
         scale = I32(rows[row]) + (I32(columns[i - row * cols]) if len(columns) > 0 else I32(0))
-        v = U16((heads[i] & U16(0x7FFF)) >> U16(step_shift))
+        v = U16(U16(head_of(words[i]) & U16(0x7FFF)) >> U16(step_shift))
         if _symbol(v, _base(scale, mantissa)) == U8(ESCAPE):
             where[at] = i
             magnitudes[at] = v
@@ -215,7 +253,15 @@ def escaped(heads, cols, step_shift, mantissa, rows, columns, where, magnitudes)
 
 
 @compiled
-def histogram(symbols, counts, out):  # type: ignore[no-untyped-def]
+def add_escapes(where, magnitudes, step_shift, words):
+    """Complete the words that stand at `where` (all within), whose magnitudes were left zero."""
+    for k in range(len(where)):
+        head = head_of(words[where[k]]) | U16(U16(magnitudes[k] << U16(step_shift)) & U16(0x7FFF))
+        put_head(words, where[k], U16(head))
+
+
+@compiled
+def histogram(symbols, counts, out):
     """Add to `out` [tables, 256] i64 how often each symbol stands in each segment."""
     four = np.zeros((4, 256), np.int64)  # neighbours are often equal, and must not wait for each other's counts
     begin = 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mc.codec.compiled import compiled
 from mc.codec.typing import Bytes, Counts
 from mc.errors import DamagedError
 
@@ -21,12 +22,6 @@ class Tables:
 
     numbers: Bytes
     lone: Counts
-
-
-def lone_symbols(counts: Counts) -> Counts:
-    """The only symbol of each table of counts [tables, 256], or SEVERAL, or EMPTY."""
-    used = (counts > 0).sum(axis=1)
-    return np.where(used == 1, counts.argmax(axis=1), np.where(used == 0, EMPTY, SEVERAL)).astype(np.int64)
 
 
 def write_tables(tables: Tables, wide: bool) -> bytes:
@@ -43,13 +38,34 @@ def write_tables(tables: Tables, wide: bool) -> bytes:
     return b"".join(parts)
 
 
-def tables_size(tables: Tables, wide: bool) -> int:
-    """How many bytes `write_tables` makes of them."""
-    inside = tables.numbers[:, 1:255] > 0
-    low, high = inside.argmax(axis=1), 253 - inside[:, ::-1].argmax(axis=1)
-    listed = np.where(inside.any(axis=1), high - low + 1, 0) + 2
-    sizes = np.where(tables.lone == SEVERAL, 2 + (listed if wide else (listed + 1) // 2), 3)
-    return int(sizes.sum())
+@compiled
+def summary(counts, lone):
+    """Fill `lone` [tables] i64 with the only symbol of each table of counts [tables, 256], or SEVERAL, or EMPTY."""
+    for t in range(counts.shape[0]):
+        used, last = 0, 0
+        for s in range(256):
+            if counts[t, s] > 0:
+                used += 1
+                last = s
+        lone[t] = last if used == 1 else EMPTY if used == 0 else SEVERAL
+
+
+@compiled
+def tables_size(numbers, lone, wide):
+    """How many bytes `write_tables` makes of tables with these numbers [tables, 256] and lone symbols [tables]."""
+    size = 0
+    for t in range(len(lone)):
+        if lone[t] != SEVERAL:
+            size += 3
+            continue
+        low, high = 255, 254
+        for s in range(1, 255):
+            if numbers[t, s] > 0:
+                low = min(low, s)
+                high = s
+        listed = max(high - low + 1, 0) + 2
+        size += 2 + (listed if wide else (listed + 1) // 2)
+    return size
 
 
 def read_tables(data: memoryview, count: int, wide: bool) -> tuple[Tables, int]:
