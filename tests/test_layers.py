@@ -27,7 +27,7 @@ LAYERS = [
     ["mc.codec"],
     ["mc.folder", "mc.checkpoint"],
     ["mc.source", "mc.atomic", "mc.strict_json"],
-    ["mc.parallel", "mc.dtypes", "mc.errors", "mc.reports"],
+    ["mc.parallel", "mc.memory", "mc.dtypes", "mc.errors", "mc.reports"],
 ]
 NEVER_IN_THE_LIBRARY = {"click", "rich", "mc_cli", "logging"}
 

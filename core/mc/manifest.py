@@ -141,7 +141,8 @@ def _check_digest(prefix: bytes, digest: str, where: str) -> None:
     found = hashlib.sha256(blank).hexdigest()
     if found != digest:
         raise DamagedError(
-            f"{where}: the header has digest {found[:16]}..., and says {digest[:16]}...: it is damaged. Fetch the file again."
+            f"{where}: the header has digest {found[:16]}..., and says {digest[:16]}...: it is damaged. "
+            "Fetch the file again."
         )
 
 

@@ -7,6 +7,7 @@ loses to raw.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -76,9 +77,10 @@ def code(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str
 
 
 def _may_be_affine(read: Read, nbytes: int, width: int) -> bool:
-    """Whether the first words, and the last, don't speak against it."""
-    few = read(0, min(nbytes, 64 * width))
-    return runs.affine(len(few) // width, width, [few]) is not None
+    """Whether the first words don't speak against it."""
+    first = read(0, min(nbytes, 8 * width)).view(runs.UNSIGNED[width]).tolist()
+    steps = {(later - earlier) % (1 << 8 * width) for earlier, later in pairwise(first)}
+    return len(steps) <= 1
 
 
 def _palette(read: Read, spans: list[tuple[int, int]], width: int) -> Ints | None:
@@ -303,7 +305,7 @@ def _open_floats(reader: Reader, dtype: str, nbytes: int) -> Opened:
     words = nbytes // geometry.width
     float_code = floats.read_head(reader, geometry, words)
     reader.end()
-    decode = entropy.decoder(float_code.coder, float_code.tables)
+    decode = entropy.decoder(float_code.coder, float_code.tables, words)
     parts = fit.spans(words, float_code.cols)
 
     def decode_floats(k: int, coded: memoryview, raw: Bytes) -> None:
@@ -315,7 +317,7 @@ def _open_floats(reader: Reader, dtype: str, nbytes: int) -> Opened:
 def _open_planes(reader: Reader, nbytes: int) -> Opened:
     plane_code = integers.read_head(reader, nbytes)
     reader.end()
-    decode = entropy.decoder(plane_code.coder, plane_code.tables)
+    decode = entropy.decoder(plane_code.coder, plane_code.tables, nbytes)
     plane_spans = _plane_spans(plane_code, nbytes)
 
     def decode_planes(k: int, coded: memoryview, raw: Bytes) -> None:

@@ -7,7 +7,7 @@ from mc.codec.typing import Bytes, Ints
 from mc.errors import DamagedError
 
 MOST_WORDS = 256
-FIRST_LOOK = 1024  # words
+FIRST_LOOK = 512  # words
 LEVELS = {"fast": 1, "default": 3, "best": 19}
 # A chunk's frame must declare its size; no frame of ours needs a window beyond the largest chunk.
 LARGEST_WINDOW = 1 << 24
@@ -18,7 +18,7 @@ def palette_of(seen: Ints | None, words: Ints) -> Ints | None:
     `seen` is empty at first."""
     if seen is None:
         return None
-    if len(words) > FIRST_LOOK and len(np.unique(words[:FIRST_LOOK])) > MOST_WORDS:
+    if len(set(words[:FIRST_LOOK].tolist())) > MOST_WORDS:
         return None  # most tensors are done with here, without sorting a whole chunk
     distinct = np.unique(np.concatenate([seen, np.unique(words)]))
     return distinct if len(distinct) <= MOST_WORDS else None

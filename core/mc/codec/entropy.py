@@ -105,19 +105,20 @@ def encoder(coder: str, tables: Tables) -> Encode:
     return encode_ans
 
 
-def decoder(coder: str, tables: Tables) -> Decode:
-    """A function (bytes, segment sizes) -> symbols; both it and this raise DamagedError for what can't be decoded."""
+def decoder(coder: str, tables: Tables, symbols: int) -> Decode:
+    """A function (bytes, segment sizes) -> symbols; both it and this raise DamagedError for what can't be decoded.
+    `symbols` is about how many there are in all: with few of them, look-ups that yield several don't pay."""
     count, lone = len(tables.lone), tables.lone
     if coder == HUFFMAN:
         lookups = np.empty((count, huffman.LOOKUP), np.uint64)
-        if huffman.decoder(tables.numbers, lookups) >= 0:
+        if huffman.decoder(tables.numbers, 4 if symbols >= huffman.LANED else 1, lookups) >= 0:
             raise DamagedError("the lengths of a Huffman table make no complete code")
 
         def decode_huffman(data: Bytes, counts: Counts) -> Bytes:
-            symbols = np.empty(int(counts.sum()), np.uint8)
-            if not huffman.decode(data, counts, lookups, lone, symbols):
+            out = np.empty(int(counts.sum()), np.uint8)
+            if not huffman.decode(data, counts, lookups, lone, out):
                 raise DamagedError("a Huffman-coded segment doesn't end where it should")
-            return symbols
+            return out
 
         return decode_huffman
     frequency = _frequency(tables.numbers)
@@ -127,9 +128,9 @@ def decoder(coder: str, tables: Tables) -> Decode:
     ans.decoder(frequency, entries)
 
     def decode_ans(data: Bytes, counts: Counts) -> Bytes:
-        symbols = np.empty(int(counts.sum()), np.uint8)
-        if not ans.decode(data, counts, entries, lone, symbols):
+        out = np.empty(int(counts.sum()), np.uint8)
+        if not ans.decode(data, counts, entries, lone, out):
             raise DamagedError("an ANS-coded segment doesn't end where it should")
-        return symbols
+        return out
 
     return decode_ans

@@ -39,7 +39,9 @@ class Reader:
 
     def tables(self, count: int, coder: str) -> Tables:
         """Code tables, as `write_tables` wrote them."""
-        tables, used = read_tables(self._data, count, coder == entropy.ANS)
+        data = np.frombuffer(self._data, np.uint8)
+        data.flags.writeable = False
+        tables, used = read_tables(data, count, coder == entropy.ANS)
         self.take(used)
         return tables
 
@@ -52,7 +54,7 @@ class Reader:
             return np.full(count, self.numbers("B")[0], np.uint8)
         if method != CODED:
             raise DamagedError(f"an array in its head is stored in way {method}, and there are ways 0 to 2")
-        decode = entropy.decoder(entropy.HUFFMAN, self.tables(1, entropy.HUFFMAN))
+        decode = entropy.decoder(entropy.HUFFMAN, self.tables(1, entropy.HUFFMAN), count)
         (size,) = self.numbers("I")
         return decode(np.frombuffer(self.take(size), np.uint8), _one(count))
 

@@ -33,20 +33,20 @@ class Effort:
     contexts: tuple[int, ...]
     coder: str
     columns_must_save: int  # per mille of the coded bits, for the time that sorting by column costs
-    joint: bool  # top mantissa bits join the exponent in the symbol
+    mantissa: dict[int, int]  # mantissa bits in the symbol, by those in the head
 
+
+# Enough mantissa bits to see that a density isn't flat inside an octave, few enough for the tables to stay small. Two
+# and three code within .0005 of each other where the head has seven; three of ten leave a field of whole bytes.
+JOINT = {7: 2, 10: 3, 4: 2, 3: 3, 2: 2}
+# The exponent alone, where the rest then fills bytes: symbols are shorter, so more of them come from one look-up.
+EXPONENT = JOINT | {7: 0}
 
 EFFORTS = {
-    "fast": Effort((ALONE,), entropy.HUFFMAN, 0, True),
-    "default": Effort((ALONE, ROWS, BOTH), entropy.HUFFMAN, 2, True),
-    "best": Effort((ALONE, ROWS, BOTH), entropy.ANS, 0, True),
+    "fast": Effort((ALONE,), entropy.HUFFMAN, 0, EXPONENT),
+    "default": Effort((ALONE, ROWS, BOTH), entropy.HUFFMAN, 2, JOINT),
+    "best": Effort((ALONE, ROWS, BOTH), entropy.ANS, 0, JOINT),
 }
-
-# Mantissa bits in the symbol by those in the head: enough to see that a density isn't flat inside an octave, few
-# enough for the tables to stay small. Two and three bits code within .0005 of each other on 7-bit mantissas; three
-# of ten leave a field of whole bytes.
-JOINT = {7: 2, 10: 3, 4: 2, 3: 3, 2: 2}
-
 
 @dataclass(frozen=True)
 class Fitted:
@@ -96,7 +96,7 @@ def fit(
 ) -> Fitted:
     """Choose how the tensor with these words (at least one) is coded."""
     width = geometry.width
-    mantissa = JOINT[geometry.mantissa] if effort.joint else 0
+    mantissa = effort.mantissa[geometry.mantissa]
     cols, has_columns = columns_of(shape, words)
     contexts = [c for c in effort.contexts if (c != BOTH or has_columns) and (c == ALONE or words >= FEW)]
     whole_rows = -(-words // cols)

@@ -155,10 +155,10 @@ def encoder(lengths, entries):
 
 
 @compiled
-def decoder(lengths, lookup):
+def decoder(lengths, most, lookup):
     """Fill `lookup` [tables, 4096] u64 for complete codes; return the first table that is none, or -1.
 
-    An entry holds up to four symbols that fit into 12 bits, their number at bit 32, the bits of the first
+    An entry holds up to `most` (1 to 4) symbols that fit into 12 bits, their number at bit 32, the bits of the first
     at bit 35 and of all at bit 40."""
     codes = np.zeros(256, np.int64)
     single = np.empty(LOOKUP, np.uint16)
@@ -182,7 +182,7 @@ def decoder(lengths, lookup):
         for at in range(LOOKUP):
             symbols, how_many, used, rest = U64(0), 0, 0, at
             first = U64(single[at] >> 8)
-            while how_many < 4:
+            while how_many < most:
                 entry = single[rest]
                 length = entry >> 8
                 if used + length > LONGEST:

@@ -77,7 +77,7 @@ def known_rows(rows: Scales) -> Scales:
     known = rows[rows != UNKNOWN]
     if len(known) == 0:
         return np.zeros_like(rows)
-    middle = int(np.sort(known)[len(known) // 2])
+    middle = int(np.partition(known, len(known) // 2)[len(known) // 2])
     filled = np.where(rows == UNKNOWN, middle, rows)
     low = max(int(filled.min()), middle - 127)
     return np.clip(filled, low, low + 255).astype(np.int16)
@@ -200,6 +200,15 @@ def symbols_of(words, cols, low, padding, mantissa, rows, columns, order, starts
     return escapes
 
 
+@inlined
+def _head(symbol, field, base, shift, low, under, padding):
+    """Undo `_symbol` and `_field`; every step is cut to 16 bits, or the compiler would work on 64."""
+    magnitude = U16(U16(_magnitude(symbol, base) << shift) & U16(0x7FFF))
+    sign = U16(U16(U16(field) >> low) << U16(15))
+    mantissa = U16(U16(U16(field) & under) << padding)
+    return U16(U16(magnitude | sign) | mantissa)
+
+
 @compiled
 def put_together(symbols, fields, cols, low, padding, mantissa, rows, columns, order, starts, counts, words):
     """Undo `symbols_of`: complete `words`, which hold their tails. The magnitudes of escapes stay zero."""
@@ -216,10 +225,7 @@ def put_together(symbols, fields, cols, low, padding, mantissa, rows, columns, o
             t = (rows[row] >> 1) & (len(counts) - 1)
             segment = symbols[cursor[t] : cursor[t] + len(part)]
             for i in range(len(part)):
-                head = U16(U16(_magnitude(segment[i], base) << shift) & U16(0x7FFF))
-                field = U16(place[i])
-                head |= U16(U16(field >> low) << U16(15)) | U16(U16(field & under) << padding)
-                put_head(part, i, U16(head))
+                put_head(part, i, _head(segment[i], place[i], base, shift, low, under, padding))
             cursor[t] += len(part)
             continue
         for t in range(TABLES):
@@ -232,10 +238,7 @@ def put_together(symbols, fields, cols, low, padding, mantissa, rows, columns, o
         scale = I32(rows[row])
         for i in range(len(part)):
             base = _base(scale + I32(columns[i]), mantissa)
-            head = U16(U16(_magnitude(line[i], base) << shift) & U16(0x7FFF))
-            field = U16(place[i])
-            head |= U16(U16(field >> low) << U16(15)) | U16(U16(field & under) << padding)
-            put_head(part, i, U16(head))
+            put_head(part, i, _head(line[i], place[i], base, shift, low, under, padding))
 
 
 @compiled

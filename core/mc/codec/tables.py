@@ -13,6 +13,7 @@ from mc.codec.typing import Bytes, Counts
 from mc.errors import DamagedError
 
 SEVERAL, EMPTY = -1, -2  # in place of a table's lone symbol
+TOO_SHORT, NO_TABLE = -1, -2  # in place of the size of tables that can't be read
 NO_WINDOW = 255  # as first byte of a table: it has one symbol, which follows, or none
 
 
@@ -22,20 +23,6 @@ class Tables:
 
     numbers: Bytes
     lone: Counts
-
-
-def write_tables(tables: Tables, wide: bool) -> bytes:
-    """Each table as its window and its numbers, a nibble each (`wide`: a byte each)."""
-    parts = []
-    for numbers, lone in zip(tables.numbers, tables.lone, strict=True):
-        if lone != SEVERAL:
-            parts.append(bytes([NO_WINDOW, 0, lone] if lone >= 0 else [NO_WINDOW, 1, 0]))
-            continue
-        inside = np.flatnonzero(numbers[1:255]) + 1
-        low, high = (int(inside[0]), int(inside[-1])) if len(inside) else (1, 0)
-        listed = np.concatenate([numbers[[0, 255]], numbers[low : high + 1]])
-        parts.append(bytes([low, high]) + (listed.tobytes() if wide else pack_nibbles(listed)))
-    return b"".join(parts)
 
 
 @compiled
@@ -68,43 +55,80 @@ def tables_size(numbers, lone, wide):
     return size
 
 
-def read_tables(data: memoryview, count: int, wide: bool) -> tuple[Tables, int]:
-    """Undo `write_tables`; also returns how many bytes it took. DamagedError where the bytes are no tables."""
-    numbers = np.zeros((count, 256), np.uint8)
-    lone = np.full(count, SEVERAL, np.int64)
+@compiled
+def _write(numbers, lone, wide, out):
+    """Fill `out` with the described tables, `tables_size` bytes."""
     at = 0
-    for t in range(count):
-        if len(data) < at + 2:
-            raise DamagedError("its code tables end too early")
-        low, high = data[at], data[at + 1]
+    for t in range(len(lone)):
+        if lone[t] != SEVERAL:
+            out[at] = NO_WINDOW
+            out[at + 1] = 0 if lone[t] >= 0 else 1
+            out[at + 2] = max(lone[t], 0)
+            at += 3
+            continue
+        low, high = 1, 0
+        for s in range(1, 255):
+            if numbers[t, s] > 0:
+                low = s if high == 0 else low
+                high = s
+        out[at], out[at + 1] = low, high
+        at += 2
+        for k in range(high - low + 3):
+            number = numbers[t, 0 if k == 0 else 255 if k == 1 else low + k - 2]
+            if wide:
+                out[at + k] = number
+            elif k % 2 == 0:
+                out[at + k // 2] = number
+            else:
+                out[at + k // 2] |= number << 4
+        listed = high - low + 3
+        at += listed if wide else (listed + 1) // 2
+
+
+@compiled
+def _read(data, wide, numbers, lone):
+    """Undo `_write`; returns the bytes taken, or what is wrong: TOO_SHORT or NO_TABLE."""
+    at = 0
+    for t in range(len(lone)):
+        if at + 2 > len(data):
+            return TOO_SHORT
+        low, high = np.int64(data[at]), np.int64(data[at + 1])
         at += 2
         if low == NO_WINDOW:
-            if high > 1 or len(data) < at + 1:
-                raise DamagedError("a code table is neither a window nor a lone symbol")
+            if high > 1:
+                return NO_TABLE
+            if at >= len(data):
+                return TOO_SHORT
             lone[t] = data[at] if high == 0 else EMPTY
             at += 1
             continue
-        listed = max(high - low + 1, 0) + 2
+        listed = max(high - low, -1) + 3
         size = listed if wide else (listed + 1) // 2
-        if low < 1 or high > 254 or len(data) < at + size:
-            raise DamagedError("a code table has a window outside 1..254, or ends too early")
-        raw = np.frombuffer(data[at : at + size], np.uint8)
-        values = raw if wide else unpack_nibbles(raw, listed)
-        numbers[t, [0, 255]] = values[:2]
-        numbers[t, low : low + listed - 2] = values[2:]
+        if low < 1 or high > 254:
+            return NO_TABLE
+        if at + size > len(data):
+            return TOO_SHORT
+        for k in range(listed):
+            number = data[at + k] if wide else (data[at + k // 2] >> (4 * (k % 2))) & 15
+            numbers[t, 0 if k == 0 else 255 if k == 1 else low + k - 2] = number
         at += size
-    return Tables(numbers, lone), at
+    return at
 
 
-def pack_nibbles(values: Bytes) -> bytes:
-    """Two numbers below 16 a byte, the first in the low half."""
-    even = np.append(values, np.uint8(0)) if len(values) % 2 else values
-    return bytes((even[0::2] | even[1::2] << 4).astype(np.uint8))
+def write_tables(tables: Tables, wide: bool) -> bytes:
+    """Each table as its window and its numbers, a nibble each (`wide`: a byte each)."""
+    out = np.empty(tables_size(tables.numbers, tables.lone, wide), np.uint8)
+    _write(tables.numbers, tables.lone, wide, out)
+    return out.tobytes()
 
 
-def unpack_nibbles(packed: Bytes, count: int) -> Bytes:
-    """Undo `pack_nibbles` for `count` numbers."""
-    both = np.empty(2 * len(packed), np.uint8)
-    both[0::2] = packed & 15
-    both[1::2] = packed >> 4
-    return both[:count]
+def read_tables(data: Bytes, count: int, wide: bool) -> tuple[Tables, int]:
+    """Undo `write_tables`; also returns how many bytes it took. DamagedError where the bytes are no tables."""
+    numbers = np.zeros((count, 256), np.uint8)
+    lone = np.full(count, SEVERAL, np.int64)
+    used = int(_read(data, wide, numbers, lone))
+    if used == TOO_SHORT:
+        raise DamagedError("its code tables end too early")
+    if used == NO_TABLE:
+        raise DamagedError("a code table is neither a window of symbols 1 to 254 nor a lone symbol")
+    return Tables(numbers, lone), used
