@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import xxhash
 from mc.codec import entropy, floats, planes, scales
-from mc.codec.fit import EFFORTS, JOINT, fit
+from mc.codec.fit import EFFORTS, fit
 
 ROWS, COLS = 682, 384
 ROUNDS = 31
@@ -59,11 +59,12 @@ def passes(width: int, level: str) -> dict[str, float]:
     packed.flags.writeable = False
     counts, room = np.zeros((len(sizes), 256), np.int64), np.empty_like(raw)
     rows, columns = np.zeros(ROWS, np.int16), np.zeros(COLS, np.int32)
-    shift, mantissa = code.step_shift, JOINT[geometry.mantissa]
+    facts = np.zeros(2, np.int64)
+    shift, mantissa = code.step_shift, code.mantissa
     return {
         "memory copy": rate(raw, lambda: np.copyto(room, raw)),
         "checksum": rate(raw, lambda: xxhash.xxh3_64_intdigest(raw)),
-        "scales of rows and columns": rate(raw, lambda: scales.scan(words, COLS, shift, mantissa, rows, columns)),
+        "scales of rows and columns": rate(raw, lambda: scales.scan(words, COLS, shift, mantissa, rows, columns, facts)),
         "symbols, sorted": rate(raw, lambda: floats.symbols_of(code, words, 0, none)),
         "histogram": rate(raw, lambda: scales.histogram(symbols, sizes, counts)),
         "symbols and fields": rate(raw, lambda: floats.symbols_of(code, words, 0, fields)),

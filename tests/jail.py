@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 import checkpoints
+from streams import Pipe
 
 import mc
 from mc.errors import McError
@@ -33,26 +34,13 @@ class Outcome:
     said: str  # the sha256 of what came out, or the message
 
 
-class _Pipe(io.RawIOBase):
-    """Bytes that can only be read once, front to back."""
-
-    def __init__(self, data: bytes) -> None:
-        self._inside = io.BytesIO(data)
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        return self._inside.read(size)
-
-
 def _decompress(data: bytes) -> str:
     return hashlib.sha256(mc.decompress(data, threads=1)).hexdigest()
 
 
 def _unpack(data: bytes) -> str:
     out = io.BytesIO()
-    mc.unpack(_Pipe(data), out, threads=1)  # type: ignore[arg-type]
+    mc.unpack(Pipe(data), out, threads=1)  # type: ignore[arg-type]
     return hashlib.sha256(out.getbuffer()).hexdigest()
 
 

@@ -14,36 +14,25 @@ from typing import Any
 import xxhash
 import zstandard
 
-WIDTHS = {
-    **dict.fromkeys(("F64", "I64", "U64"), 8),
-    **dict.fromkeys(("F32", "C64", "I32", "U32"), 4),
-    **dict.fromkeys(("BF16", "F16", "I16", "U16"), 2),
-}
+WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "C64": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
 FLOATS = {  # G, P, tails
-    "F64": (4, 0, 3),
-    **dict.fromkeys(("F32", "C64"), (7, 0, 1)),
-    "BF16": (7, 0, 0),
-    "F16": (10, 0, 0),
-    **dict.fromkeys(("F8_E4M3", "F8_E4M3FNUZ"), (3, 8, 0)),
-    **dict.fromkeys(("F8_E5M2", "F8_E5M2FNUZ"), (2, 8, 0)),
-}
-ESCAPE = 255
+    "F64": (4, 0, 3), "F32": (7, 0, 1), "C64": (7, 0, 1), "BF16": (7, 0, 0), "F16": (10, 0, 0),
+    "F8_E4M3": (3, 8, 0), "F8_E4M3FNUZ": (3, 8, 0), "F8_E5M2": (2, 8, 0), "F8_E5M2FNUZ": (2, 8, 0),
+}  # fmt: skip
 HUFFMAN, ANS = 0, 1
 
 
 def need(rule: bool, broken: str) -> None:
-    """Reject what breaks a rule, with ValueError."""
     if not rule:
         raise ValueError(broken)
 
 
-class Reader:
-    """A position in bytes."""
-
+class Reader:  # a position in bytes
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
 
-    def take(self, size: int) -> bytes:
+    def take(self, size: int | None = None) -> bytes:  # None: the rest
+        size = len(self.data) - self.at if size is None else size
         need(self.at + size <= len(self.data), "something ends too early")
         self.at += size
         return self.data[self.at - size : self.at]
@@ -53,9 +42,6 @@ class Reader:
 
     def numbers(self, kind: str, count: int) -> list[int]:
         return [self.number(kind) for _ in range(count)]
-
-    def rest(self) -> bytes:
-        return self.take(len(self.data) - self.at)
 
     def end(self) -> None:
         need(self.at == len(self.data), "something goes on too long")
@@ -72,47 +58,37 @@ def unpack(packed: bytes) -> tuple[bytes, set[str]]:
     need(marks["mc.format"] == "1", "2.2: another version")
     stated = b'"mc.digest":"' + marks["mc.digest"].encode() + b'"'
     prefix = packed[: stored[0][1]]
-    need(len(marks["mc.digest"]) == 64 and prefix.count(stated) == 1, "3.2: no digest")
-    blank = prefix.replace(stated, b'"mc.digest":"' + b"0" * 64 + b'"')
-    need(hashlib.sha256(blank).hexdigest() == marks["mc.digest"], "3.2: another digest")
+    blank = hashlib.sha256(prefix.replace(stated, b'"mc.digest":"' + b"0" * 64 + b'"'))
+    need(prefix.count(stated) == 1 and blank.hexdigest() == marks["mc.digest"], "3.2: digest")
     manifest = json.loads(marks["mc.manifest"])
     need(manifest["needs"] <= 1 and manifest["base"] is None, "3.1: a later version")
     need(stored[0][0] == "__mc__" and stored[-1][2] == len(packed), "2: the data")
     blobs = {name: packed[start:stop] for name, start, stop in stored}
     original = reserved(Reader(blobs.pop("__mc__")), seen)
     listed, tensors = layout(original)
-    names = [name for name, _, _ in tensors]
-    need(names == list(manifest["tensors"]) == list(blobs), "8.3: the lists of tensors")
+    names = list(blobs)
+    need([name for name, _, _ in tensors] == list(manifest["tensors"]) == names, "8.3: the lists of tensors")
     for name, start, stop in tensors:
         dtype, shape, coding, *why = manifest["tensors"][name]
         need([dtype, shape] == [listed[name]["dtype"], listed[name]["shape"]], "8.3: dtype and shape")
         twin = why[0] if coding == "same" else name
-        if twin != name:
-            need(not blobs[name] and twin in names[: names.index(name)], "3.1: a twin")
-            need(manifest["tensors"][twin][2] != "same", "3.1: the twin of a twin")
-            seen.add("same")
-        need(bool(blobs[twin]) == (stop > start), "8.3: a blob where none belongs")
+        need(twin == name or (not blobs[name] and twin in names[: names.index(name)]), "3.1: a twin")
         if stop > start:
             original += decode_blob(Reader(blobs[twin]), names.index(twin), listed[twin]["dtype"], stop - start, seen)
-        seen.add("empty" if stop == start else "full")
-    need(len(original) == manifest["bytes"], "3.1: the size")
+        seen.add("same" if twin != name else "own" if stop > start else "empty")
     need(hashlib.sha256(original).hexdigest() == manifest["sha256"], "3.1: the sha256")
     return original, seen
 
 
-def layout(prefix: bytes) -> tuple[dict[str, Any], list[tuple[str, int, int]]]:
-    """A header, and name, start and stop in the file of each tensor in data order (section 1)."""
-    need(int.from_bytes(prefix[:8], "little") == len(prefix) - 8, "8.3: length")
+def layout(prefix: bytes) -> tuple[dict[str, Any], list[tuple[str, int, int]]]:  # name, start, stop in data order
     header = json.loads(prefix[8:])
-    offsets = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
-    at = [(name, len(prefix) + start, len(prefix) + stop) for name, (start, stop) in offsets.items()]
+    at = [(k, *(len(prefix) + o for o in v["data_offsets"])) for k, v in header.items() if k != "__metadata__"]
     return header, sorted(at, key=lambda tensor: tensor[1:])
 
 
 def reserved(reader: Reader, seen: set[str]) -> bytes:  # section 2.3
-    method, size, checksum = reader.number("B"), reader.number("I"), reader.number("Q")
-    need(method < 2, "2.3: method")
-    prefix = inflate(reader.rest(), size) if method else reader.rest()
+    method, size, checksum = (reader.number(kind) for kind in "BIQ")
+    prefix = inflate(reader.take(), size) if method else reader.take()
     need(len(prefix) == size and xxhash.xxh3_64_intdigest(prefix, 0) == checksum, "2.3: checksum")
     seen.add(f"reserved {method}")
     return prefix
@@ -124,18 +100,17 @@ def inflate(body: bytes, size: int) -> bytes:
 
 
 def decode_blob(blob: Reader, tensor: int, dtype: str, size: int, seen: set[str]) -> bytes:  # section 4
-
     def checksum(data: bytes, chunk: int) -> int:
         return xxhash.xxh3_64_intdigest(data, tensor << 32 | chunk)
 
-    length, head_sum = blob.number("I"), blob.number("Q")
+    length, head_sum = (blob.number(kind) for kind in "IQ")
     head = Reader(blob.take(length))
     need(checksum(head.data, 0xFFFFFFFF) == head_sum, "4: head checksum")
     coding = head.number("B")
-    need(coding < 5, "4: coding")
-    span, decode = (open_raw, open_floats, open_affine, open_planes, open_zstd)[coding](head, dtype, size, seen)
+    width = 1 if size % WIDTHS.get(dtype, 1) else WIDTHS.get(dtype, 1)
+    span, decode = (open_raw, open_floats, open_affine, open_planes, open_zstd)[coding](head, dtype, width, size, seen)
     head.end()
-    out, sizes = b"", []
+    out, sizes = [], []
     for chunk, start in enumerate(range(0, size, span)):
         coded_size, coded_sum, raw_sum = (blob.number(kind) for kind in "IQQ")
         coded = Reader(blob.take(coded_size))
@@ -143,45 +118,34 @@ def decode_blob(blob: Reader, tensor: int, dtype: str, size: int, seen: set[str]
         raw = decode(coded, start, min(span, size - start))
         coded.end()
         need(checksum(raw, chunk) == raw_sum, "4: raw checksum")
-        out += raw
+        out.append(raw)
         sizes.append(coded_size)
     need(blob.numbers("I", len(sizes)) == sizes, "4: directory")
     blob.end()
     seen.update((f"coding {coding} of {dtype}", "one chunk" if len(sizes) == 1 else "many chunks"))
-    return out
+    return b"".join(out)
 
 
-def width_of(dtype: str, size: int) -> int:  # section 4
-    width = WIDTHS.get(dtype, 1)
-    return 1 if size % width else width
+def open_raw(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.1
+    return width << 18, lambda coded, start, count: coded.take(count)
 
 
-def open_raw(head: Reader, dtype: str, size: int, seen: set[str]) -> tuple[int, Decode]:  # section 7.1
-    return width_of(dtype, size) << 18, lambda coded, start, count: coded.take(count)
-
-
-def open_affine(head: Reader, dtype: str, size: int, seen: set[str]) -> tuple[int, Decode]:  # section 7.2
-    width, first, step = (head.number(kind) for kind in "BQQ")
-    need(width in (1, 2, 4, 8) and size % width == 0, "7.2: width")
+def open_affine(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.2
+    w, first, step = (head.number(kind) for kind in "BQQ")
 
     def chunk(coded: Reader, start: int, count: int) -> bytes:
-        words = (first + step * i & (1 << 8 * width) - 1 for i in range(start // width, (start + count) // width))
-        return b"".join(word.to_bytes(width, "little") for word in words)
+        words = (first + step * i & (1 << 8 * w) - 1 for i in range(start // w, (start + count) // w))
+        return b"".join(word.to_bytes(w, "little") for word in words)
 
-    return width_of(dtype, size) << 18, chunk
-
-
-def open_zstd(head: Reader, dtype: str, size: int, seen: set[str]) -> tuple[int, Decode]:  # section 7.5
-
-    def chunk(coded: Reader, start: int, count: int) -> bytes:
-        method = coded.number("B")
-        need(method < 2, "7.5: method")
-        return inflate(coded.rest(), count) if method else coded.take(count)
-
-    return head.number("B") << 18, chunk
+    return width << 18, chunk
 
 
-def open_planes(head: Reader, dtype: str, size: int, seen: set[str]) -> tuple[int, Decode]:  # sections 7.3 and 7.4
+def open_zstd(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.5
+    span = head.number("B") << 18
+    return span, lambda coded, _, count: inflate(coded.take(), count) if coded.number("B") else coded.take(count)
+
+
+def open_planes(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.3, 7.4
     form, width, coder, cols = (head.number(kind) for kind in "BBBI")
     need(form < 4 and width in (1, 2, 4, 8) and size % width == 0 and coder < 2, "7.3: head")
     need(form != 2 or (width == 1 and 0 < cols <= 1 << 20 and size % cols == 0), "7.3: cols")
@@ -192,11 +156,9 @@ def open_planes(head: Reader, dtype: str, size: int, seen: set[str]) -> tuple[in
     seen.update((f"form {form}, coder {coder}", f"raw planes {max(raw)}"))
 
     def chunk(coded: Reader, start: int, count: int) -> bytes:
-        method, n = coded.number("B"), count // width
-        need(method < 2, "7.3: method")
-        if method == 0:
+        if coded.number("B") == 0:
             return coded.take(count)
-        stream = Reader(coded.take(coded.number("I")))
+        stream, n = Reader(coded.take(coded.number("I"))), count // width
         if form == 2:
             rows = classes[start // cols : (start + count) // cols]
             sorted_rows = [Reader(s) for s in streams.decode(stream, [rows.count(c) * cols for c in range(4)])]
@@ -214,21 +176,19 @@ def open_planes(head: Reader, dtype: str, size: int, seen: set[str]) -> tuple[in
     return (cols * max(1, (1 << 18) // cols) if form == 2 else width << 18), chunk
 
 
-def open_floats(head: Reader, dtype: str, size: int, seen: set[str]) -> tuple[int, Decode]:  # section 5
-    need(dtype in FLOATS and size % WIDTHS.get(dtype, 1) == 0, "5: dtype")
+def open_floats(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 5
+    need(dtype in FLOATS and width == WIDTHS.get(dtype, 1), "5: dtype")
     g, padding, tail_count = FLOATS[dtype]
-    width = WIDTHS.get(dtype, 1)
-    m, context, coder, cols, base = (head.number(kind) for kind in "BBBIh")
+    m, flags, context, coder, cols, base = (head.number(kind) for kind in "BBBBIh")
     low, words = g - m, size // width
-    need(0 <= low <= 7 and context < 3 and coder < 2, "5: head")
-    need(min(64, words) <= cols <= min(words, 1 << 20), "5: cols")
-    need(context < 2 or (words % cols == 0 and cols < 1 << 16), "5: cols")
+    need(0 <= low <= 7 and flags < 4 and context < 3 and coder < 2, "5: head")
+    need(min(64, words) <= cols <= min(words, 1 << 20) and (context < 2 or words % cols == 0), "5: cols")
     count = -(-words // cols)
     streams = Streams(head, 4 if context else 1, coder)
     rows = [base + above for above in array(head, count)] if context else [base] * count
     columns = [(c ^ 128) - 128 for c in array(head, cols)] if context == 2 else [0] * cols
     tail_classes = [array(head, count) for _ in range(tail_count)]
-    seen.update((f"context {context}, coder {coder}", f"{dtype}, context {context}"))
+    seen.update((f"context {context}, coder {coder}", f"flags {flags}"))
 
     def magnitudes(stream: Reader, row_of: list[int]) -> list[int]:  # section 5.1: the v of each word, -1 for an escape
         scales = [rows[row] + columns[i % cols] for i, row in enumerate(row_of)]
@@ -244,7 +204,7 @@ def open_floats(head: Reader, dtype: str, size: int, seen: set[str]) -> tuple[in
         for order, segment in zip(orders, segments, strict=True):
             for i, k in zip(order, segment, strict=True):
                 v = (k - 192 + ((scales[i] >> 3) << m)) % (1 << 16)
-                out[i] = 0 if k == 0 else -1 if k == ESCAPE else v
+                out[i] = 0 if k == 0 else -1 if k == 255 else v
         return out
 
     def tail(coded: Reader, classes: list[int]) -> list[int]:  # section 5.4
@@ -255,24 +215,26 @@ def open_floats(head: Reader, dtype: str, size: int, seen: set[str]) -> tuple[in
 
     def chunk(coded: Reader, start: int, count: int) -> bytes:  # section 5.5
         method, n = coded.number("B"), count // width
-        need(method in (0, 1, 3), "5.5: method")
         seen.add(f"floats method {method}, context {context}")
         if method == 0:
             return coded.take(count)
         row_of = [start // width // cols + i // cols for i in range(n)]
         values = magnitudes(Reader(coded.take(coded.number("I"))), row_of)
-        bits = fields(coded, low + 1, n)
-        tails = [tail(coded, [classes[row] for row in row_of]) for classes in tail_classes]
+        present = [i for i, v in enumerate(values) if v or not flags & 1]
+        bits = dict(zip(present, fields(coded, low + 1 - flags // 2, len(present)), strict=True))
+        taken = [tail(coded, [classes[row_of[i]] for i in present]) for classes in tail_classes]
+        tails = [dict(zip(present, values_of, strict=True)) for values_of in taken]
         if method == 3:
             where = coded.numbers("I", coded.number("I"))
             need(where == [i for i, v in enumerate(values) if v < 0], "5.5: positions")
             for i, v in zip(where, coded.numbers("H", len(where)), strict=True):
                 values[i] = v
         out = bytearray()
-        for i, (v, f) in enumerate(zip(values, bits, strict=True)):
-            word = (v << low + padding & 0x7FFF) | (f >> low) << 15 | (f & (1 << low) - 1) << padding
+        for i, v in enumerate(values):
+            sign, rest = divmod(bits.get(i, 0), 1 << low)
+            word = (v << low + padding & 0x7FFF) | sign << 15 | rest << padding
             for below in tails:
-                word = word << 16 | below[i]
+                word = word << 16 | below.get(i, 0)
             out += (word >> padding if width == 1 else word).to_bytes(width, "little")
         return bytes(out)
 
@@ -297,106 +259,92 @@ def fields(coded: Reader, width: int, n: int) -> list[int]:  # section 5.3
 
 def array(head: Reader, n: int) -> list[int]:  # section 5.2
     method = head.number("B")
-    need(method < 3, "5.2: method")
     if method < 2:
         return list(head.take(n)) if method == 0 else [head.number("B")] * n
-    streams = Streams(head, 1, HUFFMAN)
-    return list(streams.decode(Reader(head.take(head.number("I"))), [n])[0])
+    return list(Streams(head, 1, HUFFMAN).decode(Reader(head.take(head.number("I"))), [n])[0])
 
 
-class Streams:
-    """Tables (5.2), and the streams coded with them (6)."""
-
+class Streams:  # tables (section 5.2), and the streams coded with them (section 6)
     def __init__(self, head: Reader, count: int, coder: int) -> None:
         self.coder = coder
         self.tables = [self.table(head) for _ in range(count)]
 
-    def table(self, head: Reader) -> Any:
-        """An int for a lone symbol, None for none, else a decoder's table."""
+    def table(self, head: Reader) -> Any:  # an int for a lone symbol, None for none, else what decodes a lane
         low, high = head.take(2)
         if low == 255:
-            need(high < 2, "5.2: table")
-            symbol = head.number("B")
-            return None if high else symbol
+            return (head.number("B"), None)[high]
         need(low >= 1 and high <= 254, "5.2: window")
         symbols = [0, 255, *range(low, high + 1)]
         listed = list(head.take(len(symbols) if self.coder == ANS else (len(symbols) + 1) // 2))
         if self.coder == HUFFMAN:
             listed = [nibble for byte in listed for nibble in (byte & 15, byte >> 4)]
         numbers = {s: c for s, c in zip(symbols, listed, strict=False) if c}
-        return ans_table(numbers) if self.coder == ANS else huffman_table(numbers)
+        return ans(numbers) if self.coder == ANS else huffman(numbers)
 
     def decode(self, stream: Reader, sizes: list[int]) -> list[bytes]:  # section 6.3: the symbols of each segment
         segments: list[bytes] = []
         for n, table in zip(sizes, self.tables, strict=True):
             if n == 0 or isinstance(table, int):
-                segments.append(bytes([table or 0]) * n)
+                segments.append(bytes([table]) * n if n else b"")
                 continue
             need(table is not None, "6.3: symbols without a table")
-            lanes, segment = (4 if n >= 4096 else 1), b""
-            for lane, lane_head in enumerate([stream.numbers("I", 1 + self.coder) for _ in range(lanes)]):
-                count = n // lanes if lane < lanes - 1 else n - n // lanes * (lanes - 1)
-                data = stream.take(lane_head[0])
-                lane_of = ans_lane if self.coder == ANS else huffman_lane
-                segment += lane_of(data, count, table, lane_head[-1])
-            segments.append(segment)
+            lanes = 4 if n >= 4096 else 1
+            lane_heads = [stream.numbers("I", 1 + self.coder) for _ in range(lanes)]
+            counts = [n // lanes] * (lanes - 1) + [n - n // lanes * (lanes - 1)]
+            pairs = zip(counts, lane_heads, strict=True)
+            segments.append(b"".join(table(count, stream.take(size), *start) for count, (size, *start) in pairs))
         stream.end()
         return segments
 
 
-def bits_at(data: bytes, at: int, count: int) -> int:
-    """`count` bits from bit `at` on; zeros beyond the end."""
+def bits_at(data: bytes, at: int, count: int) -> int:  # zeros beyond the end
     return int.from_bytes(data[at >> 3 : (at >> 3) + 4], "little") >> (at & 7) & (1 << count) - 1
 
 
-def huffman_table(lengths: dict[int, int]) -> list[tuple[int, int]]:  # section 6.1: symbol and length by the next 12 bits of a stream
-    need(max(lengths.values(), default=0) <= 12, "6.1: too long")
-    need(sum(1 << 12 - length for length in lengths.values()) == 4096, "6.1: not complete")
-    table, code, before = [(0, 0)] * 4096, 0, 0
+def huffman(lengths: dict[int, int]) -> Callable[[int, bytes], bytes]:  # section 6.1
+    need(sum(4096 >> length for length in lengths.values()) == 4096 and max(lengths.values()) <= 12, "6.1: code")
+    symbols, code, before = {}, -1, 0
     for length, symbol in sorted((length, symbol) for symbol, length in lengths.items()):
-        code = code + 1 << length - before if before else 0
-        before = length
-        for at in range(int(f"{code:0{length}b}"[::-1], 2), 4096, 1 << length):
-            table[at] = symbol, length
-    return table
+        code, before = code + 1 << length - before, length
+        symbols[length, code] = symbol
+
+    def lane(count: int, data: bytes) -> bytes:
+        at, out = 0, bytearray()
+        for _ in range(count):
+            length = code = 0
+            while (length, code) not in symbols:
+                length, code, at = length + 1, code << 1 | bits_at(data, at, 1), at + 1
+            out.append(symbols[length, code])
+        need(-(-at // 8) == len(data), "6.3: the size of a lane")
+        return bytes(out)
+
+    return lane
 
 
-def huffman_lane(data: bytes, count: int, table: list[tuple[int, int]], _: int) -> bytes:
-    at, out = 0, bytearray()
-    for _ in range(count):
-        symbol, length = table[bits_at(data, at, 12)]
-        out.append(symbol)
-        at += length
-    need(-(-at // 8) == len(data), "6.3: the size of a lane")
-    return bytes(out)
-
-
-def ans_table(steps: dict[int, int]) -> list[tuple[int, int, int]]:  # section 6.2: symbol, bits and next of each state
-    need(all(c <= 96 or c == 255 for c in steps.values()), "6.2: step")
-    need(list(steps.values()).count(255) == 1, "6.2: the rest")
+def ans(steps: dict[int, int]) -> Callable[[int, bytes, int], bytes]:  # section 6.2
+    need(all(c <= 96 or c == 255 for c in steps.values()) and list(steps.values()).count(255) == 1, "6.2: steps")
     seen = {s: 0 if c == 255 else (8 + (c - 1) % 8 << (c - 1) // 8) >> 3 for s, c in steps.items()}
     seen[next(s for s, c in steps.items() if c == 255)] = 4096 - sum(seen.values())
     need(min(seen.values()) > 0, "6.2: frequencies")
-    symbols, x = [0] * 4096, 0
+    spread, x = [0] * 4096, 0
     for s in sorted(seen):
         for _ in range(seen[s]):
-            symbols[x] = s
+            spread[x] = s
             x = (x + 2563) % 4096
-    table = []
-    for s in symbols:
+    states = []
+    for s in spread:
         bits = next(b for b in range(13) if seen[s] << b >= 4096)
-        table.append((s, bits, (seen[s] << bits) - 4096))
+        states.append((s, bits, (seen[s] << bits) - 4096))
         seen[s] += 1
-    return table
 
+    def lane(count: int, data: bytes, start: int) -> bytes:
+        need(start >> 27 == 0, "6.3: lane head")
+        now, other, at, out = start & 4095, start >> 12 & 4095, start >> 24, bytearray()
+        for _ in range(count):
+            symbol, bits, following = states[now]
+            now, other, at = other, following + bits_at(data, at, bits), at + bits
+            out.append(symbol)
+        need(now == other == 0 and at == 8 * len(data), "6.3: the end of a lane")
+        return bytes(out)
 
-def ans_lane(data: bytes, count: int, table: list[tuple[int, int, int]], start: int) -> bytes:
-    need(start >> 27 == 0, "6.3: lane head")
-    now, other, at, out = start & 4095, start >> 12 & 4095, start >> 24, bytearray()
-    for _ in range(count):
-        symbol, length, base = table[now]
-        now, other = other, base + bits_at(data, at, length)
-        out.append(symbol)
-        at += length
-    need(now == other == 0 and at == 8 * len(data), "6.3: the end of a lane")
-    return bytes(out)
+    return lane

@@ -90,6 +90,8 @@ def test_verify_knows_plain_files_and_folders(
     assert done.returncode == 3
     results = [line.split("\t")[:2] for line in done.stdout.decode().splitlines()[1:]]
     assert ["damaged", "hole.safetensors"] in results and ["intact", "good.mc.safetensors"] in results
+    done = mc("verify", "--each", "missing", "good.mc.safetensors", cwd=place)
+    assert done.returncode == 1 and b"unreadable\tmissing" in done.stdout and b"intact\tgood" in done.stdout
 
 
 def test_a_missing_shard_is_named(mc: Command, place: Path) -> None:

@@ -15,7 +15,7 @@ from mc_cli import files, options, show
 if TYPE_CHECKING:
     from mc.reports import Finding, VerifiedFile, VerifyReport
 
-DAMAGED = 3
+DAMAGED, UNREADABLE = 3, 1  # exit codes
 COLUMNS = ("result", "file", "tensor", "place", "message")
 
 
@@ -50,20 +50,24 @@ def verify(
         raise click.UsageError("One ORIGINAL at most can be compared; --each verifies each file by itself.")
     began = time.perf_counter()
     manner = show.Manner(quiet, verbose, as_json, not no_progress)
-    names = (packed, *original) if each else (packed,)
-    other = original[0] if original and not each else None
-    reports = [check(name, other, options.count(threads), manner) for name in names]
+    workers = options.count(threads)
+    unreadable: list[tuple[str, str]] = []
+    if each:
+        reports, unreadable = check_each((packed, *original), workers, manner)
+    else:
+        reports = [check(packed, original[0] if original else None, workers, manner)]
     verified = [file for report in reports for file in report.files]
     findings = [finding for report in reports for finding in report.findings]
     seconds = time.perf_counter() - began
     if as_json:
-        facts = {"packed": packed, "intact": not findings, "seconds": round(seconds, 3)}
+        facts = {"packed": packed, "intact": not findings and not unreadable, "seconds": round(seconds, 3)}
         lists = {"files": [asdict(file) for file in verified], "findings": [asdict(one) for one in findings]}
-        show.document("verify", facts | lists, manner)
-    elif findings or not quiet:
-        show.table(COLUMNS, rows(verified, findings), manner)
-    show.closing(summary(verified, findings, seconds), manner, after_table=True)
-    return DAMAGED if findings else 0
+        not_read = {"unreadable": [{"file": name, "message": message} for name, message in unreadable]}
+        show.document("verify", facts | lists | not_read, manner)
+    elif findings or unreadable or not quiet:
+        show.table(COLUMNS, rows(verified, findings, unreadable), manner)
+    show.closing(summary(verified, findings, unreadable, seconds), manner, after_table=True)
+    return DAMAGED if findings else UNREADABLE if unreadable else 0
 
 
 def check(name: str, original: str | None, threads: int | None, manner: show.Manner) -> VerifyReport:
@@ -84,11 +88,33 @@ def check(name: str, original: str | None, threads: int | None, manner: show.Man
             return VerifyReport(files=(), findings=(Finding(name, None, "file", str(error)),))
 
 
-def rows(verified: list[VerifiedFile], findings: list[Finding]) -> Iterator[tuple[str, ...]]:
-    """A row for each finding, and one for each file without any."""
+def check_each(
+    names: tuple[str, ...], threads: int | None, manner: show.Manner
+) -> tuple[list[VerifyReport], list[tuple[str, str]]]:
+    """The reports about many checkpoints, and of those that cannot be read at all, name and reason."""
+    from mc.errors import McError
+
+    reports: list[VerifyReport] = []
+    unreadable: list[tuple[str, str]] = []
+    for name in names:
+        try:
+            reports.append(check(name, None, threads, manner))
+        except McError as error:
+            unreadable.append((name, str(error)))
+        except OSError as error:
+            unreadable.append((name, files.sentence(error)))
+    return reports, unreadable
+
+
+def rows(
+    verified: list[VerifiedFile], findings: list[Finding], unreadable: list[tuple[str, str]]
+) -> Iterator[tuple[str, ...]]:
+    """A row for each finding, each file that cannot be read, and each file without either."""
     damaged = {finding.file for finding in findings}
     for finding in findings:
         yield "damaged", finding.file, finding.tensor or "", finding.place, finding.message
+    for name, message in unreadable:
+        yield "unreadable", name, "", "", message
     for file in verified:
         if file.path not in damaged:
             parts = [file.kind, f"{file.tensors} tensors"]
@@ -97,8 +123,12 @@ def rows(verified: list[VerifiedFile], findings: list[Finding]) -> Iterator[tupl
             yield "intact", file.path, "", "", ", ".join(parts)
 
 
-def summary(verified: list[VerifiedFile], findings: list[Finding], seconds: float) -> str:
+def summary(
+    verified: list[VerifiedFile], findings: list[Finding], unreadable: list[tuple[str, str]], seconds: float
+) -> str:
     """The closing line: how many files and bytes, and the verdict."""
     size = show.amount(sum(file.bytes for file in verified))
-    verdict = f"{len(findings)} finding{'s' * (len(findings) != 1)}" if findings else "intact"
+    verdicts = [f"{len(findings)} finding{'s' * (len(findings) != 1)}"] if findings else []
+    verdicts += [f"{len(unreadable)} unreadable"] if unreadable else []
+    verdict = ", ".join(verdicts) or "intact"
     return f"{len(verified)} file{'s' * (len(verified) != 1)}, {size}, {seconds:.2f} s: {verdict}"

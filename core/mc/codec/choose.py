@@ -22,6 +22,7 @@ from mc.errors import DamagedError
 RAW, FLOATS, AFFINE, PLANES, ZSTD = range(5)  # codings by their numbers in a file (FORMAT.md, section 4)
 CODINGS = ("raw", "floats", "affine", "planes", "zstd")
 CHUNK_WORDS = floats.CHUNK
+LOOKED_AT = 1024  # words in which repetition is looked for
 PIECES, PIECE = 16, 1 << 14  # words of the sample on which integer codings are compared
 
 # Words of dtypes that aren't floats to the codec; any other, an unknown one too, is a string of bytes.
@@ -110,11 +111,40 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
     geometry = planes.GEOMETRIES[dtype]
     words = nbytes // geometry.width
     fitted = fit.fit(geometry, shape, words, read, fit.EFFORTS[level], each)
-    if len(fitted.head) + fitted.bits // 8 >= nbytes:
+    expected = len(fitted.head) + fitted.bits // 8
+    if _repeats(read, nbytes, geometry.width):
+        found = _zstd_cost(_sample(read, nbytes, geometry.width), geometry.width, level) * nbytes
+        if found < min(expected, nbytes):
+            why = f"{fitted.why} zstd {8 * found / words:.2f}".strip()
+            return _zstd_code(nbytes, geometry.width, level, why)
+    if expected >= nbytes:
         return raw_code(nbytes, geometry.width, f"coded {fitted.bits / words:.2f} bits a word")
     spans = [(a * geometry.width, b * geometry.width) for a, b in fitted.parts]
     name = f"{floats.CONTEXTS[fitted.code.context]}+{fitted.code.coder}"
     return Coded(FLOATS, name, fitted.why, bytes([FLOATS]) + fitted.head, spans, fitted.encode)
+
+
+def _repeats(read: Read, nbytes: int, width: int) -> bool:
+    """Whether a piece in the middle has words of four bytes and more (or as many short ones) more than once: trained
+    weights hardly do, the tables of a fixed transform do, and zstd finds them."""
+    wide = max(width, 4)
+    size = min(nbytes, LOOKED_AT * wide) // wide * wide
+    start = (nbytes - size) // 2 // wide * wide
+    words = read(start, start + size).view(runs.UNSIGNED[wide]).tolist()
+    return 4 * len(set(words)) < 3 * len(words)
+
+
+def _zstd_cost(sample: Bytes, width: int, level: str) -> float:
+    """Bytes for a byte of the sample, piece by piece."""
+    pieces = [sample[at : at + PIECE * width] for at in range(0, len(sample), PIECE * width)]
+    return sum(len(dictionary.compress(piece, dictionary.LEVELS[level])) for piece in pieces) / len(sample)
+
+
+def _zstd_code(nbytes: int, width: int, level: str, why: str) -> Coded:
+    spans = plain_spans(nbytes, width)
+    return Coded(
+        ZSTD, "zstd", why, bytes([ZSTD, width]), spans, lambda _, raw: _zstd_chunk(raw, dictionary.LEVELS[level])
+    )
 
 
 def _integers(
@@ -149,15 +179,13 @@ def _integers(
         counts = _count(rows, fit.spans(nbytes, cols), read, each)
         planned["rows"] = plan_planes(rows, counts)
         costs["rows"] = _plane_cost(*planned["rows"], nbytes)
-    pieces = [sample[at : at + PIECE * width] for at in range(0, len(sample), PIECE * width)]
-    zstd_level = dictionary.LEVELS[level]
-    costs["zstd"] = sum(len(dictionary.compress(piece, zstd_level)) for piece in pieces) * scale
+    costs["zstd"] = _zstd_cost(sample, width, level) * nbytes
     best = min(costs, key=lambda name: costs[name])
     why = " ".join(f"{name} {8 * cost * width / nbytes:.2f}" for name, cost in costs.items())
     if best == "raw":
         return raw_code(nbytes, width, why)
     if best == "zstd":
-        return Coded(ZSTD, "zstd", why, bytes([ZSTD, width]), spans, lambda _, raw: _zstd_chunk(raw, zstd_level))
+        return _zstd_code(nbytes, width, level, why)
     chosen = planned[best][0]
     spans = _plane_spans(chosen, nbytes)
     final, plan = plan_planes(chosen, _count(chosen, [(a // width, b // width) for a, b in spans], read, each))

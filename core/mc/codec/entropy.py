@@ -13,6 +13,7 @@ from mc.errors import DamagedError
 
 HUFFMAN, ANS = "huffman", "ans"
 CODERS = (HUFFMAN, ANS)  # in the order of their numbers in a file (FORMAT.md, section 5)
+ANS_MUST_SAVE = 3  # per cent of the bits, for the time that it takes
 FRACTION = 16  # binary digits after the point in the fixed-point logarithms that code lengths are counted with
 
 Encode = Callable[[Bytes, Counts], Bytes]
@@ -25,6 +26,7 @@ class Plan:
 
     coder: str
     tables: Tables
+    counted: Counts
     coded_bits: int  # of all counted symbols, without lanes and tables
 
     @property
@@ -67,7 +69,7 @@ def plan(coder: str, counts: Counts) -> Plan:
         cost = _bits_of_frequency()[_frequency(numbers)]
         bits = int((counts * cost).sum()) >> FRACTION
     tables = Tables(numbers, lone)
-    return Plan(coder, tables, bits)
+    return Plan(coder, tables, counts, bits)
 
 
 def _frequency(steps: Bytes) -> Counts:
@@ -75,6 +77,16 @@ def _frequency(steps: Bytes) -> Counts:
     if ans.frequencies(steps, frequency) >= 0:
         raise DamagedError("the frequencies of a code table don't add up")
     return frequency
+
+
+def best_plan(coder: str, counts: Counts) -> Plan:
+    """Tables for `coder`; or for ANS in place of Huffman where a code of whole bits loses much, as it does when one
+    symbol is most frequent by far."""
+    first = plan(coder, counts)
+    if coder == ANS or 5 * int(counts.max(axis=1).sum()) < 2 * int(counts.sum()):
+        return first
+    second = plan(ANS, counts)
+    return second if second.bits * 100 < first.bits * (100 - ANS_MUST_SAVE) else first
 
 
 def described(plan: Plan) -> bytes:

@@ -19,6 +19,8 @@ from mc.codec.typing import Bytes, Counts, Ints, Scales
 
 PSEUDO_ROW = 512  # words a row where a tensor has no rows of its own
 SAMPLE = 1 << 15  # words on which contexts are compared
+FACTS = 2  # what scales.scan counts: words that are negative, and whose magnitude is zero
+RARE = 64  # one word in so many: below this, words of magnitude zero are left as they are
 NO_FIELDS: Bytes = np.empty(0, np.uint8)
 FEW = 4096  # words below which scales of rows can't pay
 
@@ -47,6 +49,7 @@ EFFORTS = {
     "default": Effort((ALONE, ROWS, BOTH), entropy.HUFFMAN, 2, JOINT),
     "best": Effort((ALONE, ROWS, BOTH), entropy.ANS, 0, JOINT),
 }
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -87,6 +90,7 @@ class _Scan:
 
     rows: Scales
     columns: Ints
+    facts: Counts
     classes: Bytes
     sample: Ints
 
@@ -114,26 +118,28 @@ def fit(
         sums = np.zeros(cols if BOTH in contexts else 0, np.int32)
         sampled = np.arange(-first % stride, n, stride)
         sample = found if stride == 1 else _rows_at(found, cols, sampled)
-        if ROWS in contexts:
-            scales.scan(found, cols, step_shift, mantissa, rows, sums)
-        else:
-            few = np.zeros(-(-len(sample) // cols), np.int16)
-            scales.scan(sample, cols, step_shift, mantissa, few, sums)
-            rows[sampled[: len(few)]] = few
+        facts = np.zeros(FACTS, np.int64)
+        scales.scan(found, cols, step_shift, mantissa, rows, sums, facts)
         classes = np.zeros((geometry.tails, n), np.uint8)
         for tail, of_rows in enumerate(classes):
             planes.zero_runs(found, tail, cols, of_rows)
-        return _Scan(rows, sums, classes, sample)
+        return _Scan(rows, sums, facts, classes, sample)
 
     scanned: list[_Scan] = list(each(scan, parts))
     measured = np.concatenate([s.rows for s in scanned])
     classes = np.concatenate([s.classes for s in scanned], axis=1)
+    negative, tiny = (int(fact) for fact in np.sum([s.facts for s in scanned], axis=0))
+    sample = np.concatenate([s.sample for s in scanned])
+    sample.flags.writeable = False
+    frequent = frequent_words(sample, step_shift) if tiny * RARE >= words else sample[:0]
+    if len(frequent):
+        classes[:] = classes.min(axis=1, keepdims=True)
     sampled_rows = np.arange(0, whole_rows, stride)
-    rows = scales.known_rows(measured if ROWS in contexts else measured[sampled_rows])
+    rows = scales.known_rows(measured)
     alone = np.full(whole_rows, int(rows.sum(dtype=np.int64)) // len(rows), np.int16)
     code = FloatCode(
         geometry, mantissa, cols, ALONE, alone, scales.EMPTY_SCALES, scales.EMPTY_WORDS, scales.EMPTY_COUNTS,
-        classes, effort.coder, Tables(np.zeros((1, 256), np.uint8), np.zeros(1, np.int64)),
+        classes, frequent, negative > 0, effort.coder, Tables(np.zeros((1, 256), np.uint8), np.zeros(1, np.int64)),
     )  # fmt: skip
     candidates = {ALONE: (code, b"")}
     if ROWS in contexts:
@@ -147,8 +153,6 @@ def fit(
         candidates[BOTH] = (by_both, candidates[ROWS][1] + floats.write_columns(columns))
     context, why = ALONE, ""
     if len(candidates) > 1:
-        sample = np.concatenate([s.sample for s in scanned])
-        sample.flags.writeable = False
         context, why = _choose(candidates, sample, sampled_rows, words, effort)
     chosen, side = candidates[context]
 
@@ -158,18 +162,33 @@ def fit(
         scales.histogram(symbols, sizes, counts)
         return counts
 
-    plan = entropy.plan(effort.coder, np.sum(list(each(count, parts)), axis=0))
-    final = replace(chosen, tables=plan.tables)
-    encode = entropy.encoder(effort.coder, plan.tables)
+    plan = entropy.best_plan(effort.coder, np.sum(list(each(count, parts)), axis=0))
+    final = replace(chosen, coder=plan.coder, tables=plan.tables)
+    encode = entropy.encoder(plan.coder, plan.tables)
 
     def encode_chunk(k: int, raw: Bytes) -> list[Bytes]:
         return floats.encode_chunk(final, encode, raw, parts[k][0] // cols)
 
-    bits = plan.coded_bits + words * (final.low + 1)
+    kept = words - int(plan.counted[:, : len(frequent)].sum())
+    bits = plan.coded_bits + kept * final.field_width
     for found in classes:
-        bits += 8 * planes.tail_bytes(cols, words, found)
+        bits += 8 * planes.tail_bytes(cols, words, found) * kept // words
     head = floats.write_head(final, entropy.described(plan), side)
     return Fitted(final, head, bits, why, parts, encode_chunk)
+
+
+def frequent_words(sample: Ints, step_shift: int) -> Ints:
+    """Words of magnitude zero (zeros, subnormals such as decayed moments) that make up much of the sample, most
+    frequent first; none, if the rarer ones would be so many escapes that it doesn't pay."""
+    heads = sample >> (8 * sample.itemsize - 16) if sample.itemsize > 1 else sample.astype(np.uint16) << 8
+    of_zero = sample[(heads & 0x7FFF) >> step_shift == 0]
+    found, counts = np.unique(of_zero, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[: floats.MOST_FREQUENT]
+    order = order[counts[order] * RARE * 4 >= len(sample)]
+    rest = len(of_zero) - int(counts[order].sum())
+    chosen: Ints = found[order] if 8 * rest <= len(of_zero) else found[:0]
+    chosen.flags.writeable = False
+    return chosen
 
 
 def _rows_at(words: Ints, cols: int, rows: Counts) -> Ints:
@@ -197,7 +216,7 @@ def _choose(
         scales.histogram(symbols, sizes, counts)
         plan = entropy.plan(effort.coder, counts)
         bits[context] = plan.bits - plan.coded_bits + plan.coded_bits * words // len(sample) + 8 * len(side)
-    field = candidates[ALONE][0].low + 1
+    field = candidates[ALONE][0].field_width
     best = min(bits, key=lambda context: bits[context])
     if best == BOTH:
         next_best = min((c for c in bits if c != BOTH), key=lambda context: bits[context])

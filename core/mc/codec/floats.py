@@ -24,6 +24,8 @@ ALONE, ROWS, BOTH = (
 )  # which scales give the contexts: one for the whole tensor, of rows, of rows and columns
 CONTEXTS = ("alone", "rows", "both")
 
+UNSIGNED = 1  # flag of a float tensor
+MOST_FREQUENT = 8  # frequent words
 RAW, CODED, ESCAPES = 0, 1, 2  # first byte of a chunk: how it is stored; ESCAPES is added to CODED
 
 
@@ -40,6 +42,8 @@ class FloatCode:
     order: Words  # see scales.column_order
     starts: Counts
     classes: Bytes  # [tails, rows]: see planes.zero_runs
+    frequent: Ints  # words so frequent that each is a symbol by itself, without field and tails
+    signed: bool  # whether any word is negative; if not, fields have no sign
     coder: str
     tables: Tables
 
@@ -47,6 +51,11 @@ class FloatCode:
     def low(self) -> int:
         """Mantissa bits in the raw field."""
         return self.geometry.mantissa - self.mantissa
+
+    @property
+    def field_width(self) -> int:
+        """Bits of the raw field."""
+        return self.low + self.signed
 
     @property
     def step_shift(self) -> int:
@@ -73,7 +82,17 @@ def write_head(code: FloatCode, described_tables: bytes, described_scales: bytes
     """The head of a float tensor, after its coding number."""
     base = int(code.row_scales.min()) if len(code.row_scales) else 0
     parts = [
-        struct.pack("<BBBIh", code.mantissa, code.context, entropy.CODERS.index(code.coder), code.cols, base),
+        struct.pack(
+            "<BBBBIhB",
+            code.mantissa,
+            UNSIGNED * (not code.signed),
+            code.context,
+            entropy.CODERS.index(code.coder),
+            code.cols,
+            base,
+            len(code.frequent),
+        ),
+        code.frequent.tobytes(),
         described_tables,
         described_scales,
     ]
@@ -83,13 +102,16 @@ def write_head(code: FloatCode, described_tables: bytes, described_scales: bytes
 
 def read_head(reader: Reader, geometry: planes.Geometry, words: int) -> FloatCode:
     """Undo `write_head` for a tensor of that many words; DamagedError for anything that can't have been written."""
-    mantissa, context, coder, cols, base = reader.numbers("BBBIh")
+    mantissa, flags, context, coder, cols, base, frequent = reader.numbers("BBBBIhB")
     fits = mantissa <= geometry.mantissa < mantissa + planes.MOST_FIELD_BITS
-    if not fits or context > BOTH or coder >= len(entropy.CODERS):
-        raise DamagedError(f"its head asks for {mantissa} mantissa bits, context {context} and coder {coder}")
+    if not fits or flags > UNSIGNED or frequent > MOST_FREQUENT or context > BOTH or coder >= len(entropy.CODERS):
+        raise DamagedError(
+            f"its head asks for {mantissa} mantissa bits, flags {flags}, context {context}, coder {coder}"
+        )
     if not min(NARROWEST, words) <= cols <= min(words, WIDEST) or (context == BOTH and (words % cols or cols > 0xFFFF)):
         raise DamagedError(f"its head says {cols} columns, which doesn't fit {words} words")
     rows = -(-words // cols)
+    frequent_words: Ints = reader.bytes(frequent * geometry.width).view(planes.WORDS[geometry.width])
     tables = reader.tables(1 if context == ALONE else scales.TABLES, entropy.CODERS[coder])
     row_scales = np.full(rows, base, np.int16)
     if context != ALONE:
@@ -106,6 +128,8 @@ def read_head(reader: Reader, geometry: planes.Geometry, words: int) -> FloatCod
         classes[tail] = reader.array(rows)
     if classes.size and classes.max() > 2:
         raise DamagedError("its rows have a class above 2")
+    if frequent and (classes != classes[:, :1]).any():
+        raise DamagedError("it has frequent words, and rows of different classes")
     return FloatCode(
         geometry,
         mantissa,
@@ -116,6 +140,8 @@ def read_head(reader: Reader, geometry: planes.Geometry, words: int) -> FloatCod
         order,
         starts,
         classes,
+        frequent_words,
+        not flags & UNSIGNED,
         entropy.CODERS[coder],
         tables,
     )
@@ -126,9 +152,9 @@ def symbols_of(code: FloatCode, words: Ints, first_row: int, fields: Bytes) -> t
     unless they are empty."""
     rows = code.row_scales[first_row : first_row + -(-len(words) // code.cols)]
     counts = segment_sizes(code, rows, len(words))
-    symbols = scales.symbols_buffer(len(words))
+    symbols = np.empty(len(words), np.uint8)
     escapes = scales.symbols_of(
-        words, code.cols, code.low, code.geometry.padding, code.mantissa, rows,
+        words, code.cols, code.low, code.geometry.padding, code.mantissa, code.frequent, rows,
         code.column_scales, code.order, code.starts, counts, symbols, fields,
     )  # fmt: skip
     return symbols, counts, int(escapes)
@@ -148,15 +174,21 @@ def encode_chunk(code: FloatCode, encode: entropy.Encode, raw: Bytes, first_row:
     fields = np.empty(len(words), np.uint8)
     symbols, counts, escapes = symbols_of(code, words, first_row, fields)
     coded = encode(symbols, counts)
+    cols, kept, classes = code.cols, words, code.classes[:, rows]
+    if len(code.frequent):
+        present = ~np.isin(words, code.frequent)
+        fields, kept = fields[present], words[present]
+        cols, classes = _one_row(code, len(kept))
+        kept.flags.writeable = False
     method = CODED | (ESCAPES if escapes else 0)
     head = np.frombuffer(struct.pack("<BI", method, len(coded)), np.uint8)
-    pieces = [head, coded, planes.pack_fields(fields, code.low + 1)]
-    for tail, classes in enumerate(code.classes):
-        pieces += planes.pack_tail(words, tail, code.cols, classes[rows])
+    pieces = [head, coded, planes.pack_fields(fields, code.field_width)]
+    for tail, of_rows in enumerate(classes):
+        pieces += planes.pack_tail(kept, tail, cols, of_rows)
     if escapes:
         where, magnitudes = np.empty(escapes, np.uint32), np.empty(escapes, np.uint16)
         scales.escaped(
-            words, code.cols, code.step_shift, code.mantissa, code.row_scales[rows], code.column_scales,
+            words, code.cols, code.step_shift, code.mantissa, code.frequent, code.row_scales[rows], code.column_scales,
             where, magnitudes,
         )  # fmt: skip
         pieces.append(np.frombuffer(struct.pack("<I", escapes), np.uint8))
@@ -164,6 +196,11 @@ def encode_chunk(code: FloatCode, encode: entropy.Encode, raw: Bytes, first_row:
     if sum(len(piece) for piece in pieces) > len(raw):
         return [np.array([RAW], np.uint8), raw]
     return pieces
+
+
+def _one_row(code: FloatCode, n: int) -> tuple[int, Bytes]:
+    """Columns and classes of the n words of a chunk that aren't frequent ones: one row of the one class."""
+    return max(n, 1), code.classes[:, : min(n, 1)]
 
 
 def decode_chunk(code: FloatCode, decode: entropy.Decode, coded: memoryview, first_row: int, raw: Bytes) -> None:
@@ -178,19 +215,26 @@ def decode_chunk(code: FloatCode, decode: entropy.Decode, coded: memoryview, fir
         raise DamagedError(f"a chunk is stored in way {method}, and there are ways 0, 1 and 3")
     words = planes.words_of(raw, code.geometry)
     n = len(words)
-    rows = slice(first_row, first_row + -(-n // code.cols))
-    counts = segment_sizes(code, code.row_scales[rows], n)
+    row_scales = code.row_scales[first_row : first_row + -(-n // code.cols)]
+    counts = segment_sizes(code, row_scales, n)
     (size,) = reader.numbers("I")
     symbols = decode(reader.bytes(size), counts)
-    width = code.low + 1
-    fields = planes.unpack_fields(reader.bytes(planes.field_bytes(width, n)), width, n)
-    for tail, classes in enumerate(code.classes):
-        packed = reader.bytes(planes.tail_bytes(code.cols, n, classes[rows]))
-        planes.unpack_tail(packed, tail, code.cols, classes[rows], words)
+    plane = symbols
+    if len(code.frequent):
+        plane = np.empty(n, np.uint8)
+        scales.unsorted(symbols, n, code.cols, row_scales, code.order, code.starts, counts, plane)
+        fields = _spread(code, reader, plane, words)
+    else:
+        fields = planes.unpack_fields(reader.bytes(planes.field_bytes(code.field_width, n)), code.field_width, n)
+        for tail, classes in enumerate(code.classes[:, first_row : first_row + len(row_scales)]):
+            packed = reader.bytes(planes.tail_bytes(code.cols, n, classes))
+            planes.unpack_tail(packed, tail, code.cols, classes, words)
     scales.put_together(
-        symbols, fields, code.cols, code.low, code.geometry.padding, code.mantissa, code.row_scales[rows],
+        symbols, fields, code.cols, code.low, code.geometry.padding, code.mantissa, len(code.frequent), row_scales,
         code.column_scales, code.order, code.starts, counts, words,
     )  # fmt: skip
+    for k, word in enumerate(code.frequent):
+        words[plane == k] = word
     if method & ESCAPES:
         (escapes,) = reader.numbers("I")
         where = reader.bytes(4 * escapes).view("<u4")
@@ -199,3 +243,21 @@ def decode_chunk(code: FloatCode, decode: entropy.Decode, coded: memoryview, fir
             raise DamagedError("an escape lies outside its chunk")
         scales.add_escapes(where, magnitudes, code.step_shift, words)
     reader.end()
+
+
+def _spread(code: FloatCode, reader: Reader, plane: Bytes, words: Ints) -> Bytes:
+    """Put the tails into the words that aren't frequent ones, going by the symbols in the order of the words; return
+    the fields, zero for the frequent ones."""
+    present = plane >= len(code.frequent)
+    n = int(present.sum())
+    fields = np.zeros(len(words), np.uint8)
+    packed = reader.bytes(planes.field_bytes(code.field_width, n))
+    fields[present] = planes.unpack_fields(packed, code.field_width, n)
+    fields.flags.writeable = False
+    kept = np.zeros(n, words.dtype)
+    cols, classes = _one_row(code, n)
+    for tail, of_rows in enumerate(classes):
+        planes.unpack_tail(reader.bytes(planes.tail_bytes(cols, n, of_rows)), tail, cols, of_rows, kept)
+    words[:] = 0
+    words[present] = kept
+    return fields

@@ -213,7 +213,7 @@ def unpack_fields(packed: Bytes, width: int, n: int) -> Bytes:
     """Undo `pack_fields` for n fields."""
     if width == MOST_FIELD_BITS:
         return packed
-    fields = np.empty(n, np.uint8)
+    fields = np.empty(n, np.uint8) if width else np.zeros(n, np.uint8)
     if width == SIX:
         _unpack_six(packed, fields)
     at = 0

@@ -32,21 +32,25 @@ def _ask_for_next(words, start, length):
 
 
 @compiled
-def scan(words, cols, step_shift, mantissa, rows, columns):
+def scan(words, cols, step_shift, mantissa, rows, columns, facts):
     """Mean magnitudes of rows of `cols` words: fill `rows` i16 with their scales, and add to `columns` i32 how far
     each column lies from its row's mean, in symbols, at most NEAR_* away (len(columns) == 0: don't).
 
-    The magnitude is v = (head & 0x7FFF) >> step_shift, with 2 ** mantissa steps an octave."""
+    The magnitude is v = (head & 0x7FFF) >> step_shift, with 2 ** mantissa steps an octave. Adds to `facts` i64 how
+    many words are negative, and how many have magnitude zero."""
     n = len(words)
     shift = U16(step_shift)
     for row in range(len(rows)):
         line = words[row * cols : min((row + 1) * cols, n)]
         _ask_for_next(words, row * cols, len(line))
-        total, some = I32(0), I32(0)
+        total, some, negative = I32(0), I32(0), I32(0)
         for i in range(len(line)):
             v = I32(U16(head_of(line[i]) & U16(0x7FFF)) >> shift)
             total = I32(total + v)
             some = I32(some + I32(v != 0))
+            negative = I32(negative + I32(head_of(line[i]) >> U16(15)))
+        facts[0] += negative
+        facts[1] += len(line) - some
         if some == 0:
             rows[row] = UNKNOWN
             continue
@@ -117,17 +121,22 @@ def segment_sizes(n, cols, rows, starts, counts):
 
 
 @inlined
-def _symbol(v, base):
-    """Symbol of magnitude v given `base`, the magnitude that symbol 0 would have."""
+def _symbol(word, shift, base, first):
+    """Symbol of a word given `base`, the magnitude that symbol 0 would have. With frequent words, magnitudes begin at
+    symbol `first`, and zero is an escape as long as the word hasn't turned out to be a frequent one; without, `first`
+    is 0 and the magnitude zero has the symbol ZERO."""
+    v = U16(U16(head_of(word) & U16(0x7FFF)) >> shift)
     d = U16(v - base)
-    inside = U16(d - U16(1)) < U16(ESCAPE - 1)
-    return U8(ZERO) if v == U16(0) else (U8(d) if inside else U8(ESCAPE))
+    begin = U16(max(first, 1))
+    inside = U16(d - begin) < U16(ESCAPE - begin)
+    zero = U8(ZERO) if first == 0 else U8(ESCAPE)
+    return zero if v == U16(0) else (U8(d) if inside else U8(ESCAPE))
 
 
 @inlined
-def _magnitude(symbol, base):
-    """Undo `_symbol`; of an escape, zero bits, to be filled in."""
-    return U16(0) if symbol == U8(ZERO) or symbol == U8(ESCAPE) else U16(U16(symbol) + base)
+def _magnitude(symbol, base, begin):
+    """Undo `_symbol` for symbols from `begin` on; of the others and of an escape, zero bits, to be filled in."""
+    return U16(0) if symbol < begin or symbol == U8(ESCAPE) else U16(U16(symbol) + base)
 
 
 @inlined
@@ -143,6 +152,18 @@ def _field(head, low, padding):
 
 
 @inlined
+def _mark(words, frequent, symbols):
+    """Give the frequent words their own symbols; return how many were escapes before."""
+    were = 0
+    for k in range(len(frequent)):
+        for i in range(len(words)):
+            if words[i] == frequent[k]:
+                were += symbols[i] == U8(ESCAPE)
+                symbols[i] = k
+    return I32(were)
+
+
+@inlined
 def _cursors(counts):
     """Where each table's segment begins."""
     cursor = np.zeros(TABLES, np.int64)
@@ -152,15 +173,16 @@ def _cursors(counts):
 
 
 @compiled
-def symbols_of(words, cols, low, padding, mantissa, rows, columns, order, starts, counts, out, fields):
+def symbols_of(words, cols, low, padding, mantissa, frequent, rows, columns, order, starts, counts, out, fields):
     """Fill `out` u8 with the symbols of `words`, sorted into segments of counts[t] symbols, and `fields` u8 with the
     fields in the order of the words (len(fields) == 0: don't); return how many symbols are escapes.
 
     rows: i16 scales of rows of `cols` words (the last may be shorter, unless there are column scales);
-    columns, order, starts: as from `column_order`, or empty."""
+    columns, order, starts: as from `column_order`, or empty; frequent: words that are symbols by themselves."""
     n = len(words)
     low, padding = U16(low), U16(padding)
     shift = U16(low + padding)
+    first_symbol = len(frequent)
     cursor = _cursors(counts)
     line = np.empty(cols if len(columns) > 0 else 0, np.uint8)
     escapes = 0
@@ -174,17 +196,19 @@ def symbols_of(words, cols, low, padding, mantissa, rows, columns, order, starts
             t = (rows[row] >> 1) & (len(counts) - 1)
             segment = out[cursor[t] : cursor[t] + len(part)]
             for i in range(len(part)):
-                symbol = _symbol(U16(U16(head_of(part[i]) & U16(0x7FFF)) >> shift), base)
+                symbol = _symbol(part[i], shift, base, first_symbol)
                 segment[i] = symbol
                 some = I32(some + I32(symbol == U8(ESCAPE)))
+            some -= _mark(part, frequent, segment)
             cursor[t] += len(part)
         else:
             scale = I32(rows[row])
             for i in range(len(part)):
                 base = _base(scale + I32(columns[i]), mantissa)
-                symbol = _symbol(U16(U16(head_of(part[i]) & U16(0x7FFF)) >> shift), base)
+                symbol = _symbol(part[i], shift, base, first_symbol)
                 line[i] = symbol
                 some = I32(some + I32(symbol == U8(ESCAPE)))
+            some -= _mark(part, frequent, line)
             for t in range(TABLES):
                 first, count = _slice_of(starts, rows[row], t)
                 segment = out[cursor[t] : cursor[t] + count]
@@ -201,18 +225,20 @@ def symbols_of(words, cols, low, padding, mantissa, rows, columns, order, starts
 
 
 @inlined
-def _head(symbol, field, base, shift, low, under, padding):
+def _head(symbol, field, base, begin, shift, low, under, padding):
     """Undo `_symbol` and `_field`; every step is cut to 16 bits, or the compiler would work on 64."""
-    magnitude = U16(U16(_magnitude(symbol, base) << shift) & U16(0x7FFF))
+    magnitude = U16(U16(_magnitude(symbol, base, begin) << shift) & U16(0x7FFF))
     sign = U16(U16(U16(field) >> low) << U16(15))
     mantissa = U16(U16(U16(field) & under) << padding)
     return U16(U16(magnitude | sign) | mantissa)
 
 
 @compiled
-def put_together(symbols, fields, cols, low, padding, mantissa, rows, columns, order, starts, counts, words):
-    """Undo `symbols_of`: complete `words`, which hold their tails. The magnitudes of escapes stay zero."""
+def put_together(symbols, fields, cols, low, padding, mantissa, frequent, rows, columns, order, starts, counts, words):
+    """Undo `symbols_of`: complete `words`, which hold their tails. The magnitudes of escapes stay zero, and so do
+    those of the first `frequent` symbols, which stand for whole words."""
     n = len(words)
+    begin = U8(max(frequent, 1))
     low, padding = U16(low), U16(padding)
     shift, under = U16(low + padding), U16(U16(U16(1) << low) - U16(1))
     cursor = _cursors(counts)
@@ -225,7 +251,7 @@ def put_together(symbols, fields, cols, low, padding, mantissa, rows, columns, o
             t = (rows[row] >> 1) & (len(counts) - 1)
             segment = symbols[cursor[t] : cursor[t] + len(part)]
             for i in range(len(part)):
-                put_head(part, i, _head(segment[i], place[i], base, shift, low, under, padding))
+                put_head(part, i, _head(segment[i], place[i], base, begin, shift, low, under, padding))
             cursor[t] += len(part)
             continue
         for t in range(TABLES):
@@ -238,20 +264,40 @@ def put_together(symbols, fields, cols, low, padding, mantissa, rows, columns, o
         scale = I32(rows[row])
         for i in range(len(part)):
             base = _base(scale + I32(columns[i]), mantissa)
-            put_head(part, i, _head(line[i], place[i], base, shift, low, under, padding))
+            put_head(part, i, _head(line[i], place[i], base, begin, shift, low, under, padding))
 
 
 @compiled
-def escaped(words, cols, step_shift, mantissa, rows, columns, where, magnitudes):
+def unsorted(symbols, n, cols, rows, order, starts, counts, out):
+    """Fill `out` u8 with the symbols in the order of the n words."""
+    cursor = _cursors(counts)
+    for row in range(len(rows)):
+        line = out[row * cols : min((row + 1) * cols, n)]
+        if len(starts) == 0:
+            t = (rows[row] >> 1) & (len(counts) - 1)
+            line[:] = symbols[cursor[t] : cursor[t] + len(line)]
+            cursor[t] += len(line)
+            continue
+        for t in range(TABLES):
+            first, count = _slice_of(starts, rows[row], t)
+            for k in range(count):
+                line[order[first + k]] = symbols[cursor[t] + k]
+            cursor[t] += count
+
+
+@compiled
+def escaped(words, cols, step_shift, mantissa, frequent, rows, columns, where, magnitudes):
     """Fill `where` u32 and `magnitudes` u16 with the words whose symbol is an escape, in order."""
     at = 0
     for i in range(len(words)):
         row = i // cols
         scale = I32(rows[row]) + (I32(columns[i - row * cols]) if len(columns) > 0 else I32(0))
-        v = U16(U16(head_of(words[i]) & U16(0x7FFF)) >> U16(step_shift))
-        if _symbol(v, _base(scale, mantissa)) == U8(ESCAPE):
+        escapes = _symbol(words[i], U16(step_shift), _base(scale, mantissa), len(frequent)) == U8(ESCAPE)
+        for k in range(len(frequent)):
+            escapes = escapes and words[i] != frequent[k]
+        if escapes:
             where[at] = i
-            magnitudes[at] = v
+            magnitudes[at] = U16(U16(head_of(words[i]) & U16(0x7FFF)) >> U16(step_shift))
             at += 1
 
 
@@ -286,8 +332,3 @@ def histogram(symbols, counts, out):
 EMPTY_WORDS: Words = np.empty(0, np.uint16)
 EMPTY_SCALES: Scales = np.empty(0, np.int16)
 EMPTY_COUNTS: Counts = np.empty(0, np.int64)
-
-
-def symbols_buffer(n: int) -> Bytes:
-    """Room for n symbols."""
-    return np.empty(n, np.uint8)

@@ -1,0 +1,188 @@
+"""Damage to a packed file: every truncation, every flipped bit. It is named, or does no harm; it never passes."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from anatomy import compact, dissect, places, seal, split
+from checkpoints import Piece, arange, build, few, gaussian, grid, narrow, noise, piece, text
+from streams import Pipe
+
+import mc
+from mc.api import Level
+from mc.errors import DamagedError, McError
+
+LEVELS: tuple[Level, ...] = ("fast", "default", "best")
+FILE = "the given bytes"
+
+
+def original() -> bytes:
+    """A small checkpoint of many codings, small enough to flip every bit of its packed form."""
+    pieces = [
+        piece("w.bf16", "BF16", (9, 11), gaussian),
+        piece("w.f32", "F32", (8, 10), narrow),
+        piece("w.f8", "F8_E4M3", (6, 20), gaussian),
+        piece("w.i8", "I8", (12, 20), grid),
+        piece("text", "U8", (300,), text),
+        piece("ids", "I64", (40,), arange),
+        piece("few", "I32", (60,), few),
+        piece("raw", "U8", (24,), noise),
+    ]
+    return build([*pieces, Piece("tied", "BF16", (9, 11), pieces[0].data), Piece("none", "F32", (0,), b"")], {"a": "b"})
+
+
+DATA = original()
+PACKED = {level: mc.compress(DATA, level=level, threads=1) for level in LEVELS}
+every_level = pytest.mark.parametrize("level", LEVELS)
+
+
+def refused(damaged: bytes) -> str:
+    """The message with which a damaged file is refused, or nothing if it gives back the original."""
+    try:
+        assert mc.decompress(damaged, threads=1) == DATA
+    except McError as error:
+        return str(error)
+    return ""
+
+
+def flips(packed: bytes) -> Iterator[tuple[int, bytes]]:
+    """Every single-bit flip, with its byte."""
+    for at in range(len(packed)):
+        for bit in range(8):
+            yield at, packed[:at] + bytes([packed[at] ^ 1 << bit]) + packed[at + 1 :]
+
+
+def place_of(packed: bytes) -> list[str]:
+    """For each byte, the tensor in whose blob it lies, or nothing."""
+    found = [""] * len(packed)
+    for name, span in places(packed).items():
+        found[span.start : span.stop] = [name if name != "__mc__" else ""] * len(span)
+    return found
+
+
+@every_level
+def test_every_flipped_bit_is_named_or_harmless(level: Level) -> None:
+    packed = PACKED[level]
+    names = place_of(packed)
+    for at, damaged in flips(packed):
+        said = refused(damaged)
+        assert not said or (FILE in said and names[at] in said), (at, said)
+        assert said or not names[at], f"a flip in byte {at} of {names[at]} wasn't noticed"
+
+
+@every_level
+def test_every_truncation_is_refused(level: Level) -> None:
+    packed = PACKED[level]
+    for size in range(len(packed)):
+        assert FILE in refused(packed[:size])
+    assert FILE in refused(packed + b"\0")
+
+
+@every_level
+def test_verify_finds_every_flipped_bit(level: Level, tmp_path: Path) -> None:
+    packed = PACKED[level]
+    names = place_of(packed)
+    for at, damaged in random.Random(0).sample(list(flips(packed)), 2000):
+        report = mc.verify(io.BytesIO(damaged), threads=1)
+        if not report.findings:
+            assert mc.decompress(damaged, threads=1) == DATA and not names[at]
+        elif names[at]:
+            assert names[at] in {finding.tensor for finding in report.findings}
+        assert report.files[0].sha256 is None or report.intact
+
+
+def test_verify_finds_every_truncation(tmp_path: Path) -> None:
+    packed = PACKED["default"]
+    for size in range(0, len(packed), 3):
+        assert not mc.verify(io.BytesIO(packed[:size]), threads=1).intact
+
+
+@every_level
+def test_a_damaged_packed_file_never_passes_as_a_plain_one(level: Level) -> None:
+    packed = PACKED[level]
+    header_bytes = len(packed) - len(split(packed)[1])
+    for at, damaged in flips(packed[:header_bytes]):
+        whole = damaged + packed[header_bytes:]
+        assert not mc.verify(io.BytesIO(whole), threads=1).intact, f"byte {at}"
+        with pytest.raises(McError):
+            mc.open(whole).close()
+        with pytest.raises(McError):
+            mc.compress(whole, threads=1)
+
+
+def test_one_mark_or_the_name_is_enough_to_be_no_plain_file(tmp_path: Path) -> None:
+    sound = dissect(PACKED["default"])
+    unmarked = seal(sound, lambda header: header["__metadata__"].clear())
+    renamed = seal(sound, lambda header: header.update({"a": header.pop("__mc__")}))
+    plain = seal(sound, lambda header: (header["__metadata__"].clear(), header.update({"a": header.pop("__mc__")})))
+    (tmp_path / "model.mc.safetensors").write_bytes(plain)
+    for damaged in (io.BytesIO(unmarked), io.BytesIO(renamed), tmp_path / "model.mc.safetensors"):
+        report = mc.verify(damaged, threads=1)
+        assert [finding.place for finding in report.findings] == ["header"]
+        assert report.files[0].kind == "packed"
+
+
+@every_level
+def test_damage_in_several_tensors_is_found_in_all(level: Level) -> None:
+    damaged = bytearray(PACKED[level])
+    spans = places(PACKED[level])
+    hit = ["w.bf16", "w.i8", "text", "raw"]
+    for name in hit:
+        damaged[(spans[name].start + spans[name].stop) // 2] ^= 16
+    found = {finding.tensor for finding in mc.verify(io.BytesIO(damaged), threads=2).findings}
+    assert found == {*hit, "tied"}  # the tied tensor has the first one's bytes
+
+
+@every_level
+def test_a_pipe_is_checked_as_well(level: Level) -> None:
+    packed = PACKED[level]
+    for at, damaged in random.Random(1).sample(list(flips(packed)), 300):
+        out = io.BytesIO()
+        try:
+            mc.unpack(Pipe(damaged), out, threads=1)  # type: ignore[arg-type]
+        except DamagedError:
+            continue
+        except McError as error:
+            assert "version" in str(error), (at, error)
+            continue
+        assert out.getvalue() == DATA
+
+
+def test_checksums_recomputed_over_other_bytes_are_caught_by_the_decoded_ones() -> None:
+    parts = dissect(PACKED["default"])
+    for name, blob in parts.blobs.items():
+        for chunk in blob.chunks:
+            kept = chunk.coded
+            for at in range(len(kept)):
+                chunk.coded = kept[:at] + bytes([kept[at] ^ 1]) + kept[at + 1 :]
+                said = refused(seal(parts))
+                assert not said or name in said
+            chunk.coded = kept
+
+
+def test_heads_with_true_checksums_are_refused_or_harmless() -> None:
+    for level in LEVELS:
+        parts = dissect(PACKED[level])
+        for name, blob in parts.blobs.items():
+            kept = blob.head
+            for at in range(len(kept)):
+                for mask in (1, 128, 255):
+                    blob.head = kept[:at] + bytes([kept[at] ^ mask]) + kept[at + 1 :]
+                    said = refused(seal(parts))
+                    assert not said or name in said
+            blob.head = kept
+
+
+def test_a_manifest_with_a_true_digest_is_refused_or_harmless() -> None:
+    parts = dissect(PACKED["default"])
+    for key, value in parts.manifest.items():
+        for other in (None, -1, 7, "", "0" * 64, [], {}, True, 1.5, 2**63):
+            refused_or_harmless = {**parts.manifest, key: other}
+            sealed = dissect(PACKED["default"])
+            sealed.manifest = refused_or_harmless
+            said = refused(seal(sealed))
+            assert said or key in ("level", "sha256", "base", "version", "needs", "bytes"), (key, other, compact(value)[:50])

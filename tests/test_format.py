@@ -1,0 +1,153 @@
+"""FORMAT.md says what `mc` writes: a decoder made from the document alone restores what was packed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import ml_dtypes
+import numpy as np
+import pytest
+import zstandard
+
+import mc
+from spec_decoder import unpack
+
+HERE = Path(__file__).resolve().parent
+Array = np.ndarray[Any, Any]
+LEVELS = ("fast", "default", "best")
+
+# What the checkpoint has to make the decoder see, over all levels; "context 2" is rows and columns.
+WANTED = {
+    *(f"context {context}, coder {coder}" for context in range(3) for coder in range(2)),
+    *(f"floats method {method}, context {context}" for method in (1, 3) for context in range(3)),
+    *(f"form {form}, coder {coder}" for form in range(4) for coder in range(2)),
+    *(f"coding 1 of {dtype}" for dtype in ("F64", "F32", "C64", "F16", "BF16", "F8_E4M3", "F8_E5M2FNUZ")),
+    *("floats method 0, context 0", "raw planes 1", "class 0", "class 1", "class 2"),
+    *("coding 0 of U8", "coding 2 of I32", "coding 2 of Q3_K", "coding 3 of F32", "coding 4 of U8"),
+    *(f"flags {flags}" for flags in range(4)),
+    *("one chunk", "many chunks", "same", "empty", "reserved 1"),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(built: Callable[..., bytes]) -> bytes:
+    """A checkpoint that takes every part of the format."""
+    draw = np.random.default_rng(5)
+
+    def normal(rows: int, cols: int, row_octaves: float = 0, column_octaves: float = 0) -> Array:
+        by_row = 2 ** draw.uniform(-row_octaves, row_octaves, size=(rows, 1))
+        by_column = 2 ** draw.uniform(-column_octaves, column_octaves, size=(1, cols))
+        return draw.normal(size=(rows, cols)) * by_row * by_column * 0.02
+
+    def cast_to(values: Array, dtype: str, word: str) -> Array:
+        return values.astype(getattr(ml_dtypes, dtype)).view(word)
+
+    def outliers(values: Array) -> Array:
+        values.flat[::997] = np.inf
+        values.flat[5::1409] = -0.0
+        values.flat[11::1013] = 1e-30
+        return values
+
+    narrow = normal(96, 128).astype(np.float32)
+    narrow[:40] = narrow[:40].astype(np.float16)
+    narrow[60:90] = (cast_to(normal(30, 128), "bfloat16", "u2").astype(np.uint32) << 16).view(np.float32)
+    chunks = cast_to(normal(1100, 256) * 40, "float8_e4m3fn", "u1")
+    chunks[1024:] = draw.integers(0, 256, size=(76, 256))
+    both = outliers(normal(160, 192, 3, 3).astype(np.float32))
+    few = draw.choice(draw.normal(size=9).astype(np.float32), size=(40, 30), p=np.arange(1, 10) / 45)
+    sparse = np.where(draw.random((90, 100)) < 0.7, 0, normal(90, 100, 1)).astype(np.float32)
+    sparse.flat[3::1500] = -0.0
+    halves = [draw.binomial(15, chance, size=(30, 50)).astype(np.uint8) for chance in (0.3, 0.6)]
+    text = np.frombuffer(b"".join(b"layer.%d.weight, " % k for k in draw.integers(0, 400, 700)), np.uint8)
+    tensors = {
+        "both": ("F32", both),
+        "both.double": ("F64", normal(80, 96, 2, 3)),
+        "both.half": ("F16", normal(100, 128, 2, 2).astype(np.float16)),
+        "rows": ("BF16", cast_to(outliers(normal(130, 256, 6)), "bfloat16", "u2")),
+        "rows.short": ("F32", (normal(1, 5000)[0] * np.geomspace(1e-6, 1, 5000)).astype(np.float32)),
+        "rows.half": ("F16", normal(70, 72, 2).astype(np.float16)),
+        "alone": ("BF16", cast_to(outliers(normal(60, 64)), "bfloat16", "u2")),
+        "alone.few": ("F32", normal(5, 9).astype(np.float32)),
+        "sparse": ("F32", sparse),
+        "sparse.unsigned": ("BF16", cast_to(np.abs(sparse), "bfloat16", "u2")),
+        "unsigned": ("F64", normal(70, 64, 1) ** 2),
+        "unsigned.without.fields": ("F8_E4M3", cast_to(np.abs(normal(70, 64)), "float8_e4m3fn", "u1")),
+        "complex": ("C64", normal(40, 128).astype(np.complex64)),
+        "tails": ("F32", narrow),
+        "tails.double": ("F64", narrow[::2].astype(np.float64)),
+        "chunks": ("F8_E4M3", chunks),
+        "e5m2": ("F8_E5M2FNUZ", cast_to(normal(64, 128, 3), "float8_e5m2fnuz", "u1")),
+        "noise": ("BF16", draw.integers(0, 1 << 16, size=(50, 50), dtype=np.uint16)),
+        "random": ("U8", draw.integers(0, 256, size=700, dtype=np.uint8)),
+        "twin": ("F32", both),
+        "twin.as.words": ("U32", both.view(np.uint32)),
+        "empty": ("F32", np.zeros((0, 4), np.float32)),
+        "scalar": ("F32", np.array(1.5, np.float32)),
+        "bytes": ("I32", draw.integers(-1000, 1000, size=(300, 7), dtype=np.int32)),
+        "nibbles": ("U8", halves[0] | halves[1] << 4),
+        "grid": ("I8", np.rint(normal(128, 200, 4) * 500).clip(-127, 127).astype(np.int8)),
+        "palette": ("F32", few),
+        "text": ("U8", text),
+        "positions": ("I64", np.arange(512)),
+        "falling": ("I32", 7 - 3 * np.arange(100, dtype=np.int32)),
+        "unknown": ("Q3_K", np.full(999, 3, np.uint8)),
+        "flags": ("BOOL", draw.random(2000) < 0.1),
+        "empty.last": ("I64", np.zeros((3, 0), np.int64)),
+    }
+    return built(tensors, {"format": "pt", "note": "Überschrift \"and\" \\ more"})
+
+
+@pytest.fixture(scope="module")
+def decoded(checkpoint: bytes) -> dict[str, tuple[bytes, set[str]]]:
+    """What the decoder makes of the checkpoint packed at each level."""
+    return {level: unpack(mc.compress(checkpoint, level=cast(Any, level))) for level in LEVELS}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_decoder_of_the_document_restores_every_byte(
+    decoded: dict[str, tuple[bytes, set[str]]], checkpoint: bytes, level: str
+) -> None:
+    assert decoded[level][0] == checkpoint
+
+
+def test_every_part_of_the_format_was_decoded(decoded: dict[str, tuple[bytes, set[str]]]) -> None:
+    seen = set.union(*(seen for _, seen in decoded.values()))
+    assert sorted(WANTED - seen) == []
+
+
+def test_the_decoder_of_the_document_restores_a_file_without_tensors(
+    built: Callable[..., bytes]
+) -> None:
+    for original in (built({}), built({}, {"format": "pt"}), built({"none": ("F16", np.zeros(0, np.float16))})):
+        assert unpack(mc.compress(original))[0] == original
+
+
+def test_the_decoder_of_the_document_rejects_flipped_bits(built: Callable[..., bytes]) -> None:
+    weights = np.random.default_rng(1).normal(size=(8, 64)).astype(np.float16)
+    original = built({"w": ("F16", weights), "step": ("I32", np.array(3, np.int32))})
+    packed = mc.compress(original)
+    for at in range(0, len(packed), 7):
+        damaged = bytearray(packed)
+        damaged[at] ^= 1 << at % 8
+        try:
+            assert unpack(bytes(damaged))[0] == original, at
+        except (ValueError, LookupError, TypeError, OverflowError, zstandard.ZstdError):
+            continue
+
+
+def test_the_example_of_the_document_is_a_packed_file() -> None:
+    text = (HERE.parent / "FORMAT.md").read_text(encoding="utf-8").split("\n## 10 ")[1]
+    header = re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0].replace("\n", "")
+    dump = re.findall(r"^```hex\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
+    data = bytes.fromhex("".join(line.partition("#")[0] for line in dump.splitlines()))
+    length = int.from_bytes(data[:8], "little")
+    packed = data[:8] + header.encode().ljust(length) + data[8:]
+    words = np.array([0x3C00 + 37 * i % 160 + (0x8000 if i % 3 == 0 else 0) for i in range(40)], "<u2")
+    words[[7, 12]] = 0x7F80, 0
+    original, seen = unpack(packed)
+    assert original.endswith(words.tobytes()) and len(original) == 152
+    assert mc.decompress(packed) == original
+    assert "floats method 3, context 0" in seen

@@ -1,0 +1,232 @@
+"""What goes in comes out: any checkpoint, at every level, however many threads and whichever door it is brought to."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+from anatomy import compact, dissect
+from checkpoints import (
+    TEXTURES, UNKNOWN, WORDS, Piece, Spacing, Texture, arange, build, checkpoints, constant, even, gaussian, grid,
+    header_of, narrow, noise, nibbles, piece, special, text, zoo,
+)  # fmt: skip
+from hypothesis import HealthCheck, given, settings
+from streams import Pipe
+
+import mc
+from mc.api import Level
+from mc.dtypes import DTYPES, numpy_dtype
+from mc.errors import McError
+
+LEVELS: tuple[Level, ...] = ("fast", "default", "best")
+FIXED = 384  # bytes of a packed file of no tensors, without the original header
+A_TENSOR, A_CHUNK = 200, 24
+
+every_level = pytest.mark.parametrize("level", LEVELS)
+
+
+def thorough(examples: int) -> settings:
+    """Settings for so many checkpoints, which may take their time."""
+    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def round_trip(data: bytes, level: Level, threads: int = 1) -> bytes:
+    """Pack, see that the original comes back, and return the packed form."""
+    packed = mc.compress(data, level=level, threads=threads)
+    assert mc.decompress(packed, threads=threads) == data
+    return packed
+
+
+def allowed(data: bytes, packed: bytes) -> int:
+    """Bytes that a packed file may have: the original's data, and what container.md's point 7 grants."""
+    parts = dissect(packed)
+    names = list(parts.blobs) + [entry[3] for entry in parts.manifest["tensors"].values() if entry[2] == "same"]
+    spelled = sum(len(compact(name).encode()) + len(compact(compact(name)).encode()) for name in names)
+    chunks = sum(len(blob.chunks) for blob in parts.blobs.values())
+    body = len(data) - 8 - int.from_bytes(data[:8], "little")
+    return body + len(parts.reserved) + FIXED + spelled + A_TENSOR * len(parts.blobs) + A_CHUNK * chunks
+
+
+@every_level
+@given(data=checkpoints())
+@thorough(80)
+def test_any_checkpoint_comes_back(level: Level, data: bytes) -> None:
+    packed = round_trip(data, level)
+    assert len(packed) <= allowed(data, packed)
+
+
+@every_level
+@pytest.mark.parametrize("texture", TEXTURES, ids=lambda texture: texture.__name__)
+def test_every_dtype_of_every_texture_comes_back(level: Level, texture: Texture) -> None:
+    pieces = [
+        piece(f"{dtype} {shape}", dtype, shape, texture, seed=number)
+        for number, dtype in enumerate((*DTYPES, UNKNOWN))
+        for shape in [(80, 72), (3, 1, 8), (4104,)]
+    ]
+    round_trip(build(pieces), level)
+
+
+@every_level
+@pytest.mark.parametrize("texture", [noise, special, nibbles, even], ids=lambda texture: texture.__name__)
+@pytest.mark.parametrize("dtype", ["F64", "F32", "BF16", "F16", "F8_E4M3", "F8_E5M2", "C64", "I8", "I64", "U8"])
+@pytest.mark.parametrize("shape", [(3, 64), (65,), (64, 70), (5000, 64)])
+def test_no_tensor_grows_beyond_the_overhead(level: Level, texture: Texture, dtype: str, shape: tuple[int, ...]) -> None:
+    data = build([piece("x", dtype, shape, texture)])
+    packed = round_trip(data, level)
+    assert len(packed) <= allowed(data, packed)
+
+
+@given(data=checkpoints())
+@thorough(25)
+def test_packing_is_a_function_of_its_input(data: bytes) -> None:
+    for level in LEVELS:
+        packed = mc.compress(data, level=level, threads=1)
+        assert mc.compress(data, level=level, threads=2) == packed
+        assert mc.compress(data, level=level, threads=8) == packed
+        with ThreadPoolExecutor(3) as executor:
+            assert mc.compress(data, level=level, executor=executor) == packed
+            assert mc.decompress(packed, executor=executor) == data
+            assert executor.submit(int, "7").result() == 7  # it is the caller's, and left running
+        assert mc.decompress(packed, threads=8) == data
+
+
+@given(data=checkpoints())
+@thorough(25)
+def test_files_pipes_and_bytes_are_one(data: bytes) -> None:
+    packed = mc.compress(data, threads=1)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target, back = (Path(folder) / name for name in ("a.safetensors", "b.mc.safetensors", "c.safetensors"))
+        source.write_bytes(data)
+        mc.pack(source, target, threads=2)
+        mc.unpack(target, back, check=True, threads=2)
+        assert target.read_bytes() == packed and back.read_bytes() == data
+    there, again = Pipe(data), Pipe(packed)
+    packed_out, data_out = Pipe(), Pipe()
+    mc.pack(there, packed_out, threads=1)  # type: ignore[arg-type]
+    mc.unpack(again, data_out, check=True, threads=1)  # type: ignore[arg-type]
+    assert packed_out.written == packed and data_out.written == data
+    seekable = io.BytesIO()
+    mc.pack(io.BytesIO(data), seekable, threads=1)
+    assert seekable.getvalue() == packed
+
+
+@given(data=checkpoints(dtypes=tuple(DTYPES)))
+@thorough(60)
+def test_the_reference_reader_opens_packed_and_restored_files(data: bytes) -> None:
+    packed = mc.compress(data, threads=1)
+    listed = dict(safetensors.deserialize(packed))  # type: ignore[no-untyped-call]
+    assert listed.keys() == {"__mc__", *header_of(data)}
+    restored = dict(safetensors.deserialize(mc.decompress(packed, threads=1)))  # type: ignore[no-untyped-call]
+    assert {name: (view["dtype"], view["shape"]) for name, view in restored.items()} == {
+        name: (entry["dtype"], entry["shape"]) for name, entry in header_of(data).items()
+    }
+
+
+@given(data=checkpoints(dtypes=tuple(DTYPES)))
+@thorough(40)
+def test_opened_tensors_are_those_of_the_plain_file(data: bytes) -> None:
+    with mc.open(mc.compress(data, threads=1)) as packed, mc.open(data) as plain:
+        assert packed.names() == plain.names() and packed.metadata == plain.metadata
+        for name in plain.names():
+            there, here = packed.tensor(name), plain.tensor(name)
+            assert (there.dtype, there.shape) == (here.dtype, here.shape) and there.tobytes() == here.tobytes()
+
+
+@every_level
+@pytest.mark.parametrize("kind", [bytearray, lambda data: memoryview(bytearray(data))])
+def test_the_callers_buffer_stays_as_it_was(level: Level, kind: type[bytearray]) -> None:
+    data = zoo_without_mixed_twins()
+    for shift in (0, 1):  # the data of the second is not aligned
+        buffer = kind(build([Piece("x", "U8", (shift,), bytes(shift))])) if shift else kind(data)
+        before = bytes(buffer)
+        packed = bytearray(mc.compress(buffer, level=level, threads=2))
+        kept = bytes(packed)
+        assert mc.decompress(packed, threads=2) == before
+        assert bytes(buffer) == before and packed == kept
+
+
+def zoo_without_mixed_twins() -> bytes:
+    """Some of everything."""
+    return build([piece(t.__name__, d, (40, 70), t) for t in TEXTURES for d in ("F32", "BF16", "I8")], {"a": "b"})
+
+
+# Single cases, each of which has broken a compressor, this one or another.
+
+
+@every_level
+@pytest.mark.parametrize("dtypes", [("F32", "I32"), ("I32", "F32"), ("BF16", "F16"), ("F32", "U8"), ("F64", "C64")])
+@pytest.mark.parametrize("texture", [gaussian, constant, arange], ids=lambda texture: texture.__name__)
+def test_equal_bytes_of_different_dtypes(level: Level, dtypes: tuple[str, str], texture: Texture) -> None:
+    first = piece("first", dtypes[0], (96, 96), texture)
+    wide = WORDS.get(dtypes[1]) or numpy_dtype(dtypes[1]).itemsize
+    second = Piece("second", dtypes[1], (len(first.data) // wide,), first.data)
+    packed = round_trip(build([first, second]), level)
+    with mc.open(packed) as checkpoint:
+        assert checkpoint.tensor("second").tobytes() == first.data
+    assert mc.verify(io.BytesIO(packed)).intact
+
+
+@every_level
+@pytest.mark.parametrize("shape", [(3, 0), (0,), (), (1,) * 64, (2**40, 2**20)])
+def test_an_unknown_dtype_of_any_shape(level: Level, shape: tuple[int, ...]) -> None:
+    round_trip(build([Piece("x", UNKNOWN, shape, np.random.default_rng(0).bytes(5001))]), level)
+
+
+@every_level
+def test_thousands_of_tiny_tensors(level: Level) -> None:
+    pieces = [piece(f"layer.{k}.scale", "F32", (k % 3,), noise, k) for k in range(3000)]
+    data = build(pieces, {"format": "pt"})
+    packed = round_trip(data, level, threads=2)
+    assert len(packed) <= allowed(data, packed)
+
+
+LARGE: list[tuple[str, tuple[int, ...], Texture]] = [
+    ("BF16", (2100, 1201), gaussian),  # rows that don't divide chunks
+    ("F32", (1300, 1111), narrow),
+    ("F64", (5, 300_001), narrow),  # rows longer than a chunk
+    ("F8_E4M3", (4_300_000,), even),
+    ("F16", (70, 64, 3, 3, 129), gaussian),
+    ("I8", (3000, 1501), grid),
+    ("I64", (600_001,), arange),
+    ("U8", (4_500_001,), text),
+    ("I32", (1100, 1009), nibbles),
+]
+
+
+@every_level
+@pytest.mark.parametrize("dtype, shape, texture", LARGE, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_a_large_tensor(level: Level, dtype: str, shape: tuple[int, ...], texture: Texture) -> None:
+    large = piece("large", dtype, shape, texture)
+    data = build([piece("odd", "U8", (3,), noise), large, Piece("tied", dtype, shape, large.data)])
+    packed = round_trip(data, level, threads=2)
+    assert mc.compress(data, level=level, threads=1) == packed
+    with mc.open(packed) as checkpoint, mc.open(data) as plain:
+        for start in (0, shape[0] // 3, shape[0] - 1):
+            stop = min(start + 2, shape[0])
+            assert checkpoint.rows("tied", start, stop).tobytes() == plain.rows("tied", start, stop).tobytes()
+
+
+@every_level
+def test_the_zoo_takes_many_paths_and_comes_back(level: Level) -> None:
+    packed = round_trip(zoo(), level)
+    codings = {entry[2].partition("+")[0] for entry in dissect(packed).manifest["tensors"].values()}
+    assert codings >= {"alone", "nibbles", "palette", "zstd", "affine", "raw", "same", "empty"}
+
+
+def test_odd_headers_come_back_to_the_byte() -> None:
+    pieces = [piece(name, "F32", (2, 2), noise) for name in ("", "😀", 'q"\\', "a" * 500, "\u2028", "ü\x00\x7f")]
+    for behind in range(9):
+        for reverse in (False, True):
+            spacing = Spacing(", ", ": ", behind, ascii=reverse, metadata_last=True, shape_first=reverse, reverse=reverse)
+            round_trip(build(pieces, {"é": "\t"}, spacing), "default")
+
+
+def test_a_header_that_would_grow_over_the_limit_is_refused_when_packing() -> None:
+    data = build([Piece("a" * 60_000_000, "U8", (1,), b"x")])
+    with pytest.raises(McError):
+        mc.compress(data, threads=1)
