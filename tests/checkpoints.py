@@ -89,6 +89,11 @@ def gaussian(random: Random, dtype: str, rows: int, cols: int) -> Array:
     return cast(random.normal(0, 0.05, (rows, cols)) * scale, dtype)
 
 
+def rowwise(random: Random, dtype: str, rows: int, cols: int) -> Array:
+    """Weights whose rows differ in scale, and columns don't."""
+    return cast(random.normal(0, 0.05, (rows, cols)) * np.exp2(random.normal(0, 2, (rows, 1))), dtype)
+
+
 def even(random: Random, dtype: str, rows: int, cols: int) -> Array:
     """Weights of one scale."""
     return cast(random.normal(0, 0.02, (rows, cols)), dtype)
@@ -166,7 +171,7 @@ def text(random: Random, dtype: str, rows: int, cols: int) -> Array:
 
 Texture = Callable[[Random, str, int, int], Array]
 TEXTURES: tuple[Texture, ...] = (
-    gaussian, even, narrow, noise, special, constant, arange, few, sparse, grid, nibbles, text,
+    gaussian, rowwise, even, narrow, noise, special, constant, arange, few, sparse, grid, nibbles, text,
 )  # fmt: skip
 
 
@@ -186,7 +191,7 @@ def zoo() -> bytes:
     pieces = [
         piece(f"{dtype}.{texture.__name__}", dtype, (24, 200), texture, number)
         for number, (dtype, texture) in enumerate(
-            [("F32", gaussian), ("F32", narrow), ("BF16", gaussian), ("BF16", noise), ("F16", special),
+            [("F32", gaussian), ("F32", narrow), ("BF16", gaussian), ("BF16", rowwise), ("BF16", noise), ("F16", special),
              ("F64", narrow), ("F8_E4M3", even), ("F8_E5M2", special), ("C64", even), ("I8", grid), ("U8", nibbles),
              ("U8", text), ("I16", grid), ("I64", arange), ("I32", few), ("F32", constant), ("F4", noise), ("BOOL", few)]
         )

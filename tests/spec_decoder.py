@@ -179,18 +179,18 @@ def open_planes(head: Reader, dtype: str, width: int, size: int, seen: set[str])
 def open_floats(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 5
     need(dtype in FLOATS and width == WIDTHS.get(dtype, 1), "5: dtype")
     g, padding, tail_count = FLOATS[dtype]
-    m, flags, context, coder, cols, base = (head.number(kind) for kind in "BBBBIh")
-    low, words = g - m, size // width
-    need(0 <= low <= 7 and flags < 4 and context < 3 and coder < 2, "5: head")
+    m, flags, context, coder, cols, base, count = (head.number(kind) for kind in "BBBBIhB")
+    low, words, frequent = g - m, size // width, [head.take(width) for _ in range(count)]
+    need(0 <= low <= 7 and flags < 2 and context < 3 and coder < 2 and count <= 8, "5: head")
     need(min(64, words) <= cols <= min(words, 1 << 20) and (context < 2 or words % cols == 0), "5: cols")
     count = -(-words // cols)
     streams = Streams(head, 4 if context else 1, coder)
     rows = [base + above for above in array(head, count)] if context else [base] * count
     columns = [(c ^ 128) - 128 for c in array(head, cols)] if context == 2 else [0] * cols
     tail_classes = [array(head, count) for _ in range(tail_count)]
-    seen.update((f"context {context}, coder {coder}", f"flags {flags}"))
+    seen.update((f"context {context}, coder {coder}", f"flags {flags}, frequent {min(len(frequent), 2)}"))
 
-    def magnitudes(stream: Reader, row_of: list[int]) -> list[int]:  # section 5.1: the v of each word, -1 for an escape
+    def magnitudes(stream: Reader, row_of: list[int]) -> tuple[list[int], list[int]]:  # 5.1: symbol and v of each word
         scales = [rows[row] + columns[i % cols] for i, row in enumerate(row_of)]
         orders: list[list[int]] = [[] for _ in streams.tables]
         for first in range(0, len(scales), cols):
@@ -203,9 +203,8 @@ def open_floats(head: Reader, dtype: str, width: int, size: int, seen: set[str])
         segments = streams.decode(stream, [len(order) for order in orders])
         for order, segment in zip(orders, segments, strict=True):
             for i, k in zip(order, segment, strict=True):
-                v = (k - 192 + ((scales[i] >> 3) << m)) % (1 << 16)
-                out[i] = 0 if k == 0 else -1 if k == 255 else v
-        return out
+                out[i] = k
+        return out, [(k - 192 + ((s >> 3) << m)) % (1 << 16) if k else 0 for k, s in zip(out, scales, strict=True)]
 
     def tail(coded: Reader, classes: list[int]) -> list[int]:  # section 5.4
         whole = iter(coded.numbers("H", classes.count(0)))
@@ -219,23 +218,23 @@ def open_floats(head: Reader, dtype: str, width: int, size: int, seen: set[str])
         if method == 0:
             return coded.take(count)
         row_of = [start // width // cols + i // cols for i in range(n)]
-        values = magnitudes(Reader(coded.take(coded.number("I"))), row_of)
-        present = [i for i, v in enumerate(values) if v or not flags & 1]
-        bits = dict(zip(present, fields(coded, low + 1 - flags // 2, len(present)), strict=True))
-        taken = [tail(coded, [classes[row_of[i]] for i in present]) for classes in tail_classes]
-        tails = [dict(zip(present, values_of, strict=True)) for values_of in taken]
+        symbols, values = magnitudes(Reader(coded.take(coded.number("I"))), row_of)
+        present = [i for i, k in enumerate(symbols) if k >= len(frequent)]
+        bits = dict(zip(present, fields(coded, low + 1 - flags, len(present)), strict=True))
+        tails = [dict(zip(present, tail(coded, [of[row_of[i]] for i in present]), strict=True)) for of in tail_classes]
         if method == 3:
             where = coded.numbers("I", coded.number("I"))
-            need(where == [i for i, v in enumerate(values) if v < 0], "5.5: positions")
+            need(where == [i for i, k in enumerate(symbols) if k == 255], "5.5: positions")
             for i, v in zip(where, coded.numbers("H", len(where)), strict=True):
                 values[i] = v
         out = bytearray()
         for i, v in enumerate(values):
             sign, rest = divmod(bits.get(i, 0), 1 << low)
-            word = (v << low + padding & 0x7FFF) | sign << 15 | rest << padding
+            word = (v << low + padding & 0x7FFF) | sign << 15 | rest << padding  # the head
             for below in tails:
                 word = word << 16 | below.get(i, 0)
-            out += (word >> padding if width == 1 else word).to_bytes(width, "little")
+            whole = (word >> padding if width == 1 else word).to_bytes(width, "little")
+            out += frequent[symbols[i]] if symbols[i] < len(frequent) else whole
         return bytes(out)
 
     return cols * max(1, (1 << 18) // cols) * width, chunk

@@ -27,7 +27,7 @@ WANTED = {
     *(f"coding 1 of {dtype}" for dtype in ("F64", "F32", "C64", "F16", "BF16", "F8_E4M3", "F8_E5M2FNUZ")),
     *("floats method 0, context 0", "raw planes 1", "class 0", "class 1", "class 2"),
     *("coding 0 of U8", "coding 2 of I32", "coding 2 of Q3_K", "coding 3 of F32", "coding 4 of U8"),
-    *(f"flags {flags}" for flags in range(4)),
+    *(f"flags {flags}, frequent {frequent}" for flags in range(2) for frequent in range(3)),
     *("one chunk", "many chunks", "same", "empty", "reserved 1"),
 }
 
@@ -58,8 +58,9 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
     chunks[1024:] = draw.integers(0, 256, size=(76, 256))
     both = outliers(normal(160, 192, 3, 3).astype(np.float32))
     few = draw.choice(draw.normal(size=9).astype(np.float32), size=(40, 30), p=np.arange(1, 10) / 45)
-    sparse = np.where(draw.random((90, 100)) < 0.7, 0, normal(90, 100, 1)).astype(np.float32)
-    sparse.flat[3::1500] = -0.0
+    pruned = np.where(draw.random((90, 100)) < 0.7, 0, normal(90, 100, 1)).astype(np.float32)
+    decayed = np.where(draw.random((90, 100)) < 0.3, np.float32(1e-45), pruned)
+    pruned.flat[3::1500] = -0.0
     halves = [draw.binomial(15, chance, size=(30, 50)).astype(np.uint8) for chance in (0.3, 0.6)]
     text = np.frombuffer(b"".join(b"layer.%d.weight, " % k for k in draw.integers(0, 400, 700)), np.uint8)
     tensors = {
@@ -71,8 +72,10 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
         "rows.half": ("F16", normal(70, 72, 2).astype(np.float16)),
         "alone": ("BF16", cast_to(outliers(normal(60, 64)), "bfloat16", "u2")),
         "alone.few": ("F32", normal(5, 9).astype(np.float32)),
-        "sparse": ("F32", sparse),
-        "sparse.unsigned": ("BF16", cast_to(np.abs(sparse), "bfloat16", "u2")),
+        "pruned": ("F32", pruned),
+        "pruned.unsigned": ("BF16", cast_to(np.abs(pruned), "bfloat16", "u2")),
+        "decayed": ("F32", decayed),
+        "decayed.unsigned": ("F32", np.abs(decayed)),
         "unsigned": ("F64", normal(70, 64, 1) ** 2),
         "unsigned.without.fields": ("F8_E4M3", cast_to(np.abs(normal(70, 64)), "float8_e4m3fn", "u1")),
         "complex": ("C64", normal(40, 128).astype(np.complex64)),

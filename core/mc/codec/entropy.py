@@ -121,6 +121,9 @@ def decoder(coder: str, tables: Tables, symbols: int) -> Decode:
     """A function (bytes, segment sizes) -> symbols; both it and this raise DamagedError for what can't be decoded.
     `symbols` is about how many there are in all: with few of them, look-ups that yield several don't pay."""
     count, lone = len(tables.lone), tables.lone
+    # A table is either listed or has a lone symbol, or none: the loops look up nothing for the latter two.
+    if (tables.numbers.any(axis=1) != (lone == SEVERAL)).any():
+        raise DamagedError("a code table lists no symbols")
     if coder == HUFFMAN:
         lookups = np.empty((count, huffman.LOOKUP), np.uint64)
         if huffman.decoder(tables.numbers, 4 if symbols >= huffman.LANED else 1, lookups) >= 0:
@@ -135,8 +138,6 @@ def decoder(coder: str, tables: Tables, symbols: int) -> Decode:
         return decode_huffman
     frequency = _frequency(tables.numbers)
     entries = np.empty((count, ans.STATES), np.uint32)
-    if (frequency.any(axis=1) != (lone == SEVERAL)).any():
-        raise DamagedError("a code table has a lone symbol and frequencies, or neither")
     ans.decoder(frequency, entries)
 
     def decode_ans(data: Bytes, counts: Counts) -> Bytes:
