@@ -119,7 +119,13 @@ def fit(
         sampled = np.arange(-first % stride, n, stride)
         sample = found if stride == 1 else _rows_at(found, cols, sampled)
         facts = np.zeros(FACTS, np.int64)
-        scales.scan(found, cols, step_shift, mantissa, rows, sums, facts)
+        if ROWS in contexts:
+            scales.scan(found, cols, step_shift, mantissa, rows, sums, facts)
+        else:  # the sampled rows are enough for one scale
+            scales.take_stock(found, step_shift, facts)
+            few = np.zeros(len(sampled), np.int16)
+            scales.scan(sample, cols, step_shift, mantissa, few, sums, np.zeros(FACTS, np.int64))
+            rows[sampled] = few
         classes = np.zeros((geometry.tails, n), np.uint8)
         for tail, of_rows in enumerate(classes):
             planes.zero_runs(found, tail, cols, of_rows)
@@ -135,7 +141,7 @@ def fit(
     if len(frequent):
         classes[:] = classes.min(axis=1, keepdims=True)
     sampled_rows = np.arange(0, whole_rows, stride)
-    rows = scales.known_rows(measured)
+    rows = scales.known_rows(measured if ROWS in contexts else measured[sampled_rows])
     alone = np.full(whole_rows, int(rows.sum(dtype=np.int64)) // len(rows), np.int16)
     code = FloatCode(
         geometry, mantissa, cols, ALONE, alone, scales.EMPTY_SCALES, scales.EMPTY_WORDS, scales.EMPTY_COUNTS,

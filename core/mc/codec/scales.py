@@ -21,6 +21,7 @@ TABLES = 4  # one for each quarter of an octave
 CENTRE = 192  # the symbol of a magnitude that equals the scale (FORMAT.md, section 5.1)
 ZERO, ESCAPE = 0, 255
 NEAR_BELOW, NEAR_ABOVE = 3, 16  # halves of an octave: what is farther from the mean doesn't tell of the scale
+STRETCH = 1024  # words between two rounds of prefetching
 UNKNOWN = -32768  # the scale of a row without a number other than zero
 
 
@@ -67,6 +68,21 @@ def scan(words, cols, step_shift, mantissa, rows, columns, facts):
             for i in range(len(line)):
                 v = I32(U16(head_of(line[i]) & U16(0x7FFF)) >> shift)
                 columns[i] = I32(columns[i] + (I32(min(max(v, low), high) - mean) if v != 0 else I32(0)))
+
+
+@compiled
+def take_stock(words, step_shift, facts):
+    """The facts that `scan` adds up, alone."""
+    shift = U16(step_shift)
+    for start in range(0, len(words), STRETCH):
+        part = words[start : start + STRETCH]
+        _ask_for_next(words, start, len(part))
+        negative, tiny = I32(0), I32(0)
+        for i in range(len(part)):
+            negative = I32(negative + I32(head_of(part[i]) >> U16(15)))
+            tiny = I32(tiny + I32(U16(U16(head_of(part[i]) & U16(0x7FFF)) >> shift) == U16(0)))
+        facts[0] += negative
+        facts[1] += tiny
 
 
 def column_scales(columns: Counts, rows: int, mantissa: int) -> Scales:
