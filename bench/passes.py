@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 import xxhash
+
 from mc.codec import entropy, floats, planes, scales
 from mc.codec.fit import EFFORTS, fit
 
@@ -63,8 +64,10 @@ def passes(width: int, level: str) -> dict[str, float]:
     shift, mantissa = code.step_shift, code.mantissa
     return {
         "memory copy": rate(raw, lambda: np.copyto(room, raw)),
-        "checksum": rate(raw, lambda: xxhash.xxh3_64_intdigest(raw)),
-        "scales of rows and columns": rate(raw, lambda: scales.scan(words, COLS, shift, mantissa, rows, columns, facts)),
+        "checksum": rate(raw, lambda: xxhash.xxh3_64_intdigest(raw.data)),
+        "scales of rows and columns": rate(
+            raw, lambda: scales.scan(words, COLS, shift, mantissa, rows, columns, facts)
+        ),
         "symbols, sorted": rate(raw, lambda: floats.symbols_of(code, words, 0, none)),
         "histogram": rate(raw, lambda: scales.histogram(symbols, sizes, counts)),
         "symbols and fields": rate(raw, lambda: floats.symbols_of(code, words, 0, fields)),

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 OURS = "mc-checkpoint"  # the package that mc is in
 
@@ -45,7 +45,7 @@ class Coder:
 
 
 class Mc(Coder):
-    def __init__(self, level: str) -> None:
+    def __init__(self, level: Literal["fast", "default", "best"]) -> None:
         from mc import compress, decompress
 
         self.level, self._compress, self._decompress = level, compress, decompress

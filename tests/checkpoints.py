@@ -79,8 +79,10 @@ def cast(values: Array, dtype: str) -> Array:
     if dtype in FLOATS:
         kind = np.dtype("<f4") if dtype == "C64" else numpy_dtype(dtype)
         with np.errstate(over="ignore", invalid="ignore"):
-            return values.astype(kind)
-    return np.clip(values * 100, -128, 127).astype(f"<i{WORDS.get(dtype, 1)}")
+            stored: Array = values.astype(kind)
+            return stored
+    whole: Array = np.clip(values * 100, -128, 127).astype(f"<i{WORDS.get(dtype, 1)}")
+    return whole
 
 
 def gaussian(random: Random, dtype: str, rows: int, cols: int) -> Array:
@@ -159,7 +161,8 @@ def grid(random: Random, dtype: str, rows: int, cols: int) -> Array:
 def nibbles(random: Random, dtype: str, rows: int, cols: int) -> Array:
     """Two 4-bit numbers a byte, most of them in the middle."""
     both = np.clip(random.normal(8, 1.5, (2, 8 * rows * cols)), 0, 15).astype(np.uint8)
-    return both[0] | both[1] << 4
+    packed: Array = both[0] | both[1] << 4
+    return packed
 
 
 def text(random: Random, dtype: str, rows: int, cols: int) -> Array:
@@ -191,9 +194,10 @@ def zoo() -> bytes:
     pieces = [
         piece(f"{dtype}.{texture.__name__}", dtype, (24, 200), texture, number)
         for number, (dtype, texture) in enumerate(
-            [("F32", gaussian), ("F32", narrow), ("BF16", gaussian), ("BF16", rowwise), ("BF16", noise), ("F16", special),
-             ("F64", narrow), ("F8_E4M3", even), ("F8_E5M2", special), ("C64", even), ("I8", grid), ("U8", nibbles),
-             ("U8", text), ("I16", grid), ("I64", arange), ("I32", few), ("F32", constant), ("F4", noise), ("BOOL", few)]
+            [("F32", gaussian), ("F32", narrow), ("BF16", gaussian), ("BF16", rowwise), ("BF16", noise),
+             ("F16", special), ("F64", narrow), ("F8_E4M3", even), ("F8_E5M2", special), ("C64", even),
+             ("I8", grid), ("U8", nibbles), ("U8", text), ("I16", grid), ("I64", arange), ("I32", few),
+             ("F32", constant), ("F4", noise), ("BOOL", few)]
         )
     ]  # fmt: skip
     pieces.append(Piece("tied", "F32", (24, 200), pieces[0].data))
@@ -205,7 +209,7 @@ def zoo() -> bytes:
 
 # Strategies.
 
-ODD_NAMES = ("", "a" * 500, "😀", '"quoted"', "back\\slash", "new\nline", "\u0000", "__mc", "mc.format", "a/b", "\u202e")
+ODD_NAMES = ("", "a" * 500, "😀", '"quoted"', "back\\slash", "new\nline", "\0", "__mc", "mc.format", "a/b", "\u202e")
 names = st.one_of(
     st.sampled_from(ODD_NAMES),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
@@ -244,7 +248,8 @@ def checkpoints(draw: st.DrawFn, dtypes: tuple[str, ...] = (*DTYPES, UNKNOWN)) -
         if earlier and draw(st.integers(0, 4)) == 0:
             twin = draw(st.sampled_from(earlier))
             as_bytes = draw(st.booleans())
-            pieces.append(Piece(name, "U8" if as_bytes else twin.dtype, (len(twin.data),) if as_bytes else twin.shape, twin.data))
+            dtype, shape = ("U8", (len(twin.data),)) if as_bytes else (twin.dtype, twin.shape)
+            pieces.append(Piece(name, dtype, shape, twin.data))
         else:
             pieces.append(draw(pieces_of(name, dtypes)))
     return build(pieces, draw(metadatas), draw(spacings))

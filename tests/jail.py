@@ -16,10 +16,9 @@ from pathlib import Path
 from types import TracebackType
 
 import checkpoints
-from streams import Pipe
-
 import mc
 from mc.errors import McError
+from streams import Pipe
 
 STARTING = 300  # seconds to import and compile everything
 RESTORED, REFUSED, FAILED, CRASHED, HUNG = "restored", "refused", "failed", "crashed", "hung"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import make_attacks
 import pytest
+
+import make_attacks
+import mc
 from anatomy import seal
 from container_attacks import sound
 from jail import REFUSED, RESTORED, WAYS, Jail
-
-import mc
 
 FOLDER = Path(__file__).resolve().parent.parent / "fixtures" / "attacks"
 ATTACKS = sorted(path.name.removesuffix(make_attacks.SUFFIX) for path in FOLDER.glob(f"*{make_attacks.SUFFIX}"))
@@ -38,7 +38,7 @@ def test_the_ground_that_attacks_stand_on_is_sound(jail: Jail) -> None:
 
 def test_the_folder_is_what_the_script_writes() -> None:
     made = {name: data for name, _, data in make_attacks.attacks()}
-    assert ATTACKS == sorted(made)
+    assert sorted(made) == ATTACKS
     assert [name for name in ATTACKS if (FOLDER / f"{name}{make_attacks.SUFFIX}").read_bytes() != made[name]] == []
 
 

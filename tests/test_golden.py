@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mc
 import pytest
+
+import mc
 from anatomy import dissect
 from checkpoints import UNKNOWN
-
 from mc.dtypes import DTYPES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,13 +60,15 @@ def test_golden_files_cover_all_codings_and_dtypes() -> None:
     entries = [e for n in PACKED for e in dissect((FOLDER / n).read_bytes()).manifest["tensors"].values()]
     codings = {part for entry in entries for part in entry[2].split("+")}
     assert codings >= {
-        "alone", "rows", "both", "bytes", "nibbles", "palette", "huffman", "ans", "affine", "zstd", "raw", "same", "empty",
+        "alone", "rows", "both", "bytes", "nibbles", "palette", "huffman", "ans", "affine", "zstd", "raw", "same",
+        "empty",
     }  # fmt: skip
     assert {entry[0] for entry in entries} >= {*DTYPES, UNKNOWN}
 
 
 def test_the_script_leaves_golden_files_alone(env: dict[str, str]) -> None:
     before = {path.name: path.read_bytes() for path in FOLDER.iterdir()}
-    done = subprocess.run([sys.executable, ROOT / "fixtures" / "make_golden.py"], env=env, capture_output=True, text=True)
+    command = [sys.executable, str(ROOT / "fixtures" / "make_golden.py")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {path.name: path.read_bytes() for path in FOLDER.iterdir()} == before

@@ -85,6 +85,11 @@ def overhead(chunks: int) -> int:
     return HEAD.size + chunks * (FRAME.size + ENTRY.size)
 
 
+def most_decoded(size: int) -> int:
+    """Bytes that a blob of `size` bytes can decode to: each chunk costs a frame, and has at most 2 ** 20 words."""
+    return size // (FRAME.size + ENTRY.size) * (1 << 23)
+
+
 class BlobReader:
     """A blob read front to back. Nothing is allocated that its bytes haven't earned: a chunk costs a frame."""
 
@@ -96,8 +101,7 @@ class BlobReader:
         head = self._take(length)
         if xxhash.xxh3_64_intdigest(head, seed(tensor, OF_HEAD)) != checksum:
             raise DamagedError("its head doesn't match its checksum")
-        # Eight bytes a word and 2 ** 18 words a chunk at most, but for matrices whose single rows are longer.
-        if nbytes > (self._left // (FRAME.size + ENTRY.size) + 1) * (1 << 23):
+        if nbytes > most_decoded(size):
             raise DamagedError(f"it has too few bytes for {nbytes} decoded ones")
         self.code: Opened = opened(head, dtype, nbytes)
         if self._left < len(self.code.spans) * (FRAME.size + ENTRY.size):
@@ -174,6 +178,8 @@ def _inflate(body: memoryview, size: int) -> bytes:
     try:
         if zstandard.frame_content_size(body) != size:
             raise DamagedError(f"the original header's frame doesn't declare its {size} bytes")
-        return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompress(body, max_output_size=size)
+        return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompress(
+            body, max_output_size=size, allow_extra_data=False
+        )
     except zstandard.ZstdError as error:
         raise DamagedError(f"the original header can't be decoded ({error})") from error

@@ -91,7 +91,13 @@ class Checkpoint:
         return raw.view(numpy_dtype(tensor.dtype)).reshape(shape)
 
     def _bytes(self, tensor: Tensor, start: int, stop: int) -> Bytes:
-        out = np.empty(stop - start, np.uint8)
+        try:
+            out = np.empty(stop - start, np.uint8)
+        except MemoryError:
+            raise McError(
+                f"tensor {quote(tensor.name)} of {self._source.where} takes {stop - start} bytes, "
+                "more than there is memory"
+            ) from None
         if start == stop:
             return out
         if self._opening is None:
@@ -112,7 +118,8 @@ class Checkpoint:
         stored = opening.packed.blobs[number]
         stream = FromSource(self._source, stored.start)
         size = tensor.stop - tensor.start
-        reader = blob.BlobReader(stream, stored.stop - stored.start, number, tensor.dtype, size)
+        dtype = opening.original.tensors[number].dtype  # of the tensor that the blob was made from
+        reader = blob.BlobReader(stream, stored.stop - stored.start, number, dtype, size)
         spans = reader.code.spans
         directory = stored.stop - blob.ENTRY.size * len(spans)
         sizes = np.frombuffer(self._source.read(directory, stored.stop), "<u4").astype(np.int64)

@@ -8,6 +8,8 @@ import mmap
 
 import numpy as np
 
+from mc.errors import McError
+
 # Below this, asking for huge pages isn't worth the call; numpy draws the same line for its arrays.
 LARGE = 1 << 22
 
@@ -16,7 +18,10 @@ def blank(size: int) -> io.BytesIO:
     """A stream over `size` zero bytes, which works in place: nobody else holds them, so that neither writing to it
     nor `getvalue` at the end copies anything. Large ones ask for huge pages, without which a third of the time that
     decoding takes is spent on page faults (4 KiB each, 2 GB/s, on the machine of bench/README.md)."""
-    held = bytes(size)  # allocated as zero pages, so not touched yet
+    try:
+        held = bytes(size)  # allocated as zero pages, so not touched yet
+    except MemoryError:
+        raise McError(f"{size} bytes are more than there is memory. Use files instead of bytes.") from None
     if size >= LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
         start = int(np.frombuffer(held, np.uint8).__array_interface__["data"][0])
         aligned = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE

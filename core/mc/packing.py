@@ -14,7 +14,7 @@ import xxhash
 
 from mc import blob
 from mc.checkpoint import Layout, Source, Tensor, read_layout
-from mc.codec.choose import code
+from mc.codec.choose import Coded, code, raw_code, word_width
 from mc.codec.planes import GEOMETRIES
 from mc.codec.typing import Bytes
 from mc.errors import McError, UsageError
@@ -96,10 +96,14 @@ def _widest(layout: Layout, twins: dict[str, str], level: str, reserved: int) ->
         if tensor.name in twins:
             name, note = SAME, twins[tensor.name]
         entries[tensor.name] = Entry(tensor.dtype, tensor.shape, name, note)
-        # A blob is at most its tensor, the head of a raw one, and a frame for each chunk of at least 128 KiB.
-        chunks = 1 + nbytes // (1 << 17)
-        sizes.append(0 if not nbytes or tensor.name in twins else nbytes + blob.overhead(chunks) + 1)
+        sizes.append(0 if not nbytes or tensor.name in twins else _most(nbytes))
     return Manifest("0" * 64, layout.size, level, entries), reserved, sizes
+
+
+def _most(nbytes: int) -> int:
+    """Bytes that no blob of a tensor exceeds: small ones fall back to raw as a whole, large ones chunk by chunk, which
+    are at least 128 KiB long, after a head that was expected to pay."""
+    return nbytes + blob.overhead(1 + nbytes // (1 << 17)) + (1 if nbytes <= WHOLE else nbytes // 4)
 
 
 def _longest_note(tensor: Tensor, level: str) -> int:
@@ -124,12 +128,13 @@ def _pack_tensors(
             return PackedTensor("empty", "", 0), []
         whole = _read(source, tensor.start, tensor.stop)
         coded = code(tensor.dtype, tensor.shape, nbytes, lambda start, stop: whole[start:stop], level, map)
-        frames = [blob.frame(coded, index, k, whole[start:stop]) for k, (start, stop) in enumerate(coded.spans)]
-        parts: list[Part] = [blob.write_head(coded, index)]
-        for sealed in frames:
-            parts.extend(blob.write_frame(sealed))
-        parts.append(blob.write_directory([sealed.size for sealed in frames]))
-        return PackedTensor(coded.name, coded.why, sum(len(part) for part in parts)), parts
+        parts = _whole_blob(coded, index, whole)
+        size = sum(len(part) for part in parts)
+        if size > _most(nbytes):  # what was expected to pay didn't
+            coded = raw_code(nbytes, word_width(tensor.dtype, nbytes), f"coded {8 * size / nbytes:.2f} bits a byte")
+            parts = _whole_blob(coded, index, whole)
+            size = sum(len(part) for part in parts)
+        return PackedTensor(coded.name, coded.why, size), parts
 
     def pack_large(index: int, tensor: Tensor) -> PackedTensor:
         def read(start: int, stop: int) -> Bytes:
@@ -164,6 +169,15 @@ def _pack_tensors(
         else:
             for index, tensor in group:
                 yield tensor, pack_large(index, tensor)
+
+
+def _whole_blob(coded: Coded, index: int, whole: Bytes) -> list[Part]:
+    frames = [blob.frame(coded, index, k, whole[start:stop]) for k, (start, stop) in enumerate(coded.spans)]
+    parts: list[Part] = [blob.write_head(coded, index)]
+    for sealed in frames:
+        parts.extend(blob.write_frame(sealed))
+    parts.append(blob.write_directory([sealed.size for sealed in frames]))
+    return parts
 
 
 def _read(source: Source, start: int, stop: int) -> Bytes:

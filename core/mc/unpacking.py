@@ -110,6 +110,8 @@ def open_packed(stream: Sequential, size: int | None) -> Opening:
 
 def _original_layout(prefix: bytes, packed: Packed, where: str) -> Layout:
     manifest = packed.manifest
+    if int.from_bytes(prefix[:8], "little") != len(prefix) - 8:
+        raise DamagedError(f"{where}: the original header isn't as long as it says")
     layout = parse_layout(prefix, manifest.size, f"{where}: the original header")
     listed = [(tensor.name, tensor.dtype, tensor.shape) for tensor in layout.tensors]
     if listed != [(name, entry.dtype, entry.shape) for name, entry in manifest.entries.items()]:
@@ -121,6 +123,10 @@ def _original_layout(prefix: bytes, packed: Packed, where: str) -> Layout:
         if entry.coding == SAME and sizes[entry.why] != sizes[tensor.name]:
             raise DamagedError(
                 f"{where}: tensor {quote(tensor.name)} can't be the same as {quote(entry.why)}: sizes differ"
+            )
+        if entry.coding != SAME and sizes[tensor.name] > blob.most_decoded(stored.stop - stored.start):
+            raise DamagedError(
+                f"{where}: tensor {quote(tensor.name)} has too few bytes for the {sizes[tensor.name]} it claims"
             )
         if entry.coding != SAME and empty != (tensor.start == tensor.stop):
             raise DamagedError(
@@ -149,7 +155,9 @@ def chunk_jobs(stream: Sequential, opening: Opening, index: int, tensor: Tensor)
     stored = opening.packed.blobs[index]
     if stored.start == stored.stop:
         return
-    reader = blob.BlobReader(stream, stored.stop - stored.start, index, tensor.dtype, tensor.stop - tensor.start)
+    # The blob may be another tensor's with the same bytes: it was coded as words of that one's dtype.
+    dtype = opening.original.tensors[index].dtype
+    reader = blob.BlobReader(stream, stored.stop - stored.start, index, dtype, tensor.stop - tensor.start)
     for chunk, sealed in reader.frames():
         yield Job(tensor, reader, chunk, sealed)
 

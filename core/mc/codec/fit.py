@@ -176,7 +176,7 @@ def fit(
         return floats.encode_chunk(final, encode, raw, parts[k][0] // cols)
 
     kept = words - int(plan.counted[:, : len(frequent)].sum())
-    bits = plan.coded_bits + kept * final.field_width
+    bits = plan.coded_bits + int(plan.counted[:, scales.ESCAPE].sum()) * floats.ESCAPE_BITS + kept * final.field_width
     for found in classes:
         bits += 8 * planes.tail_bytes(cols, words, found) * kept // words
     head = floats.write_head(final, entropy.described(plan), side)
@@ -221,7 +221,8 @@ def _choose(
         counts = np.zeros((len(sizes), 256), np.int64)
         scales.histogram(symbols, sizes, counts)
         plan = entropy.plan(effort.coder, counts)
-        bits[context] = plan.bits - plan.coded_bits + plan.coded_bits * words // len(sample) + 8 * len(side)
+        coded = plan.coded_bits + int(counts[:, scales.ESCAPE].sum()) * floats.ESCAPE_BITS
+        bits[context] = plan.bits - plan.coded_bits + coded * words // len(sample) + 8 * len(side)
     field = candidates[ALONE][0].field_width
     best = min(bits, key=lambda context: bits[context])
     if best == BOTH:

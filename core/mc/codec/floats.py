@@ -26,6 +26,7 @@ CONTEXTS = ("alone", "rows", "both")
 
 UNSIGNED = 1  # flag of a float tensor
 MOST_FREQUENT = 8  # frequent words
+ESCAPE_BITS = 48  # of an escape beyond its symbol: where it is, and its magnitude
 RAW, CODED, ESCAPES = 0, 1, 2  # first byte of a chunk: how it is stored; ESCAPES is added to CODED
 
 
@@ -239,8 +240,8 @@ def decode_chunk(code: FloatCode, decode: entropy.Decode, coded: memoryview, fir
         (escapes,) = reader.numbers("I")
         where = reader.bytes(4 * escapes).view("<u4")
         magnitudes = reader.bytes(2 * escapes).view("<u2")
-        if escapes and int(where.max()) >= n:
-            raise DamagedError("an escape lies outside its chunk")
+        if escapes and (int(where[-1]) >= n or (where[1:] <= where[:-1]).any()):
+            raise DamagedError("an escape lies outside its chunk, or they are out of order")
         scales.add_escapes(where, magnitudes, code.step_shift, words)
     reader.end()
 

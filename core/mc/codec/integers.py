@@ -11,6 +11,7 @@ import numpy as np
 
 from mc.codec import entropy
 from mc.codec.fields import Reader, write_array
+from mc.codec.floats import WIDEST
 from mc.codec.scales import histogram
 from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Counts, Ints
@@ -113,7 +114,7 @@ def read_head(reader: Reader, nbytes: int) -> PlaneCode:
         raise DamagedError(f"its head asks for form {form}, words of {width} bytes, coder {coder}")
     rows = 0
     if form == ROW_CLASSES:
-        if width != 1 or not 1 <= cols <= nbytes or nbytes % cols:
+        if width != 1 or not 1 <= cols <= min(nbytes, WIDEST) or nbytes % cols:
             raise DamagedError(f"its head says {cols} columns, which doesn't fit {nbytes} bytes")
         rows = nbytes // cols
     raw = np.frombuffer(reader.take(plane_count(form, width)), np.uint8)

@@ -33,6 +33,8 @@ def read_head(reader: Reader) -> tuple[int, int, int]:
     width, first, step = reader.numbers("BQQ")
     if width not in UNSIGNED:
         raise DamagedError(f"its head says words of {width} bytes")
+    if max(first, step) >> 8 * width:
+        raise DamagedError(f"its first word {first} or its step {step} doesn't fit {width} bytes")
     return width, first, step
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from mc.codec.compiled import compiled, inlined
 from mc.codec.planes import head_of, put_head
 from mc.codec.prefetch import AHEAD, LINE, prefetch
-from mc.codec.typing import Bytes, Counts, Scales, Words
+from mc.codec.typing import Counts, Scales, Words
 
 U8, U16, I16, I32 = np.uint8, np.uint16, np.int16, np.int32
 
