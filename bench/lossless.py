@@ -104,7 +104,8 @@ class Result:
 
     @property
     def ratio(self) -> float:
-        return len(self.model.data) / self.packed
+        """Packed over original: the smaller, the better."""
+        return self.packed / len(self.model.data)
 
     def speed(self, times: Sequence[float]) -> float:
         return len(self.model.data) / median(times) / 1e6

@@ -86,7 +86,8 @@ class ZipNN(Coder):
 
 
 class OpenZL(Coder):
-    """Exponents to an entropy coder, signs and fractions stored. It has no such parting of 8-bit floats."""
+    """Exponents to an entropy coder, signs and fractions stored, or coded too where that is smaller. It has no such
+    parting of 8-bit floats."""
 
     PARTED: ClassVar[dict[str, tuple[str, str]]] = {
         "BF16": ("BFloat16Deconstruct", "<u2"),
@@ -107,6 +108,9 @@ class OpenZL(Coder):
                 # Its 11 bits of sign and fraction come in 16; stored so, they would undo the gain.
                 rest = ext.graphs.Bitpack()(self.compressor)
                 rest = ext.nodes.ConvertStructToNumLE()(self.compressor, rest)
+            elif dtype == "F32":
+                # Byte by byte, its coder finds what is narrower than f32 in an f32 file; stored, that gain is lost.
+                rest = ext.nodes.TransposeSplit()(self.compressor, coder)
             graph = getattr(ext.nodes, node)()(self.compressor, rest, coder)
             self.kind = ext.Type.Numeric
         elif dtype.startswith("F8_"):

@@ -48,7 +48,7 @@ class Scale:
         return LEFT + part * (WIDTH - LEFT - RIGHT)
 
     def y(self, ratio: float) -> float:
-        part = (ratio - self.lowest) / (self.highest - self.lowest)
+        part = (self.highest - ratio) / (self.highest - self.lowest)  # the smallest file stands highest
         return HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM)
 
 
@@ -103,7 +103,7 @@ def _axes(scale: Scale, axis: str) -> Iterator[str]:
     yield f'<path d="M{LEFT} {TOP}V{bottom}H{right}" fill="none" stroke="#9ca3af"/>'
     yield _text((LEFT + right) / 2, bottom + 37, axis, "middle")
     middle = (TOP + bottom) / 2
-    yield _text(14, middle, "ratio", "middle", f'transform="rotate(-90 14 {middle})"')
+    yield _text(14, middle, "packed / original", "middle", f'transform="rotate(-90 14 {middle})"')
 
 
 def _speed_ticks(low: float, high: float) -> list[float]:

@@ -101,6 +101,12 @@ def even(random: Random, dtype: str, rows: int, cols: int) -> Array:
     return cast(random.normal(0, 0.02, (rows, cols)), dtype)
 
 
+def positive(random: Random, dtype: str, rows: int, cols: int) -> Array:
+    """Squares of gradients, as an optimiser keeps them; rows that were never used are zero."""
+    values = random.normal(0, 1e-3, (rows, cols)) ** 2
+    return cast(values * (random.random((rows, 1)) < 0.8), dtype)
+
+
 def narrow(random: Random, dtype: str, rows: int, cols: int) -> Array:
     """Rows that are exactly bf16, exactly fp16 or full, in turns."""
     values = random.normal(0, 1, (rows, cols)).astype("<f4")
@@ -174,7 +180,7 @@ def text(random: Random, dtype: str, rows: int, cols: int) -> Array:
 
 Texture = Callable[[Random, str, int, int], Array]
 TEXTURES: tuple[Texture, ...] = (
-    gaussian, rowwise, even, narrow, noise, special, constant, arange, few, sparse, grid, nibbles, text,
+    gaussian, rowwise, even, positive, narrow, noise, special, constant, arange, few, sparse, grid, nibbles, text,
 )  # fmt: skip
 
 
@@ -194,9 +200,10 @@ def zoo() -> bytes:
     pieces = [
         piece(f"{dtype}.{texture.__name__}", dtype, (24, 200), texture, number)
         for number, (dtype, texture) in enumerate(
-            [("F32", gaussian), ("F32", narrow), ("BF16", gaussian), ("BF16", rowwise), ("BF16", noise),
-             ("F16", special), ("F64", narrow), ("F8_E4M3", even), ("F8_E5M2", special), ("C64", even),
-             ("I8", grid), ("U8", nibbles), ("U8", text), ("I16", grid), ("I64", arange), ("I32", few),
+            [("F32", gaussian), ("F32", narrow), ("BF16", gaussian), ("BF16", rowwise), ("BF16", positive),
+             ("F32", sparse), ("BF16", noise), ("F16", special), ("F64", narrow), ("F8_E4M3", even),
+             ("F8_E5M2", special), ("C64", even), ("I8", grid), ("U8", nibbles),
+             ("U8", text), ("I16", grid), ("I64", arange), ("I32", few),
              ("F32", constant), ("F4", noise), ("BOOL", few)]
         )
     ]  # fmt: skip

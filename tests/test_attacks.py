@@ -50,4 +50,5 @@ def test_every_attack_has_a_line_in_the_readme() -> None:
 def test_a_refusal_names_the_file_and_the_tensor(name: str) -> None:
     path = FOLDER / f"{name}{make_attacks.SUFFIX}"
     finding, *_ = mc.verify(path).findings
-    assert finding.file == str(path) and finding.tensor in ("x", "a") and finding.message
+    assert finding.file == str(path)
+    assert finding.tensor in ("x", "a") or "tensor 'x'" in finding.message

@@ -160,7 +160,7 @@ def test_opened_tensors_are_those_of_the_plain_file(data: bytes) -> None:
 @every_level
 @pytest.mark.parametrize("kind", [bytearray, lambda data: memoryview(bytearray(data))])
 def test_the_callers_buffer_stays_as_it_was(level: Level, kind: type[bytearray]) -> None:
-    pieces = [piece(t.__name__, d, (40, 70), t) for t in TEXTURES for d in ("F32", "BF16", "I8")]
+    pieces = [piece(f"{d}.{t.__name__}", d, (40, 70), t) for t in TEXTURES for d in ("F32", "BF16", "I8")]
     for behind in range(2):  # the words of one of the two don't lie where a machine likes them
         buffer = kind(build(pieces, {"a": "b"}, Spacing(behind=behind)))
         before = bytes(buffer)

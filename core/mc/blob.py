@@ -103,7 +103,7 @@ class BlobReader:
             raise DamagedError("its head doesn't match its checksum")
         if nbytes > most_decoded(size):
             raise DamagedError(f"it has too few bytes for {nbytes} decoded ones")
-        self.code: Opened = opened(head, dtype, nbytes)
+        self.code: Opened = opened(head, dtype, nbytes, self._left // (FRAME.size + ENTRY.size))
         if self._left < len(self.code.spans) * (FRAME.size + ENTRY.size):
             raise DamagedError(f"its {self._left} bytes can't hold {len(self.code.spans)} chunks")
 

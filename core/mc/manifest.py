@@ -68,7 +68,12 @@ def write_header(manifest: Manifest, reserved: int, blobs: Sequence[int], size: 
     spaces to `size` bytes if given, else to the alignment."""
     listed: dict[str, object] = {}
     for name, entry in manifest.entries.items():
-        listed[name] = [entry.dtype, list(entry.shape), entry.coding, *([entry.why] if entry.why else [])]
+        listed[name] = [
+            entry.dtype,
+            list(entry.shape),
+            entry.coding,
+            *([entry.why] if entry.why or entry.coding == SAME else []),
+        ]
     about = {
         "version": VERSION,
         "needs": VERSION,

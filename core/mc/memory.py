@@ -12,6 +12,7 @@ from mc.errors import McError
 
 # Below this, asking for huge pages isn't worth the call; numpy draws the same line for its arrays.
 LARGE = 1 << 22
+KEPT = 1 << 24  # bytes
 
 
 def blank(size: int) -> io.BytesIO:
@@ -29,3 +30,12 @@ def blank(size: int) -> io.BytesIO:
         # Advice only: where it isn't taken, nothing changes.
         ctypes.CDLL(None).madvise(ctypes.c_void_p(aligned), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
     return io.BytesIO(held)
+
+
+def keep_freed() -> None:
+    """Teach the C library to keep freed memory for what is allocated next.
+
+    glibc gives a free block at the top of its heap back to the system once it exceeds twice the largest block that
+    was mapped and freed so far. The loops take and free some hundred KiB a chunk, and a third of their time went into
+    fetching them back, page by page. Taking and freeing one larger block, which is never touched, ends that."""
+    np.empty(KEPT, np.uint8)

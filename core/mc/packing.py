@@ -13,7 +13,7 @@ import numpy as np
 import xxhash
 
 from mc import blob
-from mc.checkpoint import Layout, Source, Tensor, read_layout
+from mc.checkpoint import LONGEST_HEADER, Layout, Source, Tensor, read_layout
 from mc.codec.choose import Coded, code, raw_code, word_width
 from mc.codec.planes import GEOMETRIES
 from mc.codec.typing import Bytes
@@ -61,6 +61,11 @@ def pack_file(
     twins = find_twins(source, layout)
     reserved = blob.write_reserved(layout.prefix)
     start = len(write_header(*_widest(layout, twins, level, len(reserved))))
+    if start - 8 > LONGEST_HEADER:
+        raise McError(
+            f"{source.where} has names of so many bytes that the packed file's header, which holds them twice, would "
+            f"exceed the {LONGEST_HEADER} bytes that safetensors allows. It can't be packed."
+        )
     begin = target.tell()
     target.seek(begin + start)
     target.write(reserved)

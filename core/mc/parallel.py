@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mc.errors import UsageError
+from mc.memory import keep_freed
 
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
@@ -50,6 +51,7 @@ def workers(threads: int | None, executor: Executor | None) -> Iterator[Workers]
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count() or 1
     )
+    keep_freed()
     if count < 1:
         raise UsageError(f"{count} threads were asked for, where at least one is needed")
     if executor is not None:

@@ -277,8 +277,9 @@ def _zstd_chunk(raw: Bytes, level: int) -> list[Bytes]:
     return [np.array([1], np.uint8), np.frombuffer(frame, np.uint8)]
 
 
-def opened(head: memoryview, dtype: str, nbytes: int) -> Opened:
-    """Read the head of a coded tensor of `nbytes` >= 1; DamagedError for anything that can't have been written."""
+def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opened:
+    """Read the head of a coded tensor of `nbytes` >= 1 in as many chunks at most; DamagedError for anything
+    that can't have been written."""
     reader = Reader(head)
     (coding,) = reader.numbers("B")
     width = word_width(dtype, nbytes)
@@ -286,7 +287,7 @@ def opened(head: memoryview, dtype: str, nbytes: int) -> Opened:
         reader.end()
         return Opened(plain_spans(nbytes, width), _decode_raw)
     if coding == FLOATS:
-        return _open_floats(reader, dtype, nbytes)
+        return _open_floats(reader, dtype, nbytes, most_chunks)
     if coding == AFFINE:
         run = runs.read_head(reader)
         reader.end()
@@ -301,7 +302,7 @@ def opened(head: memoryview, dtype: str, nbytes: int) -> Opened:
 
         return Opened(run_spans, fill)
     if coding == PLANES:
-        return _open_planes(reader, nbytes)
+        return _open_planes(reader, nbytes, most_chunks)
     if coding == ZSTD:
         (width,) = reader.numbers("B")
         reader.end()
@@ -326,12 +327,12 @@ def _decode_zstd(_: int, coded: memoryview, raw: Bytes) -> None:
         raise DamagedError("a zstd chunk is neither a frame nor raw")
 
 
-def _open_floats(reader: Reader, dtype: str, nbytes: int) -> Opened:
+def _open_floats(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> Opened:
     geometry = planes.GEOMETRIES.get(dtype)
     if geometry is None or nbytes % geometry.width:
         raise DamagedError(f"it is coded as floats, and its dtype is {dtype}")
     words = nbytes // geometry.width
-    float_code = floats.read_head(reader, geometry, words)
+    float_code = floats.read_head(reader, geometry, words, most_chunks)
     reader.end()
     decode = entropy.decoder(float_code.coder, float_code.tables, words)
     parts = fit.spans(words, float_code.cols)
@@ -342,8 +343,8 @@ def _open_floats(reader: Reader, dtype: str, nbytes: int) -> Opened:
     return Opened([(a * geometry.width, b * geometry.width) for a, b in parts], decode_floats)
 
 
-def _open_planes(reader: Reader, nbytes: int) -> Opened:
-    plane_code = integers.read_head(reader, nbytes)
+def _open_planes(reader: Reader, nbytes: int, most_chunks: int) -> Opened:
+    plane_code = integers.read_head(reader, nbytes, most_chunks)
     reader.end()
     decode = entropy.decoder(plane_code.coder, plane_code.tables, nbytes)
     plane_spans = _plane_spans(plane_code, nbytes)

@@ -71,6 +71,8 @@ def columns_of(shape: tuple[int, ...], words: int) -> tuple[int, bool]:
     if len(shape) < 2 or words < FEW:
         return min(PSEUDO_ROW, words), False
     cols = shape[-1] if shape[-1] >= floats.NARROWEST else prod(shape[1:])
+    if cols == 0:
+        return min(PSEUDO_ROW, words), False  # of an unknown dtype, whose shape says nothing about its bytes
     if cols < floats.NARROWEST:
         cols *= -(-floats.NARROWEST // cols)
     if cols > floats.WIDEST or cols > words:

@@ -101,8 +101,9 @@ def write_head(code: FloatCode, described_tables: bytes, described_scales: bytes
     return b"".join(parts)
 
 
-def read_head(reader: Reader, geometry: planes.Geometry, words: int) -> FloatCode:
-    """Undo `write_head` for a tensor of that many words; DamagedError for anything that can't have been written."""
+def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks: int) -> FloatCode:
+    """Undo `write_head` for a tensor of that many words, in as many chunks at most; DamagedError for anything that
+    can't have been written."""
     mantissa, flags, context, coder, cols, base, frequent = reader.numbers("BBBBIhB")
     fits = mantissa <= geometry.mantissa < mantissa + planes.MOST_FIELD_BITS
     if not fits or flags > UNSIGNED or frequent > MOST_FREQUENT or context > BOTH or coder >= len(entropy.CODERS):
@@ -112,6 +113,8 @@ def read_head(reader: Reader, geometry: planes.Geometry, words: int) -> FloatCod
     if not min(NARROWEST, words) <= cols <= min(words, WIDEST) or (context == BOTH and (words % cols or cols > 0xFFFF)):
         raise DamagedError(f"its head says {cols} columns, which doesn't fit {words} words")
     rows = -(-words // cols)
+    if -(-rows // rows_in_chunk(cols)) > most_chunks:
+        raise DamagedError(f"it has room for {most_chunks} chunks, too few for its {rows} rows")
     frequent_words: Ints = reader.bytes(frequent * geometry.width).view(planes.WORDS[geometry.width])
     tables = reader.tables(1 if context == ALONE else scales.TABLES, entropy.CODERS[coder])
     row_scales = np.full(rows, base, np.int16)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mc.codec import entropy
 from mc.codec.fields import Reader, write_array
-from mc.codec.floats import WIDEST
+from mc.codec.floats import NARROWEST, WIDEST, rows_in_chunk
 from mc.codec.scales import histogram
 from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Counts, Ints
@@ -107,16 +107,19 @@ def write_head(code: PlaneCode, described_tables: bytes) -> bytes:
     return b"".join([*parts, described_tables])
 
 
-def read_head(reader: Reader, nbytes: int) -> PlaneCode:
-    """Undo `write_head` for a tensor of `nbytes`; DamagedError for anything that can't have been written."""
+def read_head(reader: Reader, nbytes: int, most_chunks: int) -> PlaneCode:
+    """Undo `write_head` for a tensor of `nbytes` in as many chunks at most; DamagedError for anything that
+    can't have been written."""
     form, width, coder, cols = reader.numbers("BBBI")
     if form >= len(FORMS) or coder >= len(entropy.CODERS) or width not in (1, 2, 4, 8) or nbytes % width:
         raise DamagedError(f"its head asks for form {form}, words of {width} bytes, coder {coder}")
     rows = 0
     if form == ROW_CLASSES:
-        if width != 1 or not 1 <= cols <= min(nbytes, WIDEST) or nbytes % cols:
+        if width != 1 or not min(NARROWEST, nbytes) <= cols <= min(nbytes, WIDEST) or nbytes % cols:
             raise DamagedError(f"its head says {cols} columns, which doesn't fit {nbytes} bytes")
         rows = nbytes // cols
+        if -(-rows // rows_in_chunk(cols)) > most_chunks:
+            raise DamagedError(f"it has room for {most_chunks} chunks, too few for its {rows} rows")
     raw = np.frombuffer(reader.take(plane_count(form, width)), np.uint8)
     if raw.max() > (1 if form in (BYTE_PLANES, NIBBLE_PLANES) else 0):
         raise DamagedError("its head has a plane that is neither coded nor raw")
