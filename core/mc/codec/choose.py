@@ -69,6 +69,8 @@ def code(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str
         head = runs.affine(nbytes // width, width, (read(*span) for span in every))
         if head is not None:
             return Coded(AFFINE, "affine", "every word is a + b * i", bytes([AFFINE]) + head, every, _nothing)
+    if nbytes < fit.EFFORTS[level].smallest:
+        return raw_code(nbytes, width, "")
     palette = _palette(read, every, width) if width > 1 else None
     if dtype in planes.GEOMETRIES and nbytes % planes.GEOMETRIES[dtype].width == 0 and palette is None:
         best = _floats(dtype, shape, nbytes, read, level, each)

@@ -36,6 +36,7 @@ class Effort:
     coder: str
     columns_must_save: int  # per mille of the coded bits, for the time that sorting by column costs
     mantissa: dict[int, int]  # mantissa bits in the symbol, by those in the head
+    smallest: int = 1  # bytes of a tensor below which it is left as it is
 
 
 # Enough mantissa bits to see that a density isn't flat inside an octave, few enough for the tables to stay small. Two
@@ -45,7 +46,7 @@ JOINT = {7: 2, 10: 3, 4: 2, 3: 3, 2: 2}
 EXPONENT = JOINT | {7: 0}
 
 EFFORTS = {
-    "fast": Effort((ALONE,), entropy.HUFFMAN, 0, EXPONENT),
+    "fast": Effort((ALONE,), entropy.HUFFMAN, 0, EXPONENT, smallest=4096),
     "default": Effort((ALONE, ROWS, BOTH), entropy.HUFFMAN, 2, JOINT),
     "best": Effort((ALONE, ROWS, BOTH), entropy.ANS, 0, JOINT),
 }
