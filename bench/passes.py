@@ -52,10 +52,11 @@ def passes(width: int, level: str) -> dict[str, float]:
     words = planes.words_of(raw, geometry)
     encode, decode = entropy.encoder(code.coder, code.tables), entropy.decoder(code.coder, code.tables, ROWS * COLS)
     fields, none = np.empty(len(words), np.uint8), np.empty(0, np.uint8)
-    symbols, sizes, _ = floats.symbols_of(code, words, 0, fields)
+    window = floats.window_of(code.tables.numbers, code)
+    symbols, sizes, _ = floats.symbols_of(code, window, words, 0, fields)
     stream = encode(symbols, sizes).copy()
     stream.flags.writeable = False
-    coded = memoryview(b"".join(piece.tobytes() for piece in floats.encode_chunk(code, encode, raw, 0)))
+    coded = memoryview(b"".join(piece.tobytes() for piece in floats.encode_chunk(code, window, encode, raw, 0)))
     packed = planes.pack_fields(fields, code.low + 1).copy()
     packed.flags.writeable = False
     counts, room = np.zeros((len(sizes), 256), np.int64), np.empty_like(raw)
@@ -68,12 +69,12 @@ def passes(width: int, level: str) -> dict[str, float]:
         "scales of rows and columns": rate(
             raw, lambda: scales.scan(words, COLS, shift, mantissa, rows, columns, facts)
         ),
-        "symbols, sorted": rate(raw, lambda: floats.symbols_of(code, words, 0, none)),
+        "symbols, sorted": rate(raw, lambda: floats.symbols_of(code, window, words, 0, none)),
         "histogram": rate(raw, lambda: scales.histogram(symbols, sizes, counts)),
-        "symbols and fields": rate(raw, lambda: floats.symbols_of(code, words, 0, fields)),
+        "symbols and fields": rate(raw, lambda: floats.symbols_of(code, window, words, 0, fields)),
         "pack fields": rate(raw, lambda: planes.pack_fields(fields, code.low + 1)),
         f"{code.coder} encode": rate(raw, lambda: encode(symbols, sizes)),
-        "chunk encoded": rate(raw, lambda: floats.encode_chunk(code, encode, raw, 0)),
+        "chunk encoded": rate(raw, lambda: floats.encode_chunk(code, window, encode, raw, 0)),
         f"{code.coder} decode": rate(raw, lambda: decode(stream, sizes)),
         "unpack fields": rate(raw, lambda: planes.unpack_fields(packed, code.low + 1, len(words))),
         "chunk decoded": rate(raw, lambda: floats.decode_chunk(code, decode, coded, 0, room)),

@@ -1,8 +1,10 @@
 """How a float tensor is best coded: its matrix form, its scales, the contexts that pay, the tables.
 
-Three passes over the chunks: scales and row classes; symbol counts; the coding itself. Candidates are compared by
-counted bits, tables and side information charged, on a sample of whole rows; the tables are then made from counts of
-all symbols. Nothing but the sample is kept from pass to pass: splitting words again is cheaper than fresh memory.
+Two passes over the chunks: scales and row classes; the coding itself. Candidates are compared by counted bits, tables
+and side information charged, on a sample of whole rows. The tables are made from its counts too, with codes for what
+is near the symbols seen and an escape for the rest; but a pass between counts all words at every level above fast,
+and for the narrow dtypes, whose larger alphabets a sample doesn't know well enough. Nothing but the sample is kept from pass to
+pass: splitting words again is cheaper than fresh memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +23,8 @@ PSEUDO_ROW = 512  # words a row where a tensor has no rows of its own
 SAMPLE = 1 << 15  # words on which contexts are compared
 FACTS = 2  # what scales.scan counts: words that are negative, and whose magnitude is zero
 RARE = 64  # one word in so many: below this, words of magnitude zero are left as they are
+SAMPLED = 7  # mantissa bits in the heads of bf16 and f32, for whose tables a sample is enough
+BELOW, ABOVE = 3, 2  # octaves beyond the symbols of a sample that have codes: rarer ones are escapes
 NO_FIELDS: Bytes = np.empty(0, np.uint8)
 FEW = 4096  # words below which scales of rows can't pay
 
@@ -36,6 +40,7 @@ class Effort:
     coder: str
     columns_must_save: int  # per mille of the coded bits, for the time that sorting by column costs
     mantissa: dict[int, int]  # mantissa bits in the symbol, by those in the head
+    exact: bool = False  # tables from counts of all words, not of the sample
     smallest: int = 1  # bytes of a tensor below which it is left as it is
 
 
@@ -47,8 +52,8 @@ EXPONENT = JOINT | {7: 0}
 
 EFFORTS = {
     "fast": Effort((ALONE,), entropy.HUFFMAN, 0, EXPONENT, smallest=4096),
-    "default": Effort((ALONE, ROWS, BOTH), entropy.HUFFMAN, 2, JOINT),
-    "best": Effort((ALONE, ROWS, BOTH), entropy.ANS, 0, JOINT),
+    "default": Effort((ALONE, ROWS, BOTH), entropy.HUFFMAN, 2, JOINT, exact=True),
+    "best": Effort((ALONE, ROWS, BOTH), entropy.ANS, 0, JOINT, exact=True),
 }
 
 
@@ -160,30 +165,63 @@ def fit(
         order, starts = scales.column_order(columns)
         by_both = replace(by_rows, context=BOTH, column_scales=columns, order=order, starts=starts)
         candidates[BOTH] = (by_both, candidates[ROWS][1] + floats.write_columns(columns))
-    context, why = ALONE, ""
-    if len(candidates) > 1:
-        context, why = _choose(candidates, sample, sampled_rows, words, effort)
+    counted = {context: _count(code, sample, sampled_rows) for context, (code, _) in candidates.items()}
+    context, why = _choose(candidates, counted, len(sample), words, effort)
     chosen, side = candidates[context]
 
     def count(part: tuple[int, int]) -> Counts:
-        symbols, sizes, _ = floats.symbols_of(chosen, words_of(part), part[0] // cols, NO_FIELDS)
-        counts = np.zeros((len(sizes), 256), np.int64)
-        scales.histogram(symbols, sizes, counts)
-        return counts
+        everything = floats.widest_window(chosen)
+        symbols, sizes, _ = floats.symbols_of(chosen, everything, words_of(part), part[0] // cols, NO_FIELDS)
+        return _histogram(symbols, sizes)
 
-    plan = entropy.best_plan(effort.coder, np.sum(list(each(count, parts)), axis=0))
+    counts = counted[context]
+    exact = effort.exact or geometry.mantissa != SAMPLED
+    if stride > 1:
+        counts = np.sum(list(each(count, parts)), axis=0) if exact else _smoothed(counts, chosen)
+    plan = entropy.best_plan(effort.coder, counts)
     final = replace(chosen, coder=plan.coder, tables=plan.tables)
+    window = floats.window_of(plan.tables.numbers, final)
     encode = entropy.encoder(plan.coder, plan.tables)
 
     def encode_chunk(k: int, raw: Bytes) -> list[Bytes]:
-        return floats.encode_chunk(final, encode, raw, parts[k][0] // cols)
+        return floats.encode_chunk(final, window, encode, raw, parts[k][0] // cols)
 
-    kept = words - int(plan.counted[:, : len(frequent)].sum())
-    bits = plan.coded_bits + int(plan.counted[:, scales.ESCAPE].sum()) * floats.ESCAPE_BITS + kept * final.field_width
-    for found in classes:
-        bits += 8 * planes.tail_bytes(cols, words, found) * kept // words
+    tails = sum(planes.tail_bytes(cols, words, found) for found in classes)
+    seen = int(counts.sum())
+    repeated = int(counts[:, : len(frequent)].sum())
+    escapes = int(counts[:, scales.ESCAPE].sum())
+    coded_bits = plan.coded_bits + escapes * floats.ESCAPE_BITS
+    bits = (coded_bits * words + (seen - repeated) * (final.field_width * words + 8 * tails)) // seen
     head = floats.write_head(final, entropy.described(plan), side)
     return Fitted(final, head, bits, why, parts, encode_chunk)
+
+
+def _histogram(symbols: Bytes, sizes: Counts) -> Counts:
+    counts = np.zeros((len(sizes), 256), np.int64)
+    scales.histogram(symbols, sizes, counts)
+    return counts
+
+
+def _count(code: FloatCode, sample: Ints, sampled_rows: Counts) -> Counts:
+    """How often each symbol stands in the sample, [tables, 256]."""
+    part = replace(code, row_scales=code.row_scales[sampled_rows])
+    symbols, sizes, _ = floats.symbols_of(part, floats.widest_window(code), sample, 0, NO_FIELDS)
+    return _histogram(symbols, sizes)
+
+
+def _smoothed(counts: Counts, code: FloatCode) -> Counts:
+    """Counts of a sample, made to serve for all words: every symbol within BELOW and ABOVE octaves of those seen has a
+    code, in every table, and so has the escape for what lies beyond."""
+    low, high = (int(end) for end in floats.widest_window(code))
+    used = np.flatnonzero(counts[:, low : high + 1].any(axis=0))
+    first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+    smooth = counts.copy()
+    smooth[
+        :, max(low + first - (BELOW << code.mantissa), low) : min(low + last + (ABOVE << code.mantissa), high) + 1
+    ] += 1
+    smooth[:, :low] += 1
+    smooth[:, scales.ESCAPE] += 1
+    return smooth
 
 
 def frequent_words(sample: Ints, step_shift: int) -> Ints:
@@ -209,23 +247,18 @@ def _rows_at(words: Ints, cols: int, rows: Counts) -> Ints:
 
 
 def _choose(
-    candidates: dict[int, tuple[FloatCode, bytes]],
-    sample: Ints,
-    sampled_rows: Counts,
-    words: int,
-    effort: Effort,
+    candidates: dict[int, tuple[FloatCode, bytes]], counted: dict[int, Counts], sampled: int, words: int, effort: Effort
 ) -> tuple[int, str]:
     """The context whose coded sample, scaled up, tables and side information are smallest, and the figures that say
-    so. candidates: the code of each context with its side information as it stands in a file."""
+    so. candidates: the code of each context with its side information as it stands in a file; counted: the symbols of
+    the sample, `sampled` words, in each."""
+    if len(candidates) == 1:
+        return ALONE, ""
     bits: dict[int, int] = {}
-    for context, (code, side) in candidates.items():
-        part = replace(code, row_scales=code.row_scales[sampled_rows])
-        symbols, sizes, _ = floats.symbols_of(part, sample, 0, NO_FIELDS)
-        counts = np.zeros((len(sizes), 256), np.int64)
-        scales.histogram(symbols, sizes, counts)
-        plan = entropy.plan(effort.coder, counts)
-        coded = plan.coded_bits + int(counts[:, scales.ESCAPE].sum()) * floats.ESCAPE_BITS
-        bits[context] = plan.bits - plan.coded_bits + coded * words // len(sample) + 8 * len(side)
+    for context, (_, side) in candidates.items():
+        plan = entropy.plan(effort.coder, counted[context])
+        coded = plan.coded_bits + int(counted[context][:, scales.ESCAPE].sum()) * floats.ESCAPE_BITS
+        bits[context] = plan.bits - plan.coded_bits + coded * words // sampled + 8 * len(side)
     field = candidates[ALONE][0].field_width
     best = min(bits, key=lambda context: bits[context])
     if best == BOTH:

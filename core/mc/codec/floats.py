@@ -151,17 +151,31 @@ def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks
     )
 
 
-def symbols_of(code: FloatCode, words: Ints, first_row: int, fields: Bytes) -> tuple[Bytes, Counts, int]:
-    """Symbols of a run of rows, sorted into segments; the segments' sizes; how many are escapes. Fills `fields`,
-    unless they are empty."""
+def widest_window(code: FloatCode) -> Words:
+    """The lowest and the highest symbol that a magnitude can have."""
+    return np.array([max(len(code.frequent), 1), scales.ESCAPE - 1], np.uint16)
+
+
+def window_of(numbers: Bytes, code: FloatCode) -> Words:
+    """The lowest and the highest symbol with a code, given the numbers of the tables [tables, 256]."""
+    low, high = widest_window(code)
+    used = np.flatnonzero(numbers[:, low : high + 1].any(axis=0))
+    return np.array([low + used[0], low + used[-1]] if len(used) else [low, low], np.uint16)
+
+
+def symbols_of(
+    code: FloatCode, window: Words, words: Ints, first_row: int, fields: Bytes
+) -> tuple[Bytes, Counts, Ints]:
+    """Symbols of a run of rows, sorted into segments; the segments' sizes; the escapes of each row, i32. Fills
+    `fields`, unless they are empty. Magnitudes whose symbol lies outside the window escape."""
     rows = code.row_scales[first_row : first_row + -(-len(words) // code.cols)]
     counts = segment_sizes(code, rows, len(words))
-    symbols = np.empty(len(words), np.uint8)
-    escapes = scales.symbols_of(
-        words, code.cols, code.low, code.geometry.padding, code.mantissa, code.frequent, rows,
-        code.column_scales, code.order, code.starts, counts, symbols, fields,
+    symbols, escaping = np.empty(len(words), np.uint8), np.empty(len(rows), np.int32)
+    scales.symbols_of(
+        words, code.cols, code.low, code.geometry.padding, code.mantissa, code.frequent, window, rows,
+        code.column_scales, code.order, code.starts, counts, symbols, fields, escaping,
     )  # fmt: skip
-    return symbols, counts, int(escapes)
+    return symbols, counts, escaping
 
 
 def segment_sizes(code: FloatCode, rows: Scales, n: int) -> Counts:
@@ -171,12 +185,13 @@ def segment_sizes(code: FloatCode, rows: Scales, n: int) -> Counts:
     return counts
 
 
-def encode_chunk(code: FloatCode, encode: entropy.Encode, raw: Bytes, first_row: int) -> list[Bytes]:
+def encode_chunk(code: FloatCode, window: Words, encode: entropy.Encode, raw: Bytes, first_row: int) -> list[Bytes]:
     """The chunk of words `raw` whose rows begin at `first_row`, as pieces to be written one after the other."""
     words = planes.words_of(raw, code.geometry)
     rows = slice(first_row, first_row + -(-len(words) // code.cols))
     fields = np.empty(len(words), np.uint8)
-    symbols, counts, escapes = symbols_of(code, words, first_row, fields)
+    symbols, counts, escaping = symbols_of(code, window, words, first_row, fields)
+    escapes = int(escaping.sum())
     coded = encode(symbols, counts)
     cols, kept, classes = code.cols, words, code.classes[:, rows]
     if len(code.frequent):
@@ -192,8 +207,8 @@ def encode_chunk(code: FloatCode, encode: entropy.Encode, raw: Bytes, first_row:
     if escapes:
         where, magnitudes = np.empty(escapes, np.uint32), np.empty(escapes, np.uint16)
         scales.escaped(
-            words, code.cols, code.step_shift, code.mantissa, code.frequent, code.row_scales[rows], code.column_scales,
-            where, magnitudes,
+            words, code.cols, code.step_shift, code.mantissa, code.frequent, window, code.row_scales[rows],
+            code.column_scales, escaping, where, magnitudes,
         )  # fmt: skip
         pieces.append(np.frombuffer(struct.pack("<I", escapes), np.uint8))
         pieces += [where.view(np.uint8), magnitudes.view(np.uint8)]

@@ -137,14 +137,14 @@ def segment_sizes(n, cols, rows, starts, counts):
 
 
 @inlined
-def _symbol(word, shift, base, first):
+def _symbol(word, shift, base, first, lowest, highest):
     """Symbol of a word given `base`, the magnitude that symbol 0 would have. With frequent words, magnitudes begin at
     symbol `first`, and zero is an escape as long as the word hasn't turned out to be a frequent one; without, `first`
-    is 0 and the magnitude zero has the symbol ZERO."""
+    is 0 and the magnitude zero has the symbol ZERO. What lies outside lowest..highest, the symbols that have codes,
+    is an escape."""
     v = U16(U16(head_of(word) & U16(0x7FFF)) >> shift)
     d = U16(v - base)
-    begin = U16(max(first, 1))
-    inside = U16(d - begin) < U16(ESCAPE - begin)
+    inside = U16(d - lowest) <= U16(highest - lowest)
     zero = U8(ZERO) if first == 0 else U8(ESCAPE)
     return zero if v == U16(0) else (U8(d) if inside else U8(ESCAPE))
 
@@ -189,15 +189,20 @@ def _cursors(counts):
 
 
 @compiled
-def symbols_of(words, cols, low, padding, mantissa, frequent, rows, columns, order, starts, counts, out, fields):
+def symbols_of(
+    words, cols, low, padding, mantissa, frequent, window, rows, columns, order, starts, counts, out, fields, escaping
+):  # fmt: skip
     """Fill `out` u8 with the symbols of `words`, sorted into segments of counts[t] symbols, and `fields` u8 with the
-    fields in the order of the words (len(fields) == 0: don't); return how many symbols are escapes.
+    fields in the order of the words (len(fields) == 0: don't), and `escaping` i32 with the escapes of each row; return
+    how many there are.
 
     rows: i16 scales of rows of `cols` words (the last may be shorter, unless there are column scales);
-    columns, order, starts: as from `column_order`, or empty; frequent: words that are symbols by themselves."""
+    columns, order, starts: as from `column_order`, or empty; frequent: words that are symbols by themselves;
+    window: the lowest and the highest symbol that have codes, u16."""
     n = len(words)
     low, padding = U16(low), U16(padding)
     shift = U16(low + padding)
+    lowest, highest = window[0], window[1]
     first_symbol = len(frequent)
     cursor = _cursors(counts)
     line = np.empty(cols if len(columns) > 0 else 0, np.uint8)
@@ -212,7 +217,7 @@ def symbols_of(words, cols, low, padding, mantissa, frequent, rows, columns, ord
             t = (rows[row] >> 1) & (len(counts) - 1)
             segment = out[cursor[t] : cursor[t] + len(part)]
             for i in range(len(part)):
-                symbol = _symbol(part[i], shift, base, first_symbol)
+                symbol = _symbol(part[i], shift, base, first_symbol, lowest, highest)
                 segment[i] = symbol
                 some = I32(some + I32(symbol == U8(ESCAPE)))
             some -= _mark(part, frequent, segment)
@@ -221,7 +226,7 @@ def symbols_of(words, cols, low, padding, mantissa, frequent, rows, columns, ord
             scale = I32(rows[row])
             for i in range(len(part)):
                 base = _base(scale + I32(columns[i]), mantissa)
-                symbol = _symbol(part[i], shift, base, first_symbol)
+                symbol = _symbol(part[i], shift, base, first_symbol, lowest, highest)
                 line[i] = symbol
                 some = I32(some + I32(symbol == U8(ESCAPE)))
             some -= _mark(part, frequent, line)
@@ -236,6 +241,7 @@ def symbols_of(words, cols, low, padding, mantissa, frequent, rows, columns, ord
             place = fields[start:stop]
             for i in range(len(part)):
                 place[i] = _field(head_of(part[i]), low, padding)
+        escaping[row] = some
         escapes += some
     return escapes
 
@@ -302,19 +308,24 @@ def unsorted(symbols, n, cols, rows, order, starts, counts, out):
 
 
 @compiled
-def escaped(words, cols, step_shift, mantissa, frequent, rows, columns, where, magnitudes):
-    """Fill `where` u32 and `magnitudes` u16 with the words whose symbol is an escape, in order."""
+def escaped(words, cols, step_shift, mantissa, frequent, window, rows, columns, escaping, where, magnitudes):
+    """Fill `where` u32 and `magnitudes` u16 with the words whose symbol is an escape, in order; `escaping` as from
+    `symbols_of` tells which rows have any."""
     at = 0
-    for i in range(len(words)):
-        row = i // cols
-        scale = I32(rows[row]) + (I32(columns[i - row * cols]) if len(columns) > 0 else I32(0))
-        escapes = _symbol(words[i], U16(step_shift), _base(scale, mantissa), len(frequent)) == U8(ESCAPE)
-        for k in range(len(frequent)):
-            escapes = escapes and words[i] != frequent[k]
-        if escapes:
-            where[at] = i
-            magnitudes[at] = U16(U16(head_of(words[i]) & U16(0x7FFF)) >> U16(step_shift))
-            at += 1
+    for row in range(len(rows)):
+        if escaping[row] == 0:
+            continue
+        for i in range(row * cols, min((row + 1) * cols, len(words))):
+            scale = I32(rows[row]) + (I32(columns[i - row * cols]) if len(columns) > 0 else I32(0))
+            base = _base(scale, mantissa)
+            symbol = _symbol(words[i], U16(step_shift), base, len(frequent), window[0], window[1])
+            escapes = symbol == U8(ESCAPE)
+            for k in range(len(frequent)):
+                escapes = escapes and words[i] != frequent[k]
+            if escapes:
+                where[at] = i
+                magnitudes[at] = U16(U16(head_of(words[i]) & U16(0x7FFF)) >> U16(step_shift))
+                at += 1
 
 
 @compiled
