@@ -3,8 +3,8 @@
 Two passes over the chunks: scales and row classes; the coding itself. Candidates are compared by counted bits, tables
 and side information charged, on a sample of whole rows. The tables are made from its counts too, with codes for what
 is near the symbols seen and an escape for the rest; but a pass between counts all words at every level above fast,
-and for the narrow dtypes, whose larger alphabets a sample doesn't know well enough. Nothing but the sample is kept from pass to
-pass: splitting words again is cheaper than fresh memory.
+and for the narrow dtypes, whose larger alphabets a sample doesn't know well enough. Nothing but the sample is kept
+from pass to pass: splitting words again is cheaper than fresh memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator
