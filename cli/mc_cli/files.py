@@ -73,6 +73,8 @@ def packed_name(source: Path) -> Path:
     """`model.safetensors` -> `model.mc.safetensors`; folder `X` -> `X.mc`."""
     if source.is_dir():
         named = own_name(source)
+        if not named.name:
+            raise click.UsageError(f"The folder '{source}' has no name to derive one from, so name the output with -o.")
         return named.with_name(named.name + ".mc")
     return source.with_name(source.name.removesuffix(PLAIN) + PACKED)
 

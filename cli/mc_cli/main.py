@@ -74,6 +74,13 @@ def run(arguments: list[str]) -> int:
             if sys.stdout is not None:
                 sys.stdout.flush()  # a full disk under stdout must be an error here, not a note at exit
             return int(code or 0)
+        except click.Abort as error:
+            # click's word for an EOFError too, which numba raises for a cut file in its cache.
+            folder = os.environ.get("NUMBA_CACHE_DIR", "the __pycache__ folders of mc")
+            message = (
+                f"A compiled loop can't be read: the cache is damaged. Delete its files *.nbi and *.nbc in {folder}."
+            )
+            return failed(arguments, error, message, 1)
         except click.UsageError as error:
             if not asks_json(arguments):
                 error.show()
@@ -99,9 +106,7 @@ def run(arguments: list[str]) -> int:
         abandon_stdout()
         return failed(arguments, error, sentence(error), 1)
     except MemoryError as error:
-        return failed(
-            arguments, error, "There is not enough memory for this; fewer threads (-T 1) need less of it.", 1
-        )
+        return failed(arguments, error, "There is not enough memory for this; fewer threads (-T 1) need less of it.", 1)
 
 
 def core_error() -> type[McError]:

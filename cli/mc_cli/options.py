@@ -33,9 +33,7 @@ threads = click.option(
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors and findings.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Print more, and a traceback with an error.")
 as_json = click.option("--json", "as_json", is_flag=True, help='Print one JSON object with "schema": 1.')
-no_progress = click.option(
-    "--no-progress", is_flag=True, help="No progress bar (there is one only at a terminal)."
-)
+no_progress = click.option("--no-progress", is_flag=True, help="No progress bar (there is one only at a terminal).")
 version = click.version_option(__version__, "-V", "--version", prog_name="mc", message="%(prog)s %(version)s")
 
 

@@ -80,9 +80,7 @@ def closing(line: str, manner: Manner, *, after_table: bool = False) -> None:
 def sizes(before: int, after: int, whole: int, packed: int, seconds: float, path: str) -> str:
     """The closing line of pack and unpack; the ratio is packed / original, so lower is better."""
     share = f"ratio {packed / whole:.4f}" if whole else "ratio -"
-    return (
-        f"{amount(before)} -> {amount(after)}, {share}, {seconds:.2f} s, {'stdout' if path == '-' else path}"
-    )
+    return f"{amount(before)} -> {amount(after)}, {share}, {seconds:.2f} s, {'stdout' if path == '-' else path}"
 
 
 def totals(whole: int, packed: int) -> dict[str, int | float | None]:
@@ -103,9 +101,7 @@ def printable(text: str) -> str:
     """Text from a file as it may go to a terminal or into TSV: control characters as escapes."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        escaped(c) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text
-    )
+    return "".join(escaped(c) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
 
 
 def escaped(character: str) -> str:

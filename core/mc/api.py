@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -14,7 +15,7 @@ from typing import BinaryIO, Literal
 from mc.atomic import replacing, replacing_folder
 from mc.checkpoint import Source
 from mc.errors import DamagedError, McError
-from mc.folder import PACKED_SUFFIX, SHARD_SUFFIX, check_index, read_folder, refuse_pickle, scan_folder
+from mc.folder import PACKED_SUFFIX, SHARD_SUFFIX, Folder, check_index, read_folder, refuse_pickle, scan_folder
 from mc.memory import blank
 from mc.packing import pack_file
 from mc.parallel import Workers, workers
@@ -61,6 +62,7 @@ def pack(
     with workers(threads, executor) as work:
         if _is_folder(source):
             return _pack_folder(Path(_path(source)), target, level, work, progress)
+        _refuse_same(source, target)
         with _random_access(source) as opened, _writing(target) as out:
             report = _pack_one(opened, out, _name(target), level, work, _Sum(opened.size, progress).step)
         return PackReport((report,))
@@ -81,7 +83,8 @@ def _pack_folder(
         raise McError(f"{path} holds packed shards already. Unpack it first.")
     total = _Sum(sum((path / name).stat().st_size for name in folder.shards), progress)
     reports = []
-    with _new_folder(path, target) as place:
+    names = [name.removesuffix(SHARD_SUFFIX) + PACKED_SUFFIX for name in folder.shards]
+    with _new_folder(path, target, [*folder.others, *names]) as place:
         _copy_others(path, place, folder.others)
         for name in folder.shards:
             packed_name = name.removesuffix(SHARD_SUFFIX) + PACKED_SUFFIX
@@ -106,6 +109,7 @@ def unpack(
                     f"{_path(source)} is a folder; tensors can be picked from a single file. Name one of its shards."
                 )
             return _unpack_folder(Path(_path(source)), target, check, work, progress)
+        _refuse_same(source, target)
         with _writing(target) as out:
             if isinstance(source, str | os.PathLike):
                 with _random_access(source) as opened:
@@ -125,7 +129,8 @@ def _unpack_folder(
         raise DamagedError(f"{path} holds plain shards, not packed ones. There is nothing to unpack.")
     files = []
     whole = 0
-    with _new_folder(path, target) as place:
+    names = [name.removesuffix(PACKED_SUFFIX) + SHARD_SUFFIX for name in folder.shards]
+    with _new_folder(path, target, [*folder.others, *names]) as place:
         _copy_others(path, place, folder.others)
         for name in folder.shards:
             plain = name.removesuffix(PACKED_SUFFIX) + SHARD_SUFFIX
@@ -173,7 +178,7 @@ def _verify_folder(
         findings.append(Finding(str(path), None, "index", str(error)))
     other = Path(_path(original)) if original is not None else None
     if other is not None:
-        findings += _compare_others(path, other, folder.others)
+        findings += _compare_others(path, other, folder)
     files: list[VerifiedFile] = []
     for name in folder.shards:
         plain = name.removesuffix(PACKED_SUFFIX) + SHARD_SUFFIX if name.endswith(PACKED_SUFFIX) else name
@@ -191,8 +196,13 @@ def _verify_folder(
     return VerifyReport(tuple(files), tuple(findings))
 
 
-def _compare_others(path: Path, other: Path, names: tuple[str, ...]) -> Iterator[Finding]:
-    for name in names:
+def _compare_others(path: Path, other: Path, folder: Folder) -> Iterator[Finding]:
+    """Files besides the shards that differ, and files of the original that the folder lacks."""
+    shards = {name.replace(PACKED_SUFFIX, SHARD_SUFFIX) for name in folder.shards}
+    for missing in sorted({str(found.relative_to(other)) for found in other.rglob("*") if found.is_file()}):
+        if missing not in shards and missing not in folder.others:
+            yield Finding(str(path), None, "file", f"{path} lacks {missing}, which {other} has.")
+    for name in folder.others:
         if not (other / name).is_file():
             yield Finding(str(path / name), None, "file", f"{other} has no {name}.")
         elif (other / name).read_bytes() != (path / name).read_bytes():
@@ -223,6 +233,20 @@ class _Sum:
 
 def _ignore(*_: int) -> None:
     pass
+
+
+def _refuse_same(source: PathLike | BinaryIO, target: PathLike | BinaryIO) -> None:
+    """McError if both are one regular file: a source is never changed."""
+    one, other = _status(source), _status(target)
+    if one is not None and other is not None and stat.S_ISREG(one.st_mode) and os.path.samestat(one, other):
+        raise McError(f"{_name(source)} is source and target at once. Name another target.")
+
+
+def _status(place: PathLike | BinaryIO) -> os.stat_result | None:
+    try:
+        return os.stat(place) if isinstance(place, str | os.PathLike) else os.fstat(place.fileno())
+    except (OSError, AttributeError):  # not there yet, or a stream without a file (io.UnsupportedOperation)
+        return None
 
 
 def _is_folder(source: PathLike | BinaryIO) -> bool:
@@ -269,7 +293,8 @@ def _writing(target: PathLike | BinaryIO) -> Iterator[BinaryIO]:
             with _spooled(out) as spool:
                 yield spool
         return
-    if target.seekable():
+    # A stream that appends says that it can seek, and then writes at its end all the same.
+    if target.seekable() and "a" not in str(getattr(target, "mode", "")):
         yield target
         return
     with _spooled(target) as spool:
@@ -286,12 +311,20 @@ def _spooled(target: BinaryIO) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _new_folder(source: Path, target: PathLike | BinaryIO) -> Iterator[Path]:
+def _new_folder(source: Path, target: PathLike | BinaryIO, names: Sequence[str]) -> Iterator[Path]:
+    """A folder that takes the place of `target` at the end, which may hold nothing but files of these names."""
     destination = Path(_path(target))
     if source.resolve() in (destination.resolve(), *destination.resolve().parents):
         raise McError(f"{destination} lies in {source}, which is read. Name a folder outside it.")
     if destination.resolve() in source.resolve().parents:
         raise McError(f"{destination} holds {source}, which is read. Name another folder.")
+    if destination.is_dir():
+        found = (str(path.relative_to(destination)) for path in destination.rglob("*") if not path.is_dir())
+        if others := sorted(set(found) - set(names)):
+            raise McError(
+                f"{destination} is to be replaced, but holds {others[0]}, which isn't written again, and "
+                f"{len(others) - 1} more such files. Move them away, or name another folder."
+            )
     with replacing_folder(destination) as place:
         yield place
 
@@ -300,3 +333,4 @@ def _copy_others(source: Path, place: Path, names: tuple[str, ...]) -> None:
     for name in names:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, place / name)
+        shutil.copymode(source / name, place / name)

@@ -85,7 +85,7 @@ def pack_file(
         sha256 = digest.result()
     source.unchanged()
     manifest = Manifest(sha256, layout.size, level, entries)
-    end = target.tell()
+    end = begin + start + len(reserved) + sum(sizes)
     target.seek(begin)
     target.write(write_header(manifest, len(reserved), sizes, start))
     target.seek(end)

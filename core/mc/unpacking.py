@@ -249,9 +249,15 @@ def naming(where: str, tensor: Tensor) -> Iterator[None]:
 def chosen(layout: Layout, globs: Sequence[str], where: str) -> list[Tensor]:
     """The tensors whose names match any of the globs; McError for a glob without a match."""
     for glob in globs:
-        if not any(fnmatchcase(tensor.name, glob) for tensor in layout.tensors):
-            raise McError(f"{where} has no tensor that matches {quote(glob)}. 'mc verify -v' lists the names.")
-    return [tensor for tensor in layout.tensors if any(fnmatchcase(tensor.name, glob) for glob in globs)]
+        if not any(_matches(tensor.name, glob) for tensor in layout.tensors):
+            names = ", ".join(quote(tensor.name) for tensor in layout.tensors[:3])
+            raise McError(f"{where} has no tensor that matches {quote(glob)}. Its first ones are {names}.")
+    return [tensor for tensor in layout.tensors if any(_matches(tensor.name, glob) for glob in globs)]
+
+
+def _matches(name: str, glob: str) -> bool:
+    """Whether a glob stands for the name, or is the name: brackets are common in names."""
+    return name == glob or fnmatchcase(name, glob)
 
 
 def subset_header(layout: Layout, tensors: Sequence[Tensor]) -> bytes:

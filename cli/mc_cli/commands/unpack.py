@@ -29,9 +29,7 @@ COLUMNS = (
 @options.output
 @options.force
 @click.option("--check", is_flag=True, help="Compare the whole file's sha256 too; chunks are always checked.")
-@click.option(
-    "--tensor", "tensors", multiple=True, metavar="GLOB", help="Write only these tensors; may be repeated."
-)
+@click.option("--tensor", "tensors", multiple=True, metavar="GLOB", help="Write only these tensors; may be repeated.")
 @options.threads
 @options.speaking
 def unpack(

@@ -20,9 +20,7 @@ COLUMNS = ("result", "file", "tensor", "place", "message")
 
 
 @click.command(
-    epilog=options.examples(
-        "mc verify model.mc.safetensors", "mc verify model.mc.safetensors model.safetensors --json"
-    )
+    epilog=options.examples("mc verify model.mc.safetensors", "mc verify model.mc.safetensors model.safetensors --json")
 )
 @click.argument("packed", type=options.PATH)
 @click.argument("original", metavar="[ORIGINAL]", type=options.PATH, nargs=-1)

@@ -114,8 +114,8 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
     words = nbytes // geometry.width
     fitted = fit.fit(geometry, shape, words, read, fit.EFFORTS[level], each)
     expected = len(fitted.head) + fitted.bits // 8
-    if _repeats(read, nbytes, geometry.width):
-        found = _zstd_cost(_sample(read, nbytes, geometry.width), geometry.width, level) * nbytes
+    if _repeats(read, nbytes, geometry.width) or _rows_repeat(read, shape, nbytes):
+        found = _chunk_cost(read(*plain_spans(nbytes, geometry.width)[0]), level) * nbytes
         if found < min(expected, nbytes):
             why = f"{fitted.why} zstd {8 * found / words:.2f}".strip()
             return _zstd_code(nbytes, geometry.width, level, why)
@@ -134,6 +134,22 @@ def _repeats(read: Read, nbytes: int, width: int) -> bool:
     start = (nbytes - size) // 2 // wide * wide
     words = read(start, start + size).view(runs.UNSIGNED[wide]).tolist()
     return 4 * len(set(words)) < 3 * len(words)
+
+
+def _rows_repeat(read: Read, shape: tuple[int, ...], nbytes: int) -> bool:
+    """Whether rows begin alike too often: rows of a codebook, padding, a matrix of shifted or copied rows."""
+    rows = shape[0] if len(shape) > 1 else 1
+    size = nbytes // max(rows, 1)
+    if rows < 4 or size * rows != nbytes:
+        return False
+    begins = range(0, rows, -(-rows // LOOKED_AT))
+    seen = {read(row * size, row * size + min(size, 16)).tobytes() for row in begins}
+    return 4 * len(seen) < 3 * len(begins)
+
+
+def _chunk_cost(raw: Bytes, level: str) -> float:
+    """Bytes for a byte of a whole chunk: what repeats lies as far apart as rows are long."""
+    return len(dictionary.compress(raw, dictionary.LEVELS[level])) / len(raw)
 
 
 def _zstd_cost(sample: Bytes, width: int, level: str) -> float:
@@ -181,7 +197,7 @@ def _integers(
         counts = _count(rows, fit.spans(nbytes, cols), read, each)
         planned["rows"] = plan_planes(rows, counts)
         costs["rows"] = _plane_cost(*planned["rows"], nbytes)
-    costs["zstd"] = _zstd_cost(sample, width, level) * nbytes
+    costs["zstd"] = min(_zstd_cost(sample, width, level), _chunk_cost(read(*spans[0]), level)) * nbytes
     best = min(costs, key=lambda name: costs[name])
     why = " ".join(f"{name} {8 * cost * width / nbytes:.2f}" for name, cost in costs.items())
     if best == "raw":
