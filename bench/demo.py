@@ -26,9 +26,7 @@ CORE: Final = os.pathsep.join(str(HERE.parent / name) for name in ("core", "cli"
 
 def main() -> None:
     """Run the demo and print it."""
-    print(
-        f"MiniLM, a BERT encoder: f32 as shipped ({models.PACKAGE}), and cast to bf16, as it is often kept."
-    )
+    print(f"MiniLM, a BERT encoder: f32 as shipped ({models.PACKAGE}), and cast to bf16, as it is often kept.")
     paths = [path for path in models.paths() if path.stem in SHOWN]
     print(
         "\nThe command: file to file, start-up included, all cores; in brackets, seconds by the clock.",

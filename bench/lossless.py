@@ -8,8 +8,8 @@ How it measures
 - Whole files count: ratio and MB/s are in bytes of the original file, and every tool has to restore all of
   them exactly, in every round, or the run ends with an error.
 - Tools take turns. A round lets each of them compress and decompress once, so that a machine that slows down
-  slows all of them. A figure is the median of its rounds; a comparison with mc is the median of the quotients
-  within a round. Slow tools run in the first rounds only (`--slow`); the others run once more before that,
+  slows all of them, in another order each time. A figure is the median of its rounds; a comparison with mc is the
+  median of the quotients within a round. Slow tools run in the first rounds only (`--slow`); the others run once more before that,
   unmeasured, to warm up.
 - Only the calls that compress and decompress are timed, from buffer to buffer. What comes before and after
   (copies for tools that change their input, views as arrays) is not, which is in favour of the peers.
@@ -28,6 +28,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import random
 import sys
 import time
 from collections import Counter
@@ -130,7 +131,8 @@ def measure(tools: Sequence[Tool], model: Model, rounds: int, slow: int) -> list
             result.compress.clear()
             result.decompress.clear()
     for number in range(max(rounds, slow)):
-        for coder, result in pairs:
+        # In another order each time: who comes after a tool that gave back much memory pays for finding it anew.
+        for coder, result in random.Random(number).sample(pairs, len(pairs)):
             if number < (slow if result.tool.slow else rounds):
                 once(coder, result)
     if hashlib.sha256(model.data).hexdigest() != model.sha256:
@@ -228,9 +230,7 @@ def table(model: Model, results: Sequence[Result]) -> str:
     ]
     for result in results:
         rates = f"{result.speed(result.compress):>10.1f}{result.speed(result.decompress):>12.1f}"
-        line = (
-            f"{result.tool.name:<15}{result.packed:>14,}{result.ratio:>8.4f}{rates}{len(result.compress):>8}"
-        )
+        line = f"{result.tool.name:<15}{result.packed:>14,}{result.ratio:>8.4f}{rates}{len(result.compress):>8}"
         for our in ours:
             packing = quotient(result.compress, our.compress)
             unpacking = quotient(result.decompress, our.decompress)
@@ -274,8 +274,7 @@ def picture(everything: Sequence[Sequence[Result]], caption: str) -> str:
     for results in everything:
         for verb in ("compress", "decompress"):
             points = [
-                scatter.Point(one.tool.name, one.speed(getattr(one, verb)), one.ratio, one.tool.ours)
-                for one in results
+                scatter.Point(one.tool.name, one.speed(getattr(one, verb)), one.ratio, one.tool.ours) for one in results
             ]
             title = f"{results[0].model.name}: {verb}"
             panels.append(scatter.Panel(title, "MB/s of original bytes, one thread", points))

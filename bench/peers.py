@@ -71,9 +71,7 @@ class ZipNN(Coder):
 
         if dtype not in self.DTYPES:
             raise Unsupported
-        self.tool: Callable[[], Any] = lambda: Tool(
-            input_format="byte", bytearray_dtype=self.DTYPES[dtype], threads=1
-        )
+        self.tool: Callable[[], Any] = lambda: Tool(input_format="byte", bytearray_dtype=self.DTYPES[dtype], threads=1)
 
     def prepare(self, data: bytes) -> bytearray:
         return bytearray(data)  # zipnn reorders the bits of its input in place, even those of immutable bytes
