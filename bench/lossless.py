@@ -9,8 +9,8 @@ How it measures
   them exactly, in every round, or the run ends with an error.
 - Tools take turns. A round lets each of them compress and decompress once, so that a machine that slows down
   slows all of them, in another order each time. A figure is the median of its rounds; a comparison with mc is the
-  median of the quotients within a round. Slow tools run in the first rounds only (`--slow`); the others run once more before that,
-  unmeasured, to warm up.
+  median of the quotients within a round. Slow tools run in the first rounds only (`--slow`); the others run once
+  more before that, unmeasured, to warm up.
 - Only the calls that compress and decompress are timed, from buffer to buffer. What comes before and after
   (copies for tools that change their input, views as arrays) is not, which is in favour of the peers.
 - Peers that know arrays of a single dtype get the bytes of the file's most frequent dtype, joined. The rest
