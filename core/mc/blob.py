@@ -96,7 +96,6 @@ class BlobReader:
     def __init__(self, stream: Stream, size: int, tensor: int, dtype: str, nbytes: int) -> None:
         """Read the head of the blob of `size` bytes that codes `nbytes` >= 1; DamagedError if it is none."""
         self._stream, self._left, self._tensor = stream, size, tensor
-        self.nbytes = nbytes
         length, checksum = HEAD.unpack(self._take(HEAD.size))
         head = self._take(length)
         if xxhash.xxh3_64_intdigest(head, seed(tensor, OF_HEAD)) != checksum:
@@ -119,8 +118,7 @@ class BlobReader:
                 raise DamagedError(f"chunk {chunk} claims {size} bytes, where at most {self._left - behind} can be")
             coded = self._take(size)
             sizes.append(size)
-            intact = xxhash.xxh3_64_intdigest(coded, seed(self._tensor, chunk)) == coded_sum
-            yield chunk, Frame([coded], size, coded_sum, raw_sum) if intact else None
+            yield chunk, self._intact(chunk, Frame([coded], size, coded_sum, raw_sum))
         if bytes(self._take(ENTRY.size * chunks)) != write_directory(sizes) or self._left:
             raise DamagedError("its directory doesn't agree with its frames")
 
@@ -129,9 +127,7 @@ class BlobReader:
         stated, coded_sum, raw_sum = FRAME.unpack(stream.take(FRAME.size))
         if stated != size:
             raise DamagedError(f"chunk {chunk} claims {stated} bytes, and {size} in the directory")
-        coded = stream.take(size)
-        intact = xxhash.xxh3_64_intdigest(coded, seed(self._tensor, chunk)) == coded_sum
-        return Frame([coded], size, coded_sum, raw_sum) if intact else None
+        return self._intact(chunk, Frame([stream.take(size)], size, coded_sum, raw_sum))
 
     def decode(self, chunk: int, sealed: Frame, raw: Bytes) -> None:
         """Fill `raw`, and check it; DamagedError if it isn't what was packed."""
@@ -141,6 +137,11 @@ class BlobReader:
             raise DamagedError(f"chunk {chunk}: {error}") from error
         if xxhash.xxh3_64_intdigest(raw.data, seed(self._tensor, chunk)) != sealed.raw_sum:
             raise DamagedError(f"chunk {chunk}: its decoded bytes don't match their checksum")
+
+    def _intact(self, chunk: int, sealed: Frame) -> Frame | None:
+        """The frame, unless its coded bytes don't match their checksum."""
+        found = xxhash.xxh3_64_intdigest(sealed.pieces[0], seed(self._tensor, chunk))
+        return sealed if found == sealed.coded_sum else None
 
     def _take(self, size: int) -> memoryview:
         if size > self._left:

@@ -6,7 +6,7 @@ loses to raw.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +20,6 @@ from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
 
 RAW, FLOATS, AFFINE, PLANES, ZSTD = range(5)  # codings by their numbers in a file (FORMAT.md, section 4)
-CODINGS = ("raw", "floats", "affine", "planes", "zstd")
 CHUNK_WORDS = floats.CHUNK
 LOOKED_AT = 1024  # words in which repetition is looked for
 PIECES, PIECE = 16, 1 << 14  # words of the sample on which integer codings are compared
@@ -177,16 +176,7 @@ def _integers(
     for form in (integers.BYTE_PLANES, integers.NIBBLE_PLANES):
         codes[integers.FORMS[form]] = _blank(form, width, coder)
     if palette is not None:
-        codes["palette"] = PlaneCode(
-            integers.PALETTE,
-            width,
-            0,
-            np.empty(0, np.uint8),
-            palette,
-            np.zeros(1, np.uint8),
-            coder,
-            _NO_TABLES,
-        )
+        codes["palette"] = replace(_blank(integers.PALETTE, width, coder), palette=palette)
     planned: dict[str, tuple[PlaneCode, entropy.Plan]] = {}
     for name, blank in codes.items():
         planned[name] = plan_planes(blank, integers.counts_of(integers.planes_of(blank, sample, 0)))
@@ -246,9 +236,7 @@ def plan_planes(blank: PlaneCode, counts: Counts) -> tuple[PlaneCode, entropy.Pl
     else:
         raw = blank.raw
     plan = entropy.plan(blank.coder, counts)
-    return PlaneCode(
-        blank.form, blank.width, blank.cols, blank.classes, blank.palette, raw, blank.coder, plan.tables
-    ), plan
+    return replace(blank, raw=raw, tables=plan.tables), plan
 
 
 def _plane_cost(code: PlaneCode, plan: entropy.Plan, words: int) -> float:
@@ -263,16 +251,7 @@ def _by_rows(read: Read, nbytes: int, cols: int, coder: str, each: Each) -> Plan
         return sums
 
     classes = integers.row_classes(np.concatenate(list(each(means, fit.spans(nbytes, cols)))))
-    return PlaneCode(
-        integers.ROW_CLASSES,
-        1,
-        cols,
-        classes,
-        np.empty(0, np.uint8),
-        np.zeros(1, np.uint8),
-        coder,
-        _NO_TABLES,
-    )
+    return replace(_blank(integers.ROW_CLASSES, 1, coder), cols=cols, classes=classes)
 
 
 def _count(code: PlaneCode, parts: list[tuple[int, int]], read: Read, each: Each) -> Counts:
