@@ -20,15 +20,11 @@ Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 def environment(**more: str) -> dict[str, str]:
     """The environment of a user: this checkout on the path, a wide plain terminal, no colour settings."""
-    kept = {
-        k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONPATH")
-    }
+    kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONPATH")}
     return {**kept, "PYTHONPATH": f"{ROOT / 'core'}{os.pathsep}{ROOT / 'cli'}", "TERM": "xterm", **more}
 
 
-def safetensors(
-    tensors: Mapping[str, tuple[str, np.ndarray]], metadata: dict[str, str] | None = None
-) -> bytes:
+def safetensors(tensors: Mapping[str, tuple[str, np.ndarray]], metadata: dict[str, str] | None = None) -> bytes:
     """A safetensors file as bytes, in the given order; bf16 and other words are handed in as integers."""
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
     start = 0
@@ -41,9 +37,7 @@ def safetensors(
         start += values.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    return (
-        len(text).to_bytes(8, "little") + text + b"".join(values.tobytes() for _, values in tensors.values())
-    )
+    return len(text).to_bytes(8, "little") + text + b"".join(values.tobytes() for _, values in tensors.values())
 
 
 def weights(seed: int = 0) -> bytes:

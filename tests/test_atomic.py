@@ -58,9 +58,7 @@ def test_a_replaced_file_passes_its_mode_on(tmp_path: Path, old_mode: int) -> No
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("existing", [True, False])
-def test_an_exception_leaves_everything_as_it_was(
-    tmp_path: Path, kind: type[BaseException], existing: bool
-) -> None:
+def test_an_exception_leaves_everything_as_it_was(tmp_path: Path, kind: type[BaseException], existing: bool) -> None:
     if existing:
         (tmp_path / "f").write_bytes(b"old")
         (tmp_path / "d").mkdir()
@@ -252,9 +250,7 @@ def test_a_folder_is_put_back_when_the_swap_fails(
     assert os.listdir(tmp_path) == ["d"]
 
 
-def test_an_interrupt_after_the_swap_keeps_the_new_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_after_the_swap_keeps_the_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "d").mkdir()
     rename = os.rename
 

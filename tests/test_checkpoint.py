@@ -47,9 +47,7 @@ def values(layout: Layout, data: bytes) -> dict[str, tuple[str, list[int], bytes
 
 
 def test_layout_says_where_everything_lies() -> None:
-    header = (
-        '{"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[2,1],"data_offsets":[2,10]}, "a": %s}   '
-    )
+    header = '{"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[2,1],"data_offsets":[2,10]}, "a": %s}   '
     data = file_of(header % json.dumps(ENTRY), bytes(10))
     layout = layout_of(data)
     origin = len(data) - 10
@@ -257,9 +255,7 @@ def test_numpy_types_read_what_the_reference_wrote() -> None:
         assert array.astype(np.float64).tolist() == [1, 1, 1]
 
 
-names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(
-    lambda name: name != "__metadata__"
-)
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda name: name != "__metadata__")
 shapes = st.lists(st.integers(0, 4), max_size=4)
 kinds = st.sampled_from([np.bool_, np.uint8, np.int16, np.float16, np.float32, np.uint64, np.complex64])
 

@@ -22,9 +22,7 @@ CLOSING = r"[\d.]+ [kM]?B -> [\d.]+ [kM]?B, ratio \d\.\d{4}, \d+\.\d\d s, "
 # pack and unpack, file to file
 
 
-def test_pack_and_unpack_restore_every_byte_under_the_default_names(
-    mc: Command, place: Path, model: bytes
-) -> None:
+def test_pack_and_unpack_restore_every_byte_under_the_default_names(mc: Command, place: Path, model: bytes) -> None:
     done = mc("pack", "model.safetensors", cwd=place)
     assert (done.returncode, done.stderr) == (0, b"")
     assert re.fullmatch(CLOSING + r"model\.mc\.safetensors\n", done.stdout.decode())
@@ -50,9 +48,7 @@ def test_a_folder_is_packed_shard_by_shard_and_restored_whole(mc: Command, tree:
     assert done.returncode == 0, done.stderr
     small = tree(place / "folder.mc")
     shards = {name for name in original if name.endswith(".safetensors")}
-    assert set(small) == {name.replace(".safetensors", ".mc.safetensors") for name in shards} | (
-        set(original) - shards
-    )
+    assert set(small) == {name.replace(".safetensors", ".mc.safetensors") for name in shards} | (set(original) - shards)
     assert all(small[name] == original[name] for name in set(original) - shards)
     assert mc("verify", "folder.mc", "folder", cwd=place).returncode == 0
     assert mc("unpack", "folder.mc", cwd=place).returncode == 1  # the original still stands there
@@ -103,9 +99,7 @@ def test_some_tensors_alone(mc: Command, place: Path, packed: bytes) -> None:
 # Streams
 
 
-def test_streams_carry_the_data_and_nothing_else(
-    mc: Command, place: Path, model: bytes, packed: bytes
-) -> None:
+def test_streams_carry_the_data_and_nothing_else(mc: Command, place: Path, model: bytes, packed: bytes) -> None:
     done = mc("pack", "-", input=model, cwd=place)
     assert (done.returncode, done.stdout) == (0, packed)
     assert re.fullmatch(CLOSING + r"stdout\n", done.stderr.decode())
@@ -172,9 +166,7 @@ def test_a_folder_does_not_go_to_stdout(mc: Command, place: Path) -> None:
 def test_a_reader_that_leaves_is_no_news(place: Path, env: dict[str, str]) -> None:
     for command in (["pack", "model.safetensors", "-o", "-"], ["verify", "model.safetensors"]):
         line = [sys.executable, "-m", "mc_cli", *command]
-        with subprocess.Popen(
-            line, cwd=place, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
+        with subprocess.Popen(line, cwd=place, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None and process.stderr is not None
             process.stdout.close()
             assert (process.stderr.read(), process.wait(60)) == (b"", 1)

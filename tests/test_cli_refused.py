@@ -63,9 +63,7 @@ def test_folders_are_not_written_into_each_other(mc: Command, tree: Tree, place:
     assert done.returncode == 1 and (place / "holiday" / "photo.jpg").read_bytes() == b"precious"
 
 
-def test_a_symlinked_target_is_replaced_where_it_points(
-    mc: Command, place: Path, model: bytes, packed: bytes
-) -> None:
+def test_a_symlinked_target_is_replaced_where_it_points(mc: Command, place: Path, model: bytes, packed: bytes) -> None:
     (place / "real").write_bytes(b"old")
     (place / "real").chmod(0o640)
     (place / "link").symlink_to("real")
@@ -132,9 +130,7 @@ def test_a_full_disk_leaves_nothing_behind(mc: Command, tree: Tree, place: Path)
         assert done.returncode == 1 and b"Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 @pytest.mark.parametrize("command", ["pack", "unpack"])
 def test_signals_leave_nothing_behind(
     tree: Tree,

@@ -93,9 +93,7 @@ def test_asked_for_packed_shards_plain_ones_do_not_count(tmp_path: Path) -> None
 def test_packed_and_plain_shards_do_not_mix(model: Path) -> None:
     (model / ONE).rename(model / "model-00001-of-00002.mc.safetensors")
     for suffix in (".safetensors", ".mc.safetensors"):
-        with pytest.raises(
-            McError, match=r"both packed shards \(model-00001-of-00002\.mc\.safetensors\) and plain"
-        ):
+        with pytest.raises(McError, match=r"both packed shards \(model-00001-of-00002\.mc\.safetensors\) and plain"):
             read_folder(model, suffix)
 
 
@@ -173,9 +171,7 @@ def test_a_damaged_index_is_refused(model: Path, text: str, words: str) -> None:
 
 def test_two_indexes_are_refused(model: Path) -> None:
     (model / "model.fp16.safetensors.index.json").write_text("{}")
-    with pytest.raises(
-        McError, match=r"model\.fp16\.safetensors\.index\.json, model\.safetensors\.index\.json"
-    ):
+    with pytest.raises(McError, match=r"model\.fp16\.safetensors\.index\.json, model\.safetensors\.index\.json"):
         read_folder(model)
 
 

@@ -100,7 +100,7 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
         "flags": ("BOOL", draw.random(2000) < 0.1),
         "empty.last": ("I64", np.zeros((3, 0), np.int64)),
     }
-    return built(tensors, {"format": "pt", "note": "Überschrift \"and\" \\ more"})
+    return built(tensors, {"format": "pt", "note": 'Überschrift "and" \\ more'})
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +121,7 @@ def test_every_part_of_the_format_was_decoded(decoded: dict[str, tuple[bytes, se
     assert sorted(WANTED - seen) == []
 
 
-def test_the_decoder_of_the_document_restores_a_file_without_tensors(
-    built: Callable[..., bytes]
-) -> None:
+def test_the_decoder_of_the_document_restores_a_file_without_tensors(built: Callable[..., bytes]) -> None:
     for original in (built({}), built({}, {"format": "pt"}), built({"none": ("F16", np.zeros(0, np.float16))})):
         assert unpack(mc.compress(original))[0] == original
 

@@ -54,9 +54,7 @@ def test_a_file_that_shrinks_or_changes_is_an_error(tmp_path: Path) -> None:
         source.unchanged()
         os.truncate(path, 60)
         assert bytes(source.read(0, 60)) == bytes(60)
-        with pytest.raises(
-            McError, match=r"shrank while it was read: it had 100 bytes, and now ends at byte 60"
-        ):
+        with pytest.raises(McError, match=r"shrank while it was read: it had 100 bytes, and now ends at byte 60"):
             source.read(50, 70)
         with pytest.raises(McError, match="shrank"):
             source.read_into(90, np.empty(10, np.uint8))

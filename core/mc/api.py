@@ -16,7 +16,7 @@ from mc.atomic import replacing, replacing_folder
 from mc.checkpoint import Source
 from mc.errors import DamagedError, McError
 from mc.folder import PACKED_SUFFIX, SHARD_SUFFIX, Folder, check_index, read_folder, refuse_pickle, scan_folder
-from mc.memory import blank
+from mc.memory import Room
 from mc.packing import pack_file
 from mc.parallel import Workers, workers
 from mc.reports import FileReport, Finding, PackReport, RestoredFile, UnpackReport, VerifiedFile, VerifyReport
@@ -38,10 +38,9 @@ def compress(
 
     Raises DamagedError if they are no sound safetensors file, McError if they are a packed one already."""
     with Source.of(data) as source, workers(threads, executor) as work:
-        out = blank(source.size)  # what it rarely is too small for, and what is left of it is never touched
+        out = Room(source.size)
         _, _, size = pack_file(source, out, level, work, _ignore)
-    out.truncate(size)
-    return out.getvalue()
+    return out.result(size)
 
 
 def decompress(

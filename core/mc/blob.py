@@ -43,8 +43,7 @@ class Stream(Protocol):
 class Frame:
     """A coded chunk on its way into or out of a file."""
 
-    pieces: Sequence[memoryview]
-    size: int
+    coded: memoryview
     coded_sum: int
     raw_sum: int
 
@@ -61,18 +60,14 @@ def write_head(coded: Coded, tensor: int) -> bytes:
 
 def frame(coded: Coded, tensor: int, chunk: int, raw: Bytes) -> Frame:
     """Code a chunk and seal it."""
-    pieces = [piece.data for piece in coded.encode(chunk, raw)]
-    digest = xxhash.xxh3_64(seed=seed(tensor, chunk))
-    for piece in pieces:
-        digest.update(piece)
-    size = sum(len(piece) for piece in pieces)
-    return Frame(pieces, size, digest.intdigest(), xxhash.xxh3_64_intdigest(raw.data, seed(tensor, chunk)))
+    payload = coded.encode(chunk, raw).data
+    of = seed(tensor, chunk)
+    return Frame(payload, xxhash.xxh3_64_intdigest(payload, of), xxhash.xxh3_64_intdigest(raw.data, of))
 
 
-def write_frame(sealed: Frame) -> Iterator[memoryview | bytes]:
+def write_frame(sealed: Frame) -> tuple[bytes, memoryview]:
     """The parts of a frame in order."""
-    yield FRAME.pack(sealed.size, sealed.coded_sum, sealed.raw_sum)
-    yield from sealed.pieces
+    return FRAME.pack(len(sealed.coded), sealed.coded_sum, sealed.raw_sum), sealed.coded
 
 
 def write_directory(sizes: Sequence[int]) -> bytes:
@@ -106,8 +101,8 @@ class BlobReader:
         if self._left < len(self.code.spans) * (FRAME.size + ENTRY.size):
             raise DamagedError(f"its {self._left} bytes can't hold {len(self.code.spans)} chunks")
 
-    def frames(self) -> Iterator[tuple[int, Frame | None]]:
-        """Every chunk's number and frame, None if its coded bytes are damaged; at the end the directory is checked.
+    def frames(self) -> Iterator[tuple[int, Frame]]:
+        """Every chunk's number and frame, not yet compared with its checksums; at the end the directory is checked.
         DamagedError if frames and directory don't agree: then nothing after it can be trusted either."""
         sizes: list[int] = []
         chunks = len(self.code.spans)
@@ -118,30 +113,28 @@ class BlobReader:
                 raise DamagedError(f"chunk {chunk} claims {size} bytes, where at most {self._left - behind} can be")
             coded = self._take(size)
             sizes.append(size)
-            yield chunk, self._intact(chunk, Frame([coded], size, coded_sum, raw_sum))
+            yield chunk, Frame(coded, coded_sum, raw_sum)
         if bytes(self._take(ENTRY.size * chunks)) != write_directory(sizes) or self._left:
             raise DamagedError("its directory doesn't agree with its frames")
 
-    def frame_at(self, stream: Stream, chunk: int, size: int) -> Frame | None:
-        """The frame of a chunk of `size` coded bytes, at whose start `stream` stands; None if they are damaged."""
+    def frame_at(self, stream: Stream, chunk: int, size: int) -> Frame:
+        """The frame of a chunk of `size` coded bytes, at whose start `stream` stands."""
         stated, coded_sum, raw_sum = FRAME.unpack(stream.take(FRAME.size))
         if stated != size:
             raise DamagedError(f"chunk {chunk} claims {stated} bytes, and {size} in the directory")
-        return self._intact(chunk, Frame([stream.take(size)], size, coded_sum, raw_sum))
+        return Frame(stream.take(size), coded_sum, raw_sum)
 
     def decode(self, chunk: int, sealed: Frame, raw: Bytes) -> None:
         """Fill `raw`, and check it; DamagedError if it isn't what was packed."""
+        of = seed(self._tensor, chunk)
+        if xxhash.xxh3_64_intdigest(sealed.coded, of) != sealed.coded_sum:
+            raise DamagedError(f"chunk {chunk}: its coded bytes don't match their checksum")
         try:
-            self.code.decode(chunk, sealed.pieces[0], raw)
+            self.code.decode(chunk, sealed.coded, raw)
         except DamagedError as error:
             raise DamagedError(f"chunk {chunk}: {error}") from error
-        if xxhash.xxh3_64_intdigest(raw.data, seed(self._tensor, chunk)) != sealed.raw_sum:
+        if xxhash.xxh3_64_intdigest(raw.data, of) != sealed.raw_sum:
             raise DamagedError(f"chunk {chunk}: its decoded bytes don't match their checksum")
-
-    def _intact(self, chunk: int, sealed: Frame) -> Frame | None:
-        """The frame, unless its coded bytes don't match their checksum."""
-        found = xxhash.xxh3_64_intdigest(sealed.pieces[0], seed(self._tensor, chunk))
-        return sealed if found == sealed.coded_sum else None
 
     def _take(self, size: int) -> memoryview:
         if size > self._left:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import BinaryIO
+from typing import Any, Protocol
 
 import numpy as np
 import xxhash
@@ -33,6 +33,20 @@ DIGEST_STEP = 1 << 22  # bytes hashed at once
 LONGEST_NAME = 15  # of a coding's name
 LONGEST_NOTE, LONGEST_FLOAT_NOTE = 56, 36  # of the figures that explain a choice
 COMPARED_FROM = 4096  # bytes of a tensor below which a choice isn't explained
+# Choosing a code takes as long for a bias as for a matrix. Where tensors below COMPARED_FROM make less than one in
+# TRIFLE bytes of the file, all levels but `best` leave them as they are.
+TRIFLE = 512
+
+
+class Target(Protocol):
+    """What a packed file is written to."""
+
+    def write(self, data: bytes | memoryview, /) -> int: ...
+
+    def seek(self, position: int, /) -> int: ...
+
+    def tell(self) -> int: ...
+
 
 Part = memoryview | bytes
 Step = Callable[[int], None]  # takes the bytes of the original that are done
@@ -48,7 +62,7 @@ class PackedTensor:
 
 
 def pack_file(
-    source: Source, target: BinaryIO, level: str, work: Workers, step: Step
+    source: Source, target: Target, level: str, work: Workers, step: Step
 ) -> tuple[Manifest, tuple[TensorReport, ...], int]:
     """Write the packed form of `source` to `target`, which can seek. Returns manifest, reports and bytes written.
 
@@ -119,10 +133,12 @@ def _longest_note(tensor: Tensor, level: str) -> int:
 
 
 def _pack_tensors(
-    source: Source, layout: Layout, twins: dict[str, str], level: str, work: Workers, target: BinaryIO
+    source: Source, layout: Layout, twins: dict[str, str], level: str, work: Workers, target: Target
 ) -> Iterator[tuple[Tensor, PackedTensor]]:
     """Code and write every tensor in data order. Small ones are coded whole, several at once; large ones chunk by
     chunk. What is written doesn't depend on which way was taken."""
+    little = sum(size for tensor in layout.tensors if (size := tensor.stop - tensor.start) < COMPARED_FROM)
+    coded_from = COMPARED_FROM if level != "best" and little * TRIFLE < layout.size else 0
 
     def pack_small(numbered: tuple[int, Tensor]) -> tuple[PackedTensor, list[Part]]:
         index, tensor = numbered
@@ -132,7 +148,10 @@ def _pack_tensors(
         if nbytes == 0:
             return PackedTensor("empty", "", 0), []
         whole = _read(source, tensor.start, tensor.stop)
-        coded = code(tensor.dtype, tensor.shape, nbytes, lambda start, stop: whole[start:stop], level, map)
+        if nbytes < coded_from:
+            coded = raw_code(nbytes, word_width(tensor.dtype, nbytes), "")
+        else:
+            coded = code(tensor.dtype, tensor.shape, nbytes, lambda start, stop: whole[start:stop], level, map)
         parts = _whole_blob(coded, index, whole)
         size = sum(len(part) for part in parts)
         if size > _most(nbytes):  # what was expected to pay didn't
@@ -145,20 +164,31 @@ def _pack_tensors(
         def read(start: int, stop: int) -> Bytes:
             return _read(source, tensor.start + start, tensor.start + stop)
 
-        coded = code(tensor.dtype, tensor.shape, tensor.stop - tensor.start, read, level, work.each)
+        def each(function: Callable[[Any], Any], parts: Iterable[tuple[int, int]]) -> Iterator[Any]:
+            return work.each(function, parts, lambda part: part[1] - part[0])  # words or bytes: looking is quick
+
+        coded = code(tensor.dtype, tensor.shape, tensor.stop - tensor.start, read, level, each)
         head = blob.write_head(coded, index)
         target.write(head)
         sizes = []
-        chunks = work.each(lambda k: blob.frame(coded, index, k, read(*coded.spans[k])), range(len(coded.spans)))
+        chunks = work.each(
+            lambda k: blob.frame(coded, index, k, read(*coded.spans[k])),
+            range(len(coded.spans)),
+            lambda k: coded.spans[k][1] - coded.spans[k][0],
+        )
         for sealed in chunks:
             for part in blob.write_frame(sealed):
                 target.write(part)
-            sizes.append(sealed.size)
+            sizes.append(len(sealed.coded))
         directory = blob.write_directory(sizes)
         target.write(directory)
         return PackedTensor(
             coded.name, coded.why, len(head) + sum(sizes) + blob.FRAME.size * len(sizes) + len(directory)
         )
+
+    def weight(numbered: tuple[int, Tensor]) -> int:
+        _, tensor = numbered
+        return tensor.stop - tensor.start
 
     def is_small(numbered: tuple[int, Tensor]) -> bool:
         _, tensor = numbered
@@ -167,7 +197,7 @@ def _pack_tensors(
     for small, group in groupby(enumerate(layout.tensors), is_small):
         if small:
             numbered = list(group)
-            for (_, tensor), (packed, parts) in zip(numbered, work.each(pack_small, numbered), strict=True):
+            for (_, tensor), (packed, parts) in zip(numbered, work.each(pack_small, numbered, weight), strict=True):
                 for part in parts:
                     target.write(part)
                 yield tensor, packed
@@ -181,7 +211,7 @@ def _whole_blob(coded: Coded, index: int, whole: Bytes) -> list[Part]:
     parts: list[Part] = [blob.write_head(coded, index)]
     for sealed in frames:
         parts.extend(blob.write_frame(sealed))
-    parts.append(blob.write_directory([sealed.size for sealed in frames]))
+    parts.append(blob.write_directory([len(sealed.coded) for sealed in frames]))
     return parts
 
 

@@ -12,32 +12,52 @@ from typing import Any
 from mc.errors import UsageError
 from mc.memory import keep_freed
 
-Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+BATCH = 1 << 21  # bytes of work that are handed to a thread at once: every hand-over costs as much as some 50 KiB
 
 
 class Workers:
-    """An executor, if any, and how many items it should have at once. With none, work runs where it is asked for."""
+    """An executor, if any, and how many batches it should have at once. With none, work runs where it is asked for."""
 
     def __init__(self, executor: Executor | None, width: int) -> None:
         self.executor = executor
         self.width = width
 
-    def each(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        """Like `map`, in order; at most `width` + 1 items are under way or waiting to be taken."""
+    def each(
+        self, function: Callable[[Any], Any], items: Iterable[Any], weight: Callable[[Any], int] = lambda _: BATCH
+    ) -> Iterator[Any]:
+        """Like `map`, in order. Items go to a thread in batches that weigh BATCH bytes or a little more, of which at
+        most `width` + 1 are under way or waiting to be taken."""
         if self.executor is None:
             yield from map(function, items)
             return
-        waiting: deque[Future[Any]] = deque()
+        waiting: deque[Future[list[Any]]] = deque()
         try:
-            for item in items:
-                waiting.append(self.executor.submit(function, item))
+            for batch in _batches(items, weight):
+                waiting.append(self.executor.submit(_run, function, batch))
                 if len(waiting) > self.width:
-                    yield waiting.popleft().result()
+                    yield from waiting.popleft().result()
             while waiting:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         finally:  # also when the one who asked has had enough
             for future in waiting:
                 future.cancel()
+
+
+def _run(function: Callable[[Any], Any], batch: list[Any]) -> list[Any]:
+    return [function(item) for item in batch]
+
+
+def _batches(items: Iterable[Any], weight: Callable[[Any], int]) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    gathered = 0
+    for item in items:
+        batch.append(item)
+        gathered += weight(item)
+        if gathered >= BATCH:
+            yield batch
+            batch, gathered = [], 0
+    if batch:
+        yield batch
 
 
 @contextmanager

@@ -6,10 +6,11 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import BinaryIO, Protocol, cast
 
 import numpy as np
@@ -19,8 +20,10 @@ from mc.checkpoint import LONGEST_HEADER, Layout, Source, Tensor, parse_layout
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, McError, quote
 from mc.manifest import SAME, Packed, is_packed, read_packed
-from mc.memory import blank
+from mc.memory import Room
 from mc.parallel import Workers
+
+WHOLE = 1 << 22  # bytes of a tensor up to which it is one piece of work
 
 
 class Sequential(Protocol):
@@ -142,7 +145,7 @@ class Job:
     tensor: Tensor  # of the original
     reader: blob.BlobReader
     chunk: int
-    sealed: blob.Frame | None  # None: its coded bytes are damaged
+    sealed: blob.Frame
 
     @property
     def span(self) -> tuple[int, int]:
@@ -150,25 +153,43 @@ class Job:
         return self.reader.code.spans[self.chunk]
 
 
-def chunk_jobs(stream: Sequential, opening: Opening, index: int, tensor: Tensor) -> Iterator[Job]:
-    """The chunks of the tensor `tensor` from the blob of number `index`, at whose start `stream` stands."""
+@dataclass(frozen=True)
+class Unit:
+    """Chunks of one tensor that are found and decoded together."""
+
+    tensor: Tensor
+    size: int  # bytes when decoded
+    jobs: Callable[[], Iterable[Job]]  # raises DamagedError where the blob can't be followed any further
+
+
+def units(stream: Sequential, opening: Opening, index: int, tensor: Tensor) -> Iterator[Unit]:
+    """The chunks of the tensor `tensor` from the blob of number `index`, at whose start `stream` stands. A small tensor
+    is one unit, opened by whoever decodes it; raises DamagedError where a large one can't be followed."""
     stored = opening.packed.blobs[index]
-    if stored.start == stored.stop:
-        return
     # The blob may be another tensor's with the same bytes: it was coded as words of that one's dtype.
-    dtype = opening.original.tensors[index].dtype
-    reader = blob.BlobReader(stream, stored.stop - stored.start, index, dtype, tensor.stop - tensor.start)
+    dtype, nbytes, size = opening.original.tensors[index].dtype, tensor.stop - tensor.start, stored.stop - stored.start
+    if size == 0:
+        return
+    if nbytes <= WHOLE:
+        data = stream.take(size)
+
+        def found() -> Iterator[Job]:
+            reader = blob.BlobReader(FromSource(Source.of(data, stream.where)), size, index, dtype, nbytes)
+            return (Job(tensor, reader, chunk, sealed) for chunk, sealed in reader.frames())
+
+        yield Unit(tensor, nbytes, found)
+        return
+    reader = blob.BlobReader(stream, size, index, dtype, nbytes)
     for chunk, sealed in reader.frames():
-        yield Job(tensor, reader, chunk, sealed)
+        job = Job(tensor, reader, chunk, sealed)
+        yield Unit(tensor, job.span[1] - job.span[0], partial(list, [job]))
 
 
 def decode(job: Job, room: Bytes | None = None) -> Bytes:
     """The bytes of a chunk, in `room` if there is any; DamagedError if they aren't what was packed."""
-    if job.sealed is None:
-        raise DamagedError(f"chunk {job.chunk}: its coded bytes don't match their checksum")
     start, stop = job.span
     # Words must lie where a machine can load them as words; a header of odd length puts the file's elsewhere.
-    fits = room is not None and room.__array_interface__["data"][0] % 8 == 0
+    fits = room is not None and room.ctypes.data % 8 == 0
     raw = room if room is not None and fits else np.empty(stop - start, np.uint8)
     job.reader.decode(job.chunk, job.sealed, raw)
     if room is not None and not fits:
@@ -195,7 +216,7 @@ class _Blobs:
         self._wanted = {entry.why for entry in entries.values() if entry.coding == SAME}
         self._spooled: dict[int, int] = {}
 
-    def jobs(self, number: int, tensor: Tensor, take: bool) -> Iterator[Job]:
+    def units(self, number: int, tensor: Tensor, take: bool) -> Iterator[Unit]:
         """The chunks of a tensor, the next in order; none if it isn't to be taken."""
         entry = self._opening.packed.manifest.entries[tensor.name]
         stored = self._opening.packed.blobs[number]
@@ -206,33 +227,33 @@ class _Blobs:
         if isinstance(self._stream, FromSource):
             self._stream.at = stored.start
             if take:
-                yield from self._named(chunk_jobs(self._stream, self._opening, number, tensor), tensor)
+                yield from self._named(units(self._stream, self._opening, number, tensor), tensor)
             return
         if tensor.name in self._wanted:
             self._spooled[number] = self._spool.tell()
             self._stream.copy_to(self._spool)
         if take:
-            yield from self._named(chunk_jobs(self._stream, self._opening, number, tensor), tensor)
+            yield from self._named(units(self._stream, self._opening, number, tensor), tensor)
         else:
             for at in range(stored.start, stored.stop, 1 << 20):
                 self._stream.take(min(1 << 20, stored.stop - at))
         self._stream.copy_to(None)
 
-    def _again(self, number: int, tensor: Tensor) -> Iterator[Job]:
+    def _again(self, number: int, tensor: Tensor) -> Iterator[Unit]:
         if self._source is not None:
             stream = FromSource(self._source, self._opening.packed.blobs[number].start)
-            yield from self._named(chunk_jobs(stream, self._opening, number, tensor), tensor)
+            yield from self._named(units(stream, self._opening, number, tensor), tensor)
             return
         end = self._spool.tell()
         self._spool.flush()
         spooled = Source.of(self._spool, self._stream.where)
         again = FromSource(spooled, self._spooled[number])
-        yield from self._named(chunk_jobs(again, self._opening, number, tensor), tensor)
+        yield from self._named(units(again, self._opening, number, tensor), tensor)
         self._spool.seek(end)
 
-    def _named(self, jobs: Iterator[Job], tensor: Tensor) -> Iterator[Job]:
+    def _named(self, found: Iterator[Unit], tensor: Tensor) -> Iterator[Unit]:
         with naming(self._stream.where, tensor):
-            yield from jobs
+            yield from found
 
 
 @contextmanager
@@ -289,19 +310,22 @@ def chunks(
     start to stop of the original are to be put."""
     names = {tensor.name for tensor in wanted}
 
-    def jobs(spool: BinaryIO) -> Iterator[Job]:
+    def every(spool: BinaryIO) -> Iterator[Unit]:
         blobs = _Blobs(stream, source, opening, spool)
         for number, tensor in enumerate(opening.original.tensors):
-            yield from blobs.jobs(number, tensor, tensor.name in names)
+            yield from blobs.units(number, tensor, tensor.name in names)
 
-    def decoded(job: Job) -> Bytes:
-        start, stop = job.span
-        place = room(job.tensor.start + start, job.tensor.start + stop) if room is not None else None
-        with naming(stream.where, job.tensor):
-            return decode(job, place)
+    def decoded(unit: Unit) -> list[Bytes]:
+        found = []
+        with naming(stream.where, unit.tensor):
+            for job in unit.jobs():
+                start, stop = (unit.tensor.start + at for at in job.span)
+                found.append(decode(job, room(start, stop) if room is not None else None))
+        return found
 
     with tempfile.TemporaryFile() if source is None else nullcontext(io.BytesIO()) as spool:
-        yield from work.each(decoded, jobs(cast(BinaryIO, spool)))
+        for some in work.each(decoded, every(cast(BinaryIO, spool)), lambda unit: unit.size):
+            yield from some
 
 
 def restore(
@@ -345,10 +369,10 @@ def restore_bytes(source: Source, work: Workers) -> bytes:
     """The original of the packed file in `source`, decoded in place into the bytes that are returned."""
     stream = FromSource(source)
     opening = open_packed(stream, source.size)
-    out = blank(opening.original.size)
+    out = Room(opening.original.size)
     out.write(opening.original.prefix)
-    _fill(np.frombuffer(out.getbuffer(), np.uint8), stream, source, opening, work)
-    return out.getvalue()
+    _fill(out.place, stream, source, opening, work)
+    return out.result(opening.original.size)
 
 
 def _fill(place: Bytes, stream: FromSource, source: Source, opening: Opening, work: Workers) -> None:

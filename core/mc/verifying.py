@@ -12,7 +12,7 @@ from mc.errors import DamagedError, quote
 from mc.manifest import SAME, is_packed
 from mc.parallel import Workers
 from mc.reports import Finding, VerifiedFile
-from mc.unpacking import FromSource, Job, Opening, chunk_jobs, decode, open_packed
+from mc.unpacking import FromSource, Opening, Unit, decode, open_packed, units
 
 Step = Callable[[int, int], None]
 
@@ -60,18 +60,19 @@ def _verify_packed(
     comparable = original is not None and original.size == layout.size
     chunks, done = 0, len(layout.prefix)
     different: dict[str, None] = {}
-    for tensor, chunk, found in work.each(_attempt, _jobs(source, opening)):
-        if isinstance(found, DamagedError):
-            place = "blob" if chunk is None else f"chunk {chunk}"
-            findings.append(Finding(where, tensor.name, place, f"{found}."))
-            continue
-        start, raw = found
-        chunks += 1
-        done += len(raw)
-        sha256.update(raw.data)
-        if comparable and original is not None and original.read(start, start + len(raw)) != raw.data:
-            different[tensor.name] = None
-        step(min(done, layout.size), layout.size)
+    for attempt in work.each(_attempts, _units(source, opening), lambda found: found[0].size if found[0] else 0):
+        for tensor, chunk, found in attempt:
+            if isinstance(found, DamagedError):
+                place = "blob" if chunk is None else f"chunk {chunk}"
+                findings.append(Finding(where, tensor.name, place, f"{found}."))
+                continue
+            start, raw = found
+            chunks += 1
+            done += len(raw)
+            sha256.update(raw.data)
+            if comparable and original is not None and original.read(start, start + len(raw)) != raw.data:
+                different[tensor.name] = None
+            step(min(done, layout.size), layout.size)
     stated = opening.packed.manifest.sha256
     if not findings and sha256.hexdigest() != stated:
         message = f"The restored file has sha256 {sha256.hexdigest()}, and the manifest says {stated}."
@@ -85,7 +86,7 @@ def _verify_packed(
 Attempt = tuple[Tensor, int | None, "tuple[int, Bytes] | DamagedError"]
 
 
-def _jobs(source: Source, opening: Opening) -> Iterator[Job | tuple[Tensor, DamagedError]]:
+def _units(source: Source, opening: Opening) -> Iterator[tuple[Unit | None, Tensor, DamagedError | None]]:
     """Every chunk that can be found, and the damage where a blob can't be followed any further."""
     entries = opening.packed.manifest.entries
     numbers = {name: number for number, name in enumerate(entries)}
@@ -94,18 +95,25 @@ def _jobs(source: Source, opening: Opening) -> Iterator[Job | tuple[Tensor, Dama
         blob = numbers[entry.why] if entry.coding == SAME else number
         stream = FromSource(source, opening.packed.blobs[blob].start)
         try:
-            yield from chunk_jobs(stream, opening, blob, tensor)
+            for unit in units(stream, opening, blob, tensor):
+                yield unit, tensor, None
         except DamagedError as error:
-            yield tensor, error
+            yield None, tensor, error
 
 
-def _attempt(job: Job | tuple[Tensor, DamagedError]) -> Attempt:
-    if isinstance(job, tuple):
-        return job[0], None, job[1]
+def _attempts(found: tuple[Unit | None, Tensor, DamagedError | None]) -> list[Attempt]:
+    """What becomes of every chunk of a unit, and of the blob where it can't be followed."""
+    unit, tensor, damage = found
+    attempts: list[Attempt] = []
     try:
-        return job.tensor, job.chunk, (job.tensor.start + job.span[0], decode(job))
+        for job in unit.jobs() if unit is not None else ():
+            try:
+                attempts.append((tensor, job.chunk, (tensor.start + job.span[0], decode(job))))
+            except DamagedError as error:
+                attempts.append((tensor, job.chunk, error))
     except DamagedError as error:
-        return job.tensor, job.chunk, error
+        damage = error
+    return [*attempts, (tensor, None, damage)] if damage is not None else attempts
 
 
 def _differences(where: str, original: Source, opening: Opening, different: list[str]) -> Iterator[Finding]:

@@ -176,35 +176,90 @@ def _push(acc, filled, state, symbol, states, bits_from, offset):
 
 
 @inlined
+def _flush(acc, filled, out, p):
+    """Write the whole bytes of the low `filled` bits, 0 to 63, of `acc` in front of byte `p`."""
+    store(out, p - U64(SPARE_BYTES), acc << (TOP - ONE - filled) << ONE)
+    return p - (filled >> U64(3)), filled & BITS_IN_BYTE
+
+
+@inlined
+def _encode_tail(symbols, start, stop, states, bits_from, offset, out, p):
+    """Code what lies behind a multiple of four symbols, last one first; the state of the encoder comes back."""
+    even, odd = U64(STATES), U64(STATES)
+    acc, filled, i = U64(0), U64(0), stop
+    while (i - start) & U64(3):
+        i -= ONE
+        if (i - start) & ONE:
+            acc, filled, odd = _push(acc, filled, odd, symbols[i], states, bits_from, offset)
+        else:
+            acc, filled, even = _push(acc, filled, even, symbols[i], states, bits_from, offset)
+    p, filled = _flush(acc, filled, out, p)
+    return i, even, odd, acc, filled, p
+
+
+@inlined
+def _end_lane(even, odd, acc, filled, out, p):
+    """Write what is left; returns the first byte of the lane and the word that the decoder starts from."""
+    unused = (U64(8) - filled) & BITS_IN_BYTE
+    if filled > U64(0):
+        store(out, p - U64(SPARE_BYTES), acc << (TOP - filled))
+        p -= ONE
+    return p, (even - U64(STATES)) | (odd - U64(STATES)) << U64(12) | unused << U64(24)
+
+
+@inlined
 def _encode_lane(symbols, start, stop, states, bits_from, offset, out, end):
     """Code symbols[start:stop], last one first, downwards from byte `end` of `out`. Returns the first byte
     written and the word that the decoder starts from."""
-    even, odd = U64(STATES), U64(STATES)
-    acc, filled, p, i = U64(0), U64(0), end, stop
-    if (stop - start) & ONE:
-        i -= ONE
-        acc, filled, even = _push(acc, filled, even, symbols[i], states, bits_from, offset)
+    i, even, odd, acc, filled, p = _encode_tail(symbols, start, stop, states, bits_from, offset, out, end)
     while i > start:
-        i -= ONE
-        acc, filled, odd = _push(acc, filled, odd, symbols[i], states, bits_from, offset)
-        i -= ONE
-        acc, filled, even = _push(acc, filled, even, symbols[i], states, bits_from, offset)
-        if filled >= U64(32):  # so there are at most 31 + 24 bits above
-            store(out, p - U64(SPARE_BYTES), acc << (TOP - filled))
-            p -= filled >> U64(3)
-            filled &= BITS_IN_BYTE
-    unused = U64(0)
-    if filled > U64(0):
-        store(out, p - U64(SPARE_BYTES), acc << (TOP - filled))
-        p -= (filled + U64(7)) >> U64(3)
-        unused = (U64(8) - (filled & BITS_IN_BYTE)) & BITS_IN_BYTE
-    return p, (even - U64(STATES)) | (odd - U64(STATES)) << U64(12) | unused << U64(24)
+        for k in range(1, 5, 2):
+            acc, filled, odd = _push(acc, filled, odd, symbols[i - U64(k)], states, bits_from, offset)
+            acc, filled, even = _push(acc, filled, even, symbols[i - U64(k + 1)], states, bits_from, offset)
+        i -= U64(4)
+        p, filled = _flush(acc, filled, out, p)  # at most 7 + 48 bits
+    return _end_lane(even, odd, acc, filled, out, p)
+
+
+@inlined
+def _encode_two(symbols, first, second, stop, states, bits_from, offset, out, first_end, second_end):
+    """Two lanes like `_encode_lane`, side by side: symbols[first:second], and symbols[second:stop], which are as many
+    and at most three more."""
+    i, e0, d0, a0, f0, p0 = _encode_tail(symbols, first, second, states, bits_from, offset, out, first_end)
+    j, e1, d1, a1, f1, p1 = _encode_tail(symbols, second, stop, states, bits_from, offset, out, second_end)
+    if j - second > i - first:  # the longer one has four more
+        for k in range(1, 5, 2):
+            a1, f1, d1 = _push(a1, f1, d1, symbols[j - U64(k)], states, bits_from, offset)
+            a1, f1, e1 = _push(a1, f1, e1, symbols[j - U64(k + 1)], states, bits_from, offset)
+        j -= U64(4)
+        p1, f1 = _flush(a1, f1, out, p1)
+    while i > first:
+        for k in range(1, 5, 2):
+            a0, f0, d0 = _push(a0, f0, d0, symbols[i - U64(k)], states, bits_from, offset)
+            a1, f1, d1 = _push(a1, f1, d1, symbols[j - U64(k)], states, bits_from, offset)
+            a0, f0, e0 = _push(a0, f0, e0, symbols[i - U64(k + 1)], states, bits_from, offset)
+            a1, f1, e1 = _push(a1, f1, e1, symbols[j - U64(k + 1)], states, bits_from, offset)
+        i -= U64(4)
+        j -= U64(4)
+        p0, f0 = _flush(a0, f0, out, p0)
+        p1, f1 = _flush(a1, f1, out, p1)
+    begin0, word0 = _end_lane(e0, d0, a0, f0, out, p0)
+    begin1, word1 = _end_lane(e1, d1, a1, f1, out, p1)
+    return begin0, word0, begin1, word1
+
+
+@inlined
+def _place(out, first, end, p):
+    """Move out[first:end] down to byte `p`; return the byte after it."""
+    for k in range(end - first):
+        out[p + U64(k)] = out[first + U64(k)]
+    return p + (end - first)
 
 
 @compiled
 def encode(symbols, counts, states, bits_from, offset, lone, out, at):
     """Code segments of `symbols` u8, counts[t] symbols with table t, into `out` from byte `at` on; return the byte
-    after the last. `out` holds at least `capacity(counts)` bytes from there."""
+    after the last. `out` holds at least `entropy.capacity` bytes from there."""
     p = U64(at)
     begin = U64(0)
     for t in range(len(counts)):
@@ -217,24 +272,39 @@ def encode(symbols, counts, states, bits_from, offset, lone, out, at):
         lanes = LANES if n >= U64(LANED) else 1
         head = p
         p += U64(LANE_HEAD * lanes)
+        if lanes == 1:
+            end = p + _most(n)
+            first, word = _encode_lane(symbols, begin, begin + n, states[t], bits_from[t], offset[t], out, end)
+            store32(out, head, end - first)
+            store32(out, head + U64(4), word)
+            p = _place(out, first, end, p)
+            begin += n
+            continue
         quarter = n // U64(lanes)
-        for lane in range(lanes):
+        for lane in range(0, lanes, 2):
             start = begin + quarter * U64(lane)
-            stop = begin + n if lane == lanes - 1 else start + quarter
-            end = p + ((stop - start) * U64(LOG_STATES) >> U64(3)) + U64(2 * SPARE_BYTES)
-            first, word = _encode_lane(symbols, start, stop, states[t], bits_from[t], offset[t], out, end)
-            store32(out, head + U64(LANE_HEAD * lane), end - first)
-            store32(out, head + U64(LANE_HEAD * lane + 4), word)
-            for k in range(end - first):
-                out[p + U64(k)] = out[first + U64(k)]
-            p += end - first
+            middle = start + quarter
+            stop = begin + n if lane == lanes - 2 else middle + quarter
+            end0 = p + _most(quarter)
+            end1 = end0 + _most(stop - middle)
+            first0, word0, first1, word1 = _encode_two(
+                symbols, start, middle, stop, states[t], bits_from[t], offset[t], out, end0, end1
+            )
+            at_head = head + U64(LANE_HEAD * lane)
+            store32(out, at_head, end0 - first0)
+            store32(out, at_head + U64(4), word0)
+            store32(out, at_head + U64(LANE_HEAD), end1 - first1)
+            store32(out, at_head + U64(LANE_HEAD + 4), word1)
+            p = _place(out, first0, end0, p)
+            p = _place(out, first1, end1, p)
         begin += n
     return p
 
 
-def capacity(counts: Counts) -> int:
-    """Bytes that `encode` may touch for segments of these sizes."""
-    return int(counts.sum()) * LOG_STATES // 8 + len(counts) * LANES * (LANE_HEAD + 1) + 3 * SPARE_BYTES
+@inlined
+def _most(n):
+    """Room for a lane of n symbols, with what a store may touch in front of it."""
+    return (n * U64(LOG_STATES) >> U64(3)) + U64(2 * SPARE_BYTES)
 
 
 @inlined

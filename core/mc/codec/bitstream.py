@@ -1,10 +1,15 @@
-"""Unaligned 64-bit words in byte arrays, the ground on which both entropy coders stand.
+"""Unaligned little-endian numbers in byte arrays, the ground on which both entropy coders stand.
 
-Bits fill bytes from the lowest upwards (FORMAT.md, section 6). Eight byte accesses written side by side look slow
-and are not: LLVM merges them into one instruction, which is what makes plain Python fast enough here.
+Bits fill bytes from the lowest upwards (FORMAT.md, section 6). Each of these is one machine instruction on a
+little-endian machine, and numba runs on no other.
 """
 
+from typing import Any
+
 import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
 from mc.codec.compiled import inlined
 
@@ -17,19 +22,42 @@ WHOLE_BYTES = U64(56)  # of a bit count below 64: the part that fills whole byte
 SPARE_BYTES = 8
 
 
-@inlined
-def load(data, p):
-    """The 64 bits at byte `p` of `data`; the caller has made sure that p + 8 <= len(data)."""
-    return (
-        U64(data[p])
-        | U64(data[p + U64(1)]) << U64(8)
-        | U64(data[p + U64(2)]) << U64(16)
-        | U64(data[p + U64(3)]) << U64(24)
-        | U64(data[p + U64(4)]) << U64(32)
-        | U64(data[p + U64(5)]) << U64(40)
-        | U64(data[p + U64(6)]) << U64(48)
-        | U64(data[p + U64(7)]) << U64(56)
-    )
+def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any, bits: int) -> Any:
+    """Of byte `index` of the array, as that of a number of `bits` bits."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), ir.IntType(bits).as_pointer())
+
+
+def _loaded(bits: int) -> Any:
+    def load_bits(typing: Any, data: Any, p: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            array, index = arguments
+            number = builder.load(_address(context, builder, signature.args[0], array, index, bits), align=1)
+            return builder.zext(number, ir.IntType(64)) if bits < 64 else number
+
+        return types.uint64(data, types.uint64), emit
+
+    return intrinsic(load_bits)
+
+
+def _stored(bits: int) -> Any:
+    def store_bits(typing: Any, data: Any, p: Any, number: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            array, index, value = arguments
+            place = _address(context, builder, signature.args[0], array, index, bits)
+            builder.store(builder.trunc(value, ir.IntType(bits)) if bits < 64 else value, place, align=1)
+            return context.get_dummy_value()
+
+        return types.void(data, types.uint64, types.uint64), emit
+
+    return intrinsic(store_bits)
+
+
+# All take a byte array and the byte, a u64, where the number begins; the caller has made sure that it lies within.
+load = _loaded(64)  # (data, p) -> u64
+read32 = _loaded(32)  # (data, p) -> u64
+store = _stored(64)  # (data, p, number)
+store32 = _stored(32)  # (data, p, number): its low 32 bits
 
 
 @inlined
@@ -41,36 +69,3 @@ def load_near_end(data, p, end):
         if at < end:
             bits |= U64(data[at]) << U64(8 * k)
     return bits
-
-
-@inlined
-def store(data, p, bits):
-    """Write the 64 bits at byte `p`; the caller has made sure that p + 8 <= len(data)."""
-    data[p] = U8(bits & BYTE)
-    data[p + U64(1)] = U8((bits >> U64(8)) & BYTE)
-    data[p + U64(2)] = U8((bits >> U64(16)) & BYTE)
-    data[p + U64(3)] = U8((bits >> U64(24)) & BYTE)
-    data[p + U64(4)] = U8((bits >> U64(32)) & BYTE)
-    data[p + U64(5)] = U8((bits >> U64(40)) & BYTE)
-    data[p + U64(6)] = U8((bits >> U64(48)) & BYTE)
-    data[p + U64(7)] = U8((bits >> U64(56)) & BYTE)
-
-
-@inlined
-def store32(data, p, bits):
-    """Write the low 32 bits at byte `p`; the caller has made sure that p + 4 <= len(data)."""
-    data[p] = U8(bits & BYTE)
-    data[p + U64(1)] = U8((bits >> U64(8)) & BYTE)
-    data[p + U64(2)] = U8((bits >> U64(16)) & BYTE)
-    data[p + U64(3)] = U8((bits >> U64(24)) & BYTE)
-
-
-@inlined
-def read32(data, p):
-    """The 32 bits at byte `p` as an unsigned 64-bit number; the caller has made sure that p + 4 <= len(data)."""
-    return (
-        U64(data[p])
-        | U64(data[p + U64(1)]) << U64(8)
-        | U64(data[p + U64(2)]) << U64(16)
-        | U64(data[p + U64(3)]) << U64(24)
-    )

@@ -22,6 +22,7 @@ from mc.errors import DamagedError
 RAW, FLOATS, AFFINE, PLANES, ZSTD = range(5)  # codings by their numbers in a file (FORMAT.md, section 4)
 CHUNK_WORDS = floats.CHUNK
 LOOKED_AT = 1024  # words in which repetition is looked for
+SPREAD = np.uint64(0x9E3779B97F4A7C15)  # an odd number that makes one word of two
 PIECES, PIECE = 16, 1 << 14  # words of the sample on which integer codings are compared
 
 # Words of dtypes that aren't floats to the codec; any other, an unknown one too, is a string of bytes.
@@ -37,7 +38,7 @@ class Coded:
     why: str
     head: bytes
     spans: list[tuple[int, int]]  # first and last byte (exclusive) of each chunk
-    encode: Callable[[int, Bytes], list[Bytes]]  # (chunk, its bytes) -> pieces, in the order they are stored
+    encode: Callable[[int, Bytes], Bytes]  # (chunk, its bytes) -> coded
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,6 @@ def code(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str
         head = runs.affine(nbytes // width, width, (read(*span) for span in every))
         if head is not None:
             return Coded(AFFINE, "affine", "every word is a + b * i", bytes([AFFINE]) + head, every, _nothing)
-    if nbytes < fit.EFFORTS[level].smallest:
-        return raw_code(nbytes, width, "")
     palette = _palette(read, every, width) if width > 1 else None
     if dtype in planes.GEOMETRIES and nbytes % planes.GEOMETRIES[dtype].width == 0 and palette is None:
         best = _floats(dtype, shape, nbytes, read, level, each)
@@ -95,12 +94,12 @@ def _palette(read: Read, spans: list[tuple[int, int]], width: int) -> Ints | Non
     return seen if seen is not None and len(seen) * 2 < words else None
 
 
-def _nothing(_: int, raw: Bytes) -> list[Bytes]:
-    return []
+def _nothing(_: int, raw: Bytes) -> Bytes:
+    return raw[:0]
 
 
-def _itself(_: int, raw: Bytes) -> list[Bytes]:
-    return [raw]
+def _itself(_: int, raw: Bytes) -> Bytes:
+    return raw
 
 
 def raw_code(nbytes: int, width: int, why: str) -> Coded:
@@ -113,7 +112,7 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
     words = nbytes // geometry.width
     fitted = fit.fit(geometry, shape, words, read, fit.EFFORTS[level], each)
     expected = len(fitted.head) + fitted.bits // 8
-    if _repeats(read, nbytes, geometry.width) or _rows_repeat(read, shape, nbytes):
+    if _repeats(fitted.sample, fitted.code.cols):
         found = _chunk_cost(read(*plain_spans(nbytes, geometry.width)[0]), level) * nbytes
         if found < min(expected, nbytes):
             why = f"{fitted.why} zstd {8 * found / words:.2f}".strip()
@@ -125,25 +124,21 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
     return Coded(FLOATS, name, fitted.why, bytes([FLOATS]) + fitted.head, spans, fitted.encode)
 
 
-def _repeats(read: Read, nbytes: int, width: int) -> bool:
-    """Whether a piece in the middle has words of four bytes and more (or as many short ones) more than once: trained
-    weights hardly do, the tables of a fixed transform do, and zstd finds them."""
-    wide = max(width, 4)
-    size = min(nbytes, LOOKED_AT * wide) // wide * wide
-    start = (nbytes - size) // 2 // wide * wide
-    words = read(start, start + size).view(runs.UNSIGNED[wide]).tolist()
-    return 4 * len(set(words)) < 3 * len(words)
-
-
-def _rows_repeat(read: Read, shape: tuple[int, ...], nbytes: int) -> bool:
-    """Whether rows begin alike too often: rows of a codebook, padding, a matrix of shifted or copied rows."""
-    rows = shape[0] if len(shape) > 1 else 1
-    size = nbytes // max(rows, 1)
-    if rows < 4 or size * rows != nbytes:
+def _repeats(sample: Ints, cols: int) -> bool:
+    """Whether words of four bytes and more (or as many short ones) stand in the sample more than once, or rows that
+    begin alike: in trained weights they hardly do, but in the tables of a fixed transform, in codebooks, padding and
+    copied rows, and zstd finds them."""
+    raw = sample.view(np.uint8)
+    wide = max(sample.itemsize, 4)
+    middle = len(raw) // 2 // wide * wide
+    words = raw[max(middle - LOOKED_AT // 2 * wide, 0) :][: LOOKED_AT * wide]
+    if 4 * dictionary.distinct(words[: len(words) // wide * wide].view(runs.UNSIGNED[wide])) < 3 * (len(words) // wide):
+        return True
+    rows, begin = len(sample) // cols, 16 // sample.itemsize
+    if rows < 4 or cols < begin:
         return False
-    begins = range(0, rows, -(-rows // LOOKED_AT))
-    seen = {read(row * size, row * size + min(size, 16)).tobytes() for row in begins}
-    return 4 * len(seen) < 3 * len(begins)
+    begins = np.ascontiguousarray(sample[: rows * cols].reshape(rows, cols)[:, :begin]).view(np.uint64)
+    return 16 * dictionary.distinct(begins[:, 0] * SPREAD + begins[:, 1]) < 15 * rows
 
 
 def _chunk_cost(raw: Bytes, level: str) -> float:
@@ -197,10 +192,10 @@ def _integers(
     chosen = planned[best][0]
     spans = _plane_spans(chosen, nbytes)
     final, plan = plan_planes(chosen, _count(chosen, [(a // width, b // width) for a, b in spans], read, each))
-    encode = entropy.encoder(coder, final.tables)
+    arrays = entropy.encoder(coder, final.tables)
 
-    def encode_chunk(k: int, raw: Bytes) -> list[Bytes]:
-        return integers.encode_chunk(final, encode, raw, spans[k][0] // max(final.cols, 1))
+    def encode_chunk(k: int, raw: Bytes) -> Bytes:
+        return integers.encode_chunk(final, arrays, raw, spans[k][0] // max(final.cols, 1))
 
     head = bytes([PLANES]) + integers.write_head(final, entropy.described(plan))
     return Coded(PLANES, f"{best}+{coder}", why, head, spans, encode_chunk)
@@ -267,11 +262,11 @@ def _plane_spans(code: PlaneCode, nbytes: int) -> list[tuple[int, int]]:
     return fit.spans(nbytes, code.cols) if code.form == integers.ROW_CLASSES else plain_spans(nbytes, code.width)
 
 
-def _zstd_chunk(raw: Bytes, level: int) -> list[Bytes]:
+def _zstd_chunk(raw: Bytes, level: int) -> Bytes:
     frame = dictionary.compress(raw, level)
     if len(frame) >= len(raw):
-        return [np.array([0], np.uint8), raw]
-    return [np.array([1], np.uint8), np.frombuffer(frame, np.uint8)]
+        return floats.raw_chunk(raw)
+    return np.frombuffer(b"\1" + frame, np.uint8)
 
 
 def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opened:
@@ -331,11 +326,11 @@ def _open_floats(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> O
     words = nbytes // geometry.width
     float_code = floats.read_head(reader, geometry, words, most_chunks)
     reader.end()
-    decode = entropy.decoder(float_code.coder, float_code.tables, words)
+    coder = entropy.decoder(float_code.coder, float_code.tables, words)
     parts = fit.spans(words, float_code.cols)
 
     def decode_floats(k: int, coded: memoryview, raw: Bytes) -> None:
-        floats.decode_chunk(float_code, decode, coded, parts[k][0] // float_code.cols, raw)
+        floats.decode_chunk(float_code, coder, coded, parts[k][0] // float_code.cols, raw)
 
     return Opened([(a * geometry.width, b * geometry.width) for a, b in parts], decode_floats)
 
@@ -343,10 +338,10 @@ def _open_floats(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> O
 def _open_planes(reader: Reader, nbytes: int, most_chunks: int) -> Opened:
     plane_code = integers.read_head(reader, nbytes, most_chunks)
     reader.end()
-    decode = entropy.decoder(plane_code.coder, plane_code.tables, nbytes)
+    coder = entropy.decoder(plane_code.coder, plane_code.tables, nbytes)
     plane_spans = _plane_spans(plane_code, nbytes)
 
     def decode_planes(k: int, coded: memoryview, raw: Bytes) -> None:
-        integers.decode_chunk(plane_code, decode, coded, plane_spans[k][0] // max(plane_code.cols, 1), raw)
+        integers.decode_chunk(plane_code, coder, coded, plane_spans[k][0] // max(plane_code.cols, 1), raw)
 
     return Opened(plane_spans, decode_planes)

@@ -1,24 +1,59 @@
-"""How the loops of the codec are compiled: numba, without the GIL, cached on disk where that is possible."""
+"""How the loops of the codec are compiled: numba, without the GIL, kept on disk where that is possible.
 
+numba looks at the file of a function alone to see whether what it kept is still true. Our loops are compiled into each
+other across files; so what is kept lies in a folder that is named after the contents of all files with loops.
+"""
+
+import hashlib
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
+from numba.extending import register_jitable
 
 Loop = Callable[..., Any]
 
+config: Any = numba.config
+njit: Any = numba.njit
+
+HERE = Path(__file__).parent
+
+
+def _folder() -> str | None:
+    """Where loops are kept: in the folder that NUMBA_CACHE_DIR names, else beside the installed package, else with the
+    user's other caches; None where nothing can be written (a read-only container)."""
+    files = sorted(HERE.glob("*.py"))
+    name = f"mc-loops-{hashlib.sha256(b''.join(path.read_bytes() for path in files)).hexdigest()[:16]}"
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    asked: str = config.CACHE_DIR
+    for place in [asked] if asked else [str(HERE / "__pycache__"), caches]:
+        folder = Path(place, name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return str(folder)
+    return None
+
+
+FOLDER = _folder()
+
 
 def compiled(function: Loop) -> Loop:
-    """Compile `function` on first use. Where no cache folder can be written (a read-only container),
-    numba refuses `cache=True` at once; the loop is then compiled in memory in every process."""
+    """Compile `function` on first use, in every process anew if nothing can be kept."""
+    usual = config.CACHE_DIR
+    config.CACHE_DIR = FOLDER or usual
     try:
-        loop: Loop = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:
-        loop = numba.njit(nogil=True)(function)
+        loop: Loop = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, cache=FOLDER is not None)(function)
+    finally:
+        config.CACHE_DIR = usual
     return loop
 
 
 def inlined(function: Loop) -> Loop:
-    """Compile a piece of a loop that only other loops call; it is compiled into each of them."""
-    loop: Loop = numba.njit(nogil=True)(function)
+    """A piece of a loop, compiled into each loop that calls it. Called from Python it stays what it is: slow."""
+    loop: Loop = register_jitable(error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True)(function)
     return loop

@@ -13,15 +13,21 @@ LEVELS = {"fast": 3, "default": 9, "best": 19}
 LARGEST_WINDOW = 1 << 24
 
 
+def distinct(words: Ints) -> int:
+    """How many different words there are, of one or more."""
+    ordered = np.sort(words)
+    return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
+
+
 def palette_of(seen: Ints | None, words: Ints) -> Ints | None:
     """The distinct words so far together with those of one more chunk, or None once there are too many.
     `seen` is empty at first."""
     if seen is None:
         return None
-    if len(set(words[:FIRST_LOOK].tolist())) > MOST_WORDS:
+    if distinct(words[:FIRST_LOOK]) > MOST_WORDS:
         return None  # most tensors are done with here, without sorting a whole chunk
-    distinct = np.unique(np.concatenate([seen, np.unique(words)]))
-    return distinct if len(distinct) <= MOST_WORDS else None
+    found = np.unique(np.concatenate([seen, np.unique(words)]))
+    return found if len(found) <= MOST_WORDS else None
 
 
 def compress(raw: Bytes, level: int) -> bytes:

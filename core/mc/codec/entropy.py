@@ -1,23 +1,25 @@
 """The two entropy coders behind one pair of functions: tables from counts, segments of symbols to bytes and back."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from mc.codec import ans, huffman
+from mc.codec.compiled import inlined
 from mc.codec.tables import SEVERAL, Tables, summary, tables_size, write_tables
-from mc.codec.typing import Bytes, Counts
+from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
 
 HUFFMAN, ANS = "huffman", "ans"
 CODERS = (HUFFMAN, ANS)  # in the order of their numbers in a file (FORMAT.md, section 5)
+HUFFMAN_ARRAYS = 3  # that its encoder has; that of ANS has four
+LANES, LONGEST = 4, 12  # of both coders: lanes of a segment, and bits of a symbol at most
 ANS_MUST_SAVE = 3  # per cent of the bits, for the time that it takes
 FRACTION = 16  # binary digits after the point in the fixed-point logarithms that code lengths are counted with
-
-Encode = Callable[[Bytes, Counts], Bytes]
-Decode = Callable[[Bytes, Counts], Bytes]
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,10 @@ def _bits_of_frequency() -> Counts:
 def plan(coder: str, counts: Counts) -> Plan:
     """Tables for counts [tables, 256] i64, and their exact code length."""
     lone = np.empty(len(counts), np.int64)
-    summary(counts, lone)
     numbers = np.zeros(counts.shape, np.uint8)
+    summary(counts, lone)
     if coder == HUFFMAN:
-        huffman.code_lengths(counts, numbers)
-        bits = int((counts * numbers).sum())
+        bits = int(huffman.code_lengths(counts, numbers))
     else:
         ans.steps_for(counts, numbers)
         numbers[lone != SEVERAL] = 0
@@ -94,31 +95,21 @@ def described(plan: Plan) -> bytes:
     return write_tables(plan.tables, plan.coder == ANS)
 
 
-def encoder(coder: str, tables: Tables) -> Encode:
-    """A function (symbols, segment sizes) -> bytes."""
+def encoder(coder: str, tables: Tables) -> tuple[Ints, ...]:
+    """The arrays with which `code_symbols` works."""
     shape, lone = tables.numbers.shape, tables.lone
     if coder == HUFFMAN:
-        entries = np.zeros(shape, np.uint32)
-        huffman.encoder(tables.numbers, entries)
-
-        def encode_huffman(symbols: Bytes, counts: Counts) -> Bytes:
-            out = np.empty(huffman.capacity(counts), np.uint8)
-            return out[: huffman.encode(symbols, counts, entries, lone, out, 0)]
-
-        return encode_huffman
+        singles, pairs = np.empty(shape, np.uint32), np.empty((shape[0], huffman.PAIRS), np.uint32)
+        huffman.encoder(tables.numbers, singles, pairs)
+        return singles, pairs, lone
     states = np.zeros((shape[0], ans.STATES), np.uint16)
     bits_from, offset = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     ans.encoder(_frequency(tables.numbers), states, bits_from, offset)
-
-    def encode_ans(symbols: Bytes, counts: Counts) -> Bytes:
-        out = np.empty(ans.capacity(counts), np.uint8)
-        return out[: ans.encode(symbols, counts, states, bits_from, offset, lone, out, 0)]
-
-    return encode_ans
+    return states, bits_from, offset, lone
 
 
-def decoder(coder: str, tables: Tables, symbols: int) -> Decode:
-    """A function (bytes, segment sizes) -> symbols; both it and this raise DamagedError for what can't be decoded.
+def decoder(coder: str, tables: Tables, symbols: int) -> tuple[Ints, Counts]:
+    """The arrays with which `decode_symbols` works; DamagedError if the tables are none that can be decoded with.
     `symbols` is about how many there are in all: with few of them, look-ups that yield several don't pay."""
     count, lone = len(tables.lone), tables.lone
     # A table is either listed or has a lone symbol, or none: the loops look up nothing for the latter two.
@@ -126,24 +117,56 @@ def decoder(coder: str, tables: Tables, symbols: int) -> Decode:
         raise DamagedError("a code table lists no symbols")
     if coder == HUFFMAN:
         lookups = np.empty((count, huffman.LOOKUP), np.uint64)
-        if huffman.decoder(tables.numbers, 4 if symbols >= huffman.LANED else 1, lookups) >= 0:
+        if huffman.decoder(tables.numbers, huffman.most_at_once(symbols // max(count, 1)), lookups) >= 0:
             raise DamagedError("the lengths of a Huffman table make no complete code")
-
-        def decode_huffman(data: Bytes, counts: Counts) -> Bytes:
-            out = np.empty(int(counts.sum()), np.uint8)
-            if not huffman.decode(data, counts, lookups, lone, out):
-                raise DamagedError("a Huffman-coded segment doesn't end where it should")
-            return out
-
-        return decode_huffman
+        return lookups, lone
     frequency = _frequency(tables.numbers)
     entries = np.empty((count, ans.STATES), np.uint32)
     ans.decoder(frequency, entries)
+    return entries, lone
 
-    def decode_ans(data: Bytes, counts: Counts) -> Bytes:
-        out = np.empty(int(counts.sum()), np.uint8)
-        if not ans.decode(data, counts, entries, lone, out):
-            raise DamagedError("an ANS-coded segment doesn't end where it should")
-        return out
 
-    return decode_ans
+@inlined
+def capacity(symbols, tables):
+    """Bytes that either coder may touch for that many symbols in a segment for each of the tables."""
+    return symbols * LONGEST // 8 + tables * LANES * 16 + 64
+
+
+def code_symbols(symbols: Any, sizes: Any, coder: Any, out: Any, at: Any) -> Any:
+    """Code segments of `sizes` symbols into `out` u8, which has `capacity` bytes from `at` on; the byte behind."""
+    raise NotImplementedError  # only loops call it: it becomes the loop whose arrays these are
+
+
+@overload(code_symbols)
+def _code_symbols(symbols, sizes, coder, out, at):
+    if len(coder) == HUFFMAN_ARRAYS:
+        return lambda symbols, sizes, coder, out, at: huffman.encode(symbols, sizes, *coder, out, at)
+    return lambda symbols, sizes, coder, out, at: ans.encode(symbols, sizes, *coder, out, at)
+
+
+def decode_symbols(data: Any, sizes: Any, tables: Any, lone: Any, out: Any) -> Any:
+    """Undo `code_symbols` into `out`; False if `data` isn't used up exactly or makes no sense."""
+    raise NotImplementedError
+
+
+@overload(decode_symbols)
+def _decode_symbols(data, sizes, tables, lone, out):
+    if tables.dtype == types.uint64:
+        return lambda data, sizes, tables, lone, out: huffman.decode(data, sizes, tables, lone, out)
+    return lambda data, sizes, tables, lone, out: ans.decode(data, sizes, tables, lone, out)
+
+
+def encode(symbols: Bytes, sizes: Counts, coder: tuple[Ints, ...]) -> Bytes:
+    """Segments of `sizes` symbols, coded."""
+    out = np.empty(capacity(len(symbols), len(sizes)), np.uint8)
+    loop = huffman.encode if len(coder) == HUFFMAN_ARRAYS else ans.encode
+    return out[: loop(symbols, sizes, *coder, out, 0)]
+
+
+def decode(data: Bytes, sizes: Counts, coder: tuple[Ints, Counts]) -> Bytes:
+    """Undo `encode`; DamagedError for bytes that can't be decoded."""
+    out = np.empty(int(sizes.sum()), np.uint8)
+    loop = huffman.decode if coder[0].dtype == np.uint64 else ans.decode
+    if not loop(data, sizes, *coder, out):
+        raise DamagedError("a segment of symbols doesn't end where it should")
+    return out

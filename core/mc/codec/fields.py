@@ -5,8 +5,8 @@ import struct
 import numpy as np
 
 from mc.codec import entropy
-from mc.codec.tables import Tables, read_tables
-from mc.codec.typing import Bytes, Counts
+from mc.codec.tables import Tables, histogram, read_tables
+from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
 
 PLAIN, SAME, CODED = 0, 1, 2  # how an array of bytes is stored
@@ -26,12 +26,24 @@ class Reader:
         return taken
 
     def bytes(self, size: int) -> Bytes:
-        """The next `size` bytes as a read-only array, aligned for words of eight bytes."""
+        """The next `size` bytes as a read-only array."""
         array = np.frombuffer(self.take(size), np.uint8)
-        if array.__array_interface__["data"][0] % 8:
-            array = array.copy()
         array.flags.writeable = False
         return array
+
+    def words(self, count: int, width: int) -> Ints:
+        """The next `count` little-endian unsigned words as a read-only array, aligned."""
+        array = np.frombuffer(self.take(count * width), f"<u{width}").copy()
+        array.flags.writeable = False
+        return array
+
+    def byte(self) -> int:
+        """The next byte."""
+        return self.take(1)[0]
+
+    def u32(self) -> int:
+        """The next four bytes as a number."""
+        return int.from_bytes(self.take(4), "little")
 
     def numbers(self, layout: str) -> tuple[int, ...]:
         """Little-endian numbers as `struct` names them."""
@@ -47,16 +59,15 @@ class Reader:
 
     def array(self, count: int) -> Bytes:
         """Undo `write_array` for an array of `count` bytes."""
-        (method,) = self.numbers("B")
+        method = self.byte()
         if method == PLAIN:
             return np.frombuffer(self.take(count), np.uint8)
         if method == SAME:
-            return np.full(count, self.numbers("B")[0], np.uint8)
+            return np.full(count, self.byte(), np.uint8)
         if method != CODED:
             raise DamagedError(f"an array in its head is stored in way {method}, and there are ways 0 to 2")
-        decode = entropy.decoder(entropy.HUFFMAN, self.tables(1, entropy.HUFFMAN), count)
-        (size,) = self.numbers("I")
-        return decode(np.frombuffer(self.take(size), np.uint8), _one(count))
+        decoder = entropy.decoder(entropy.HUFFMAN, self.tables(1, entropy.HUFFMAN), count)
+        return entropy.decode(self.bytes(self.u32()), _one(count), decoder)
 
     def end(self) -> None:
         """DamagedError if anything is left."""
@@ -68,10 +79,10 @@ def write_array(values: Bytes) -> bytes:
     """A u8 array in the shortest of three ways: as it is, as one repeated byte, or Huffman-coded."""
     if len(values) and (values == values[0]).all():
         return bytes([SAME, int(values[0])])
-    counts = np.bincount(values, minlength=256).astype(np.int64)[None]
+    counts = histogram(values, _one(len(values)))
     plan = entropy.plan(entropy.HUFFMAN, counts)
     if plan.bits // 8 + 24 < len(values):
-        coded = entropy.encoder(entropy.HUFFMAN, plan.tables)(values, _one(len(values)))
+        coded = entropy.encode(values, _one(len(values)), entropy.encoder(entropy.HUFFMAN, plan.tables))
         listed = entropy.described(plan) + struct.pack("<I", len(coded)) + coded.tobytes()
         if len(listed) < len(values):
             return bytes([CODED]) + listed

@@ -1,10 +1,8 @@
 """How a float tensor is best coded: its matrix form, its scales, the contexts that pay, the tables.
 
-Two passes over the chunks: scales and row classes; the coding itself. Candidates are compared by counted bits, tables
-and side information charged, on a sample of whole rows. The tables are made from its counts too, with codes for what
-is near the symbols seen and an escape for the rest; but a pass between counts all words at every level above fast,
-and for the narrow dtypes, whose larger alphabets a sample doesn't know well enough. Nothing but the sample is kept
-from pass to pass: splitting words again is cheaper than fresh memory.
+One pass over the chunks measures scales and row classes and keeps a sample of whole rows. On the sample, contexts are
+compared by counted bits, tables and side information charged, and from its counts the tables are made, with codes for
+what is near the symbols seen and an escape for the rest. The second pass is the coding itself.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,19 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from mc.codec import entropy, floats, planes, scales
+from mc.codec import chunks, entropy, floats, planes, scales, symbols, tails
 from mc.codec.floats import ALONE, BOTH, CONTEXTS, ROWS, FloatCode
 from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Counts, Ints, Scales
 
 PSEUDO_ROW = 512  # words a row where a tensor has no rows of its own
-SAMPLE = 1 << 15  # words on which contexts are compared
-FACTS = 2  # what scales.scan counts: words that are negative, and whose magnitude is zero
+LEAST_ROWS = 64  # of the sample, where there are so many
 RARE = 64  # one word in so many: below this, words of magnitude zero are left as they are
-SAMPLED = 7  # mantissa bits in the heads of bf16 and f32, for whose tables a sample is enough
-BELOW, ABOVE = 3, 2  # octaves beyond the symbols of a sample that have codes: rarer ones are escapes
-NO_FIELDS: Bytes = np.empty(0, np.uint8)
 FEW = 4096  # words below which scales of rows can't pay
+NO_TABLES = Tables(np.zeros((1, 256), np.uint8), np.zeros(1, np.int64))
 
 Read = Callable[[int, int], Bytes]  # bytes start to stop of a tensor, as u8
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]  # an ordered map, perhaps on many threads
@@ -38,10 +33,10 @@ class Effort:
 
     contexts: tuple[int, ...]
     coder: str
+    sample: int  # words, times 2 ** mantissa, on which contexts are compared and from which tables are made
     columns_must_save: int  # per mille of the coded bits, for the time that sorting by column costs
+    columns_must_vary: int  # least variance of the columns' scales, in 1/256 of a square octave, for trying them
     mantissa: dict[int, int]  # mantissa bits in the symbol, by those in the head
-    exact: bool = False  # tables from counts of all words, not of the sample
-    smallest: int = 1  # bytes of a tensor below which it is left as it is
 
 
 # Enough mantissa bits to see that a density isn't flat inside an octave, few enough for the tables to stay small. Two
@@ -50,10 +45,13 @@ JOINT = {7: 2, 10: 3, 4: 2, 3: 3, 2: 2}
 # The exponent alone, where the rest then fills bytes: symbols are shorter, so more of them come from one look-up.
 EXPONENT = JOINT | {7: 0}
 
+# A table of 40 symbols made from a sample of n words costs 29 / n bits a word more than an exact one: .004 of 2 ** 15
+# in four tables. More mantissa bits make more symbols. Scales that vary by d octaves among columns are worth about
+# .7 d ** 2 bits a word.
 EFFORTS = {
-    "fast": Effort((ALONE,), entropy.HUFFMAN, 0, EXPONENT, smallest=4096),
-    "default": Effort((ALONE, ROWS, BOTH), entropy.HUFFMAN, 2, JOINT, exact=True),
-    "best": Effort((ALONE, ROWS, BOTH), entropy.ANS, 0, JOINT, exact=True),
+    "fast": Effort((ALONE,), entropy.HUFFMAN, 1 << 13, 0, 0, EXPONENT),
+    "default": Effort((ALONE, ROWS, BOTH), entropy.HUFFMAN, 1 << 13, 3, 4, JOINT),
+    "best": Effort((ALONE, ROWS, BOTH), entropy.ANS, 1 << 15, 2, 4, JOINT),
 }
 
 
@@ -66,7 +64,8 @@ class Fitted:
     bits: int  # of all symbols and fields, without the head
     why: str
     parts: list[tuple[int, int]]  # first and last word (exclusive) of each chunk
-    encode: Callable[[int, Bytes], list[Bytes]]  # (chunk, its bytes) -> pieces
+    encode: Callable[[int, Bytes], Bytes]  # (chunk, its bytes) -> coded
+    sample: Ints  # words of rows from all over the tensor
 
 
 def columns_of(shape: tuple[int, ...], words: int) -> tuple[int, bool]:
@@ -93,157 +92,177 @@ def spans(words: int, cols: int) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
+class _Matrix:
+    """A float tensor as rows and columns, and what is looked at of it."""
+
+    geometry: planes.Geometry
+    words: int
+    cols: int
+    step_shift: int
+    mantissa: int
+    every: int  # rows are measured whose number is a multiple of this
+    stride: int  # and these are sampled
+    column_stride: int  # and of these the columns are measured; 0: of none
+
+    @property
+    def rows(self) -> int:
+        """Rows, of which the last may be shorter."""
+        return -(-self.words // self.cols)
+
+
+@dataclass(frozen=True)
 class _Scan:
     """What the first pass learns from a chunk."""
 
     rows: Scales
     columns: Ints
-    facts: Counts
+    column_rows: int
     classes: Bytes
     sample: Ints
+    positive: bool
+
+
+def _scan(matrix: _Matrix, words: Ints, first: int) -> _Scan:
+    """Measure a chunk whose first row has that number."""
+    n = -(-len(words) // matrix.cols)
+    rows = np.empty(_multiples(first, n, matrix.every), np.int16)
+    columns = np.zeros(matrix.cols if matrix.column_stride else 0, np.int32)
+    classes = np.empty((matrix.geometry.tails, n), np.uint8)
+    sample = np.empty(_multiples(first, n, matrix.stride) * matrix.cols, words.dtype)
+    column_rows, sampled, positive = scales.scan(
+        words, matrix.cols, first, matrix.step_shift, matrix.mantissa, matrix.every, matrix.stride,
+        max(matrix.column_stride, 1), rows, columns, classes, sample,
+    )  # fmt: skip
+    return _Scan(rows, columns, column_rows, classes, sample[:sampled], positive)
+
+
+def _multiples(first: int, n: int, step: int) -> int:
+    """Multiples of `step` among the n numbers from `first` on."""
+    return -(-(first + n) // step) - -(-first // step)
 
 
 def fit(
     geometry: planes.Geometry, shape: tuple[int, ...], words: int, read: Read, effort: Effort, each: Each
 ) -> Fitted:
     """Choose how the tensor with these words (at least one) is coded."""
-    width = geometry.width
     mantissa = effort.mantissa[geometry.mantissa]
     cols, has_columns = columns_of(shape, words)
     contexts = [c for c in effort.contexts if (c != BOTH or has_columns) and (c == ALONE or words >= FEW)]
-    whole_rows = -(-words // cols)
-    stride = max(1, words // SAMPLE)
-    step_shift = geometry.mantissa - mantissa + geometry.padding
+    rows = -(-words // cols)
+    stride = max(1, min(words // (effort.sample << mantissa), rows // LEAST_ROWS))
+    matrix = _Matrix(
+        geometry, words, cols, geometry.mantissa - mantissa + geometry.padding, mantissa,
+        1 if ROWS in contexts else stride, stride, -(-rows // scales.COLUMN_ROWS) if BOTH in contexts else 0,
+    )  # fmt: skip
     parts = spans(words, cols)
 
-    def words_of(part: tuple[int, int]) -> Ints:
-        return planes.words_of(read(part[0] * width, part[1] * width), geometry)
-
     def scan(part: tuple[int, int]) -> _Scan:
-        found = words_of(part)
-        first, n = part[0] // cols, -(-len(found) // cols)
-        rows = np.zeros(n, np.int16)
-        sums = np.zeros(cols if BOTH in contexts else 0, np.int32)
-        sampled = np.arange(-first % stride, n, stride)
-        sample = found if stride == 1 else _rows_at(found, cols, sampled)
-        facts = np.zeros(FACTS, np.int64)
-        if ROWS in contexts:
-            scales.scan(found, cols, step_shift, mantissa, rows, sums, facts)
-        else:  # the sampled rows are enough for one scale
-            scales.take_stock(found, step_shift, facts)
-            few = np.zeros(len(sampled), np.int16)
-            scales.scan(sample, cols, step_shift, mantissa, few, sums, np.zeros(FACTS, np.int64))
-            rows[sampled] = few
-        classes = np.zeros((geometry.tails, n), np.uint8)
-        for tail, of_rows in enumerate(classes):
-            planes.zero_runs(found, tail, cols, of_rows)
-        return _Scan(rows, sums, facts, classes, sample)
+        raw = read(part[0] * geometry.width, part[1] * geometry.width)
+        return _scan(matrix, planes.words_of(raw, geometry), part[0] // cols)
 
     scanned: list[_Scan] = list(each(scan, parts))
-    measured = np.concatenate([s.rows for s in scanned])
-    classes = np.concatenate([s.classes for s in scanned], axis=1)
-    negative, tiny = (int(fact) for fact in np.sum([s.facts for s in scanned], axis=0))
     sample = np.concatenate([s.sample for s in scanned])
     sample.flags.writeable = False
-    frequent = frequent_words(sample, step_shift) if tiny * RARE >= words else sample[:0]
-    if len(frequent):
-        classes[:] = classes.min(axis=1, keepdims=True)
-    sampled_rows = np.arange(0, whole_rows, stride)
-    rows = scales.known_rows(measured if ROWS in contexts else measured[sampled_rows])
-    alone = np.full(whole_rows, int(rows.sum(dtype=np.int64)) // len(rows), np.int16)
-    code = FloatCode(
-        geometry, mantissa, cols, ALONE, alone, scales.EMPTY_SCALES, scales.EMPTY_WORDS, scales.EMPTY_COUNTS,
-        classes, frequent, negative > 0, effort.coder, Tables(np.zeros((1, 256), np.uint8), np.zeros(1, np.int64)),
-    )  # fmt: skip
-    candidates = {ALONE: (code, b"")}
-    if ROWS in contexts:
-        by_rows = replace(code, context=ROWS, row_scales=rows)
-        candidates[ROWS] = (by_rows, floats.write_rows(rows))
-    if BOTH in contexts:
-        sums: Counts = np.sum([s.columns for s in scanned], axis=0, dtype=np.int64)
-        columns = scales.column_scales(sums, whole_rows, mantissa)
-        order, starts = scales.column_order(columns)
-        by_both = replace(by_rows, context=BOTH, column_scales=columns, order=order, starts=starts)
-        candidates[BOTH] = (by_both, candidates[ROWS][1] + floats.write_columns(columns))
-    counted = {context: _count(code, sample, sampled_rows) for context, (code, _) in candidates.items()}
+    code = _alone(matrix, scanned, sample, effort)
+    candidates = _candidates(matrix, code, scanned, contexts, effort)
+    counted = {context: _count(candidate, sample, stride) for context, (candidate, _) in candidates.items()}
     context, why = _choose(candidates, counted, len(sample), words, effort)
     chosen, side = candidates[context]
-
-    def count(part: tuple[int, int]) -> Counts:
-        everything = floats.widest_window(chosen)
-        symbols, sizes, _ = floats.symbols_of(chosen, everything, words_of(part), part[0] // cols, NO_FIELDS)
-        return _histogram(symbols, sizes)
-
-    counts = counted[context]
-    exact = effort.exact or geometry.mantissa != SAMPLED
-    if stride > 1:
-        counts = np.sum(list(each(count, parts)), axis=0) if exact else _smoothed(counts, chosen)
+    counts = counted[context] if stride == 1 else _smoothed(counted[context], chosen)
     plan = entropy.best_plan(effort.coder, counts)
     final = replace(chosen, coder=plan.coder, tables=plan.tables)
     window = floats.window_of(plan.tables.numbers, final)
-    encode = entropy.encoder(plan.coder, plan.tables)
+    coder = entropy.encoder(plan.coder, plan.tables)
 
-    def encode_chunk(k: int, raw: Bytes) -> list[Bytes]:
-        return floats.encode_chunk(final, window, encode, raw, parts[k][0] // cols)
+    def encode_chunk(k: int, raw: Bytes) -> Bytes:
+        return floats.encode_chunk(final, window, coder, raw, parts[k][0] // cols)
 
-    tails = sum(planes.tail_bytes(cols, words, found) for found in classes)
-    seen = int(counts.sum())
-    repeated = int(counts[:, : len(frequent)].sum())
-    escapes = int(counts[:, scales.ESCAPE].sum())
-    coded_bits = plan.coded_bits + escapes * floats.ESCAPE_BITS
-    bits = (coded_bits * words + (seen - repeated) * (final.field_width * words + 8 * tails)) // seen
     head = floats.write_head(final, entropy.described(plan), side)
-    return Fitted(final, head, bits, why, parts, encode_chunk)
+    return Fitted(final, head, _bits(final, plan, counts, words), why, parts, encode_chunk, sample)
 
 
-def _histogram(symbols: Bytes, sizes: Counts) -> Counts:
-    counts = np.zeros((len(sizes), 256), np.int64)
-    scales.histogram(symbols, sizes, counts)
+def _alone(matrix: _Matrix, scanned: list[_Scan], sample: Ints, effort: Effort) -> FloatCode:
+    """The code with one scale for all words, without tables yet."""
+    classes = np.concatenate([s.classes for s in scanned], axis=1)
+    frequent = frequent_words(sample, matrix.step_shift)
+    if len(frequent):
+        classes[:] = classes.min(axis=1, keepdims=True)
+    rows = scales.known_rows(np.concatenate([s.rows for s in scanned]))
+    alone = np.full(matrix.rows, int(rows.sum(dtype=np.int64)) // len(rows), np.int16)
+    signed = not all(s.positive for s in scanned)
+    return FloatCode(
+        matrix.geometry, matrix.mantissa, matrix.cols, ALONE, alone, symbols.EMPTY_SCALES, symbols.EMPTY_WORDS,
+        symbols.EMPTY_COUNTS, classes, frequent, signed, effort.coder, NO_TABLES,
+    )  # fmt: skip
+
+
+def _candidates(
+    matrix: _Matrix, code: FloatCode, scanned: list[_Scan], contexts: list[int], effort: Effort
+) -> dict[int, tuple[FloatCode, bytes]]:
+    """The codes to compare, by context, each with its side information as it stands in a file."""
+    candidates = {ALONE: (code, b"")}
+    if ROWS in contexts:
+        rows = scales.known_rows(np.concatenate([s.rows for s in scanned]))
+        candidates[ROWS] = (replace(code, context=ROWS, row_scales=rows), floats.write_rows(rows))
+    if BOTH in contexts:
+        sums: Counts = np.sum([s.columns for s in scanned], axis=0, dtype=np.int64)
+        columns = scales.column_scales(sums, sum(s.column_rows for s in scanned), matrix.mantissa)
+        variance = int((columns.astype(np.int64) ** 2).sum()) * 4 // len(columns)
+        if variance >= effort.columns_must_vary:
+            by_rows, side = candidates[ROWS]
+            order, starts = scales.column_order(columns)
+            by_both = replace(by_rows, context=BOTH, column_scales=columns, order=order, starts=starts)
+            candidates[BOTH] = (by_both, side + floats.write_columns(columns))
+    return candidates
+
+
+def _count(code: FloatCode, sample: Ints, stride: int) -> Counts:
+    """How often each symbol stands in the sample, [tables, 256]."""
+    counts = np.zeros((code.tables_wanted, 256), np.int64)
+    symbols.tally(
+        sample, code.cols, code.step_shift, code.mantissa, code.frequent, floats.widest_window(code),
+        np.ascontiguousarray(code.row_scales[::stride]), code.column_scales, counts,
+    )  # fmt: skip
     return counts
 
 
-def _count(code: FloatCode, sample: Ints, sampled_rows: Counts) -> Counts:
-    """How often each symbol stands in the sample, [tables, 256]."""
-    part = replace(code, row_scales=code.row_scales[sampled_rows])
-    symbols, sizes, _ = floats.symbols_of(part, floats.widest_window(code), sample, 0, NO_FIELDS)
-    return _histogram(symbols, sizes)
-
-
 def _smoothed(counts: Counts, code: FloatCode) -> Counts:
-    """Counts of a sample, made to serve for all words: every symbol within BELOW and ABOVE octaves of those seen has a
-    code, in every table, and so has the escape for what lies beyond."""
+    """Counts of a sample, made to serve for all words: every symbol from the lowest to the highest seen has a code in
+    every table, and so has the escape for what lies beyond. Codes for what the sample didn't hold cost all others more
+    than the escapes do."""
     low, high = (int(end) for end in floats.widest_window(code))
     used = np.flatnonzero(counts[:, low : high + 1].any(axis=0))
-    first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+    first, last = (low + int(used[0]), low + int(used[-1])) if len(used) else (low, low)
     smooth = counts.copy()
-    smooth[
-        :, max(low + first - (BELOW << code.mantissa), low) : min(low + last + (ABOVE << code.mantissa), high) + 1
-    ] += 1
+    smooth[:, first : last + 1] += 1
     smooth[:, :low] += 1
-    smooth[:, scales.ESCAPE] += 1
+    smooth[:, symbols.ESCAPE] += 1
     return smooth
+
+
+def _bits(code: FloatCode, plan: entropy.Plan, counts: Counts, words: int) -> int:
+    """Bits that all words take, going by the counts of the sample, without the head."""
+    tail_bytes = sum(int(tails.tail_bytes(code.cols, words, found)) for found in code.classes)
+    seen = int(counts.sum())
+    repeated = int(counts[:, : len(code.frequent)].sum())
+    coded = plan.coded_bits + int(counts[:, symbols.ESCAPE].sum()) * 8 * chunks.ESCAPE_BYTES
+    return (coded * words + (seen - repeated) * (code.field_width * words + 8 * tail_bytes)) // seen
 
 
 def frequent_words(sample: Ints, step_shift: int) -> Ints:
     """Words of magnitude zero (zeros, subnormals such as decayed moments) that make up much of the sample, most
     frequent first; none, if the rarer ones would be so many escapes that it doesn't pay."""
+    zero = symbols.of_magnitude_zero(sample, step_shift)
+    if zero * RARE < len(sample):
+        return sample[:0]
     heads = sample >> (8 * sample.itemsize - 16) if sample.itemsize > 1 else sample.astype(np.uint16) << 8
-    of_zero = sample[(heads & 0x7FFF) >> step_shift == 0]
-    found, counts = np.unique(of_zero, return_counts=True)
+    found, counts = np.unique(sample[(heads & 0x7FFF) >> step_shift == 0], return_counts=True)
     order = np.argsort(-counts, kind="stable")[: floats.MOST_FREQUENT]
     order = order[counts[order] * RARE * 4 >= len(sample)]
-    rest = len(of_zero) - int(counts[order].sum())
-    chosen: Ints = found[order] if 8 * rest <= len(of_zero) else found[:0]
+    rest = zero - int(counts[order].sum())
+    chosen: Ints = found[order] if 8 * rest <= zero else found[:0]
     chosen.flags.writeable = False
     return chosen
-
-
-def _rows_at(words: Ints, cols: int, rows: Counts) -> Ints:
-    """The rows with these numbers, one after the other; read-only like all that is read, so that every loop is
-    compiled for one kind of array."""
-    picked = np.concatenate([words[row * cols : (row + 1) * cols] for row in rows] or [words[:0]])
-    picked.flags.writeable = False
-    return picked
 
 
 def _choose(
@@ -257,7 +276,7 @@ def _choose(
     bits: dict[int, int] = {}
     for context, (_, side) in candidates.items():
         plan = entropy.plan(effort.coder, counted[context])
-        coded = plan.coded_bits + int(counted[context][:, scales.ESCAPE].sum()) * floats.ESCAPE_BITS
+        coded = plan.coded_bits + int(counted[context][:, symbols.ESCAPE].sum()) * 8 * chunks.ESCAPE_BYTES
         bits[context] = plan.bits - plan.coded_bits + coded * words // sampled + 8 * len(side)
     field = candidates[ALONE][0].field_width
     best = min(bits, key=lambda context: bits[context])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mc.codec import entropy, planes, scales
+from mc.codec import chunks, entropy, planes, scales, symbols
 from mc.codec.fields import Reader, write_array
 from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
@@ -26,8 +26,6 @@ CONTEXTS = ("alone", "rows", "both")
 
 UNSIGNED = 1  # flag of a float tensor
 MOST_FREQUENT = 8  # frequent words
-ESCAPE_BITS = 48  # of an escape beyond its symbol: where it is, and its magnitude
-RAW, CODED, ESCAPES = 0, 1, 2  # first byte of a chunk: how it is stored; ESCAPES is added to CODED
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class FloatCode:
     column_scales: Scales  # of every column, or empty
     order: Words  # see scales.column_order
     starts: Counts
-    classes: Bytes  # [tails, rows]: see planes.zero_runs
+    classes: Bytes  # [tails, rows]: see tails.zero_runs
     frequent: Ints  # words so frequent that each is a symbol by itself, without field and tails
     signed: bool  # whether any word is negative; if not, fields have no sign
     coder: str
@@ -57,6 +55,24 @@ class FloatCode:
     def field_width(self) -> int:
         """Bits of the raw field."""
         return self.low + self.signed
+
+    @property
+    def tables_wanted(self) -> int:
+        """Tables, one for each segment of a chunk."""
+        return 1 if self.context == ALONE else symbols.TABLES
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """What the loops of `chunks` call so."""
+        return self.cols, self.low, self.geometry.padding, self.mantissa, self.field_width
+
+    def rows_of(self, first: int, words: int) -> slice:
+        """The rows of so many words from row `first` on."""
+        return slice(first, first + -(-words // self.cols))
+
+    def scales_of(self, rows: slice) -> tuple[Scales, Scales, Words, Counts]:
+        """Scales of these rows, and of the columns with their order."""
+        return self.row_scales[rows], self.column_scales, self.order, self.starts
 
     @property
     def step_shift(self) -> int:
@@ -115,15 +131,15 @@ def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks
     rows = -(-words // cols)
     if -(-rows // rows_in_chunk(cols)) > most_chunks:
         raise DamagedError(f"it has room for {most_chunks} chunks, too few for its {rows} rows")
-    frequent_words: Ints = reader.bytes(frequent * geometry.width).view(planes.WORDS[geometry.width])
-    tables = reader.tables(1 if context == ALONE else scales.TABLES, entropy.CODERS[coder])
+    frequent_words = reader.words(frequent, geometry.width)
+    tables = reader.tables(1 if context == ALONE else symbols.TABLES, entropy.CODERS[coder])
     row_scales = np.full(rows, base, np.int16)
     if context != ALONE:
         offsets = reader.array(rows).astype(np.int32) + base
         if offsets.max() > 32767:
             raise DamagedError("its row scales are beyond their range")
         row_scales = offsets.astype(np.int16)
-    columns, order, starts = scales.EMPTY_SCALES, scales.EMPTY_WORDS, scales.EMPTY_COUNTS
+    columns, order, starts = symbols.EMPTY_SCALES, symbols.EMPTY_WORDS, symbols.EMPTY_COUNTS
     if context == BOTH:
         columns = reader.array(cols).view(np.int8).astype(np.int16)
         order, starts = scales.column_order(columns)
@@ -153,7 +169,7 @@ def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks
 
 def widest_window(code: FloatCode) -> Words:
     """The lowest and the highest symbol that a magnitude can have."""
-    return np.array([max(len(code.frequent), 1), scales.ESCAPE - 1], np.uint16)
+    return np.array([max(len(code.frequent), 1), symbols.ESCAPE - 1], np.uint16)
 
 
 def window_of(numbers: Bytes, code: FloatCode) -> Words:
@@ -163,120 +179,36 @@ def window_of(numbers: Bytes, code: FloatCode) -> Words:
     return np.array([low + used[0], low + used[-1]] if len(used) else [low, low], np.uint16)
 
 
-def symbols_of(
-    code: FloatCode, window: Words, words: Ints, first_row: int, fields: Bytes
-) -> tuple[Bytes, Counts, Ints]:
-    """Symbols of a run of rows, sorted into segments; the segments' sizes; the escapes of each row, i32. Fills
-    `fields`, unless they are empty. Magnitudes whose symbol lies outside the window escape."""
-    rows = code.row_scales[first_row : first_row + -(-len(words) // code.cols)]
-    counts = segment_sizes(code, rows, len(words))
-    symbols, escaping = np.empty(len(words), np.uint8), np.empty(len(rows), np.int32)
-    scales.symbols_of(
-        words, code.cols, code.low, code.geometry.padding, code.mantissa, code.frequent, window, rows,
-        code.column_scales, code.order, code.starts, counts, symbols, fields, escaping,
-    )  # fmt: skip
-    return symbols, counts, escaping
-
-
-def segment_sizes(code: FloatCode, rows: Scales, n: int) -> Counts:
-    """Symbols that each table gets from n words in rows of these scales."""
-    counts = np.zeros(1 if code.context == ALONE else scales.TABLES, np.int64)
-    scales.segment_sizes(n, code.cols, rows, code.starts, counts)
-    return counts
-
-
-def encode_chunk(code: FloatCode, window: Words, encode: entropy.Encode, raw: Bytes, first_row: int) -> list[Bytes]:
-    """The chunk of words `raw` whose rows begin at `first_row`, as pieces to be written one after the other."""
+def encode_chunk(code: FloatCode, window: Words, coder: tuple[Ints, ...], raw: Bytes, first_row: int) -> Bytes:
+    """The chunk of words `raw` whose rows begin at `first_row`, coded. Magnitudes whose symbol lies outside the window
+    escape."""
     words = planes.words_of(raw, code.geometry)
-    rows = slice(first_row, first_row + -(-len(words) // code.cols))
-    fields = np.empty(len(words), np.uint8)
-    symbols, counts, escaping = symbols_of(code, window, words, first_row, fields)
-    escapes = int(escaping.sum())
-    coded = encode(symbols, counts)
-    cols, kept, classes = code.cols, words, code.classes[:, rows]
-    if len(code.frequent):
-        present = ~np.isin(words, code.frequent)
-        fields, kept = fields[present], words[present]
-        cols, classes = _one_row(code, len(kept))
-        kept.flags.writeable = False
-    method = CODED | (ESCAPES if escapes else 0)
-    head = np.frombuffer(struct.pack("<BI", method, len(coded)), np.uint8)
-    pieces = [head, coded, planes.pack_fields(fields, code.field_width)]
-    for tail, of_rows in enumerate(classes):
-        pieces += planes.pack_tail(kept, tail, cols, of_rows)
-    if escapes:
-        where, magnitudes = np.empty(escapes, np.uint32), np.empty(escapes, np.uint16)
-        scales.escaped(
-            words, code.cols, code.step_shift, code.mantissa, code.frequent, window, code.row_scales[rows],
-            code.column_scales, escaping, where, magnitudes,
-        )  # fmt: skip
-        pieces.append(np.frombuffer(struct.pack("<I", escapes), np.uint8))
-        pieces += [where.view(np.uint8), magnitudes.view(np.uint8)]
-    if sum(len(piece) for piece in pieces) > len(raw):
-        return [np.array([RAW], np.uint8), raw]
-    return pieces
+    rows = code.rows_of(first_row, len(words))
+    coded: Bytes = chunks.encode(
+        words, code.frequent, code.shape, code.scales_of(rows), window, code.classes[:, rows], coder
+    )
+    return coded if len(coded) <= len(raw) else raw_chunk(raw)
 
 
-def _one_row(code: FloatCode, n: int) -> tuple[int, Bytes]:
-    """Columns and classes of the n words of a chunk that aren't frequent ones: one row of the one class."""
-    return max(n, 1), code.classes[:, : min(n, 1)]
+def raw_chunk(raw: Bytes) -> Bytes:
+    """A chunk as it is, and the byte that says so."""
+    return np.concatenate([np.array([chunks.RAW], np.uint8), raw])
 
 
-def decode_chunk(code: FloatCode, decode: entropy.Decode, coded: memoryview, first_row: int, raw: Bytes) -> None:
+def decode_chunk(code: FloatCode, coder: tuple[Ints, Counts], coded: memoryview, first_row: int, raw: Bytes) -> None:
     """Fill `raw` with the chunk whose rows begin at `first_row`; DamagedError if `coded` makes no sense."""
-    reader = Reader(coded)
-    (method,) = reader.numbers("B")
-    if method == RAW:
-        raw[:] = reader.bytes(len(raw))
-        reader.end()
+    data = np.frombuffer(coded, np.uint8)
+    data.flags.writeable = False
+    method = int(data[0]) if len(data) else -1
+    if method == chunks.RAW:
+        if len(data) != len(raw) + 1:
+            raise DamagedError(f"a raw chunk has {len(data) - 1} bytes where {len(raw)} belong")
+        raw[:] = data[1:]
         return
-    if method not in (CODED, CODED | ESCAPES):
+    if method not in (chunks.CODED, chunks.CODED | chunks.ESCAPES):
         raise DamagedError(f"a chunk is stored in way {method}, and there are ways 0, 1 and 3")
     words = planes.words_of(raw, code.geometry)
-    n = len(words)
-    row_scales = code.row_scales[first_row : first_row + -(-n // code.cols)]
-    counts = segment_sizes(code, row_scales, n)
-    (size,) = reader.numbers("I")
-    symbols = decode(reader.bytes(size), counts)
-    plane = symbols
-    if len(code.frequent):
-        plane = np.empty(n, np.uint8)
-        scales.unsorted(symbols, n, code.cols, row_scales, code.order, code.starts, counts, plane)
-        fields = _spread(code, reader, plane, words)
-    else:
-        fields = planes.unpack_fields(reader.bytes(planes.field_bytes(code.field_width, n)), code.field_width, n)
-        for tail, classes in enumerate(code.classes[:, first_row : first_row + len(row_scales)]):
-            packed = reader.bytes(planes.tail_bytes(code.cols, n, classes))
-            planes.unpack_tail(packed, tail, code.cols, classes, words)
-    scales.put_together(
-        symbols, fields, code.cols, code.low, code.geometry.padding, code.mantissa, len(code.frequent), row_scales,
-        code.column_scales, code.order, code.starts, counts, words,
-    )  # fmt: skip
-    for k, word in enumerate(code.frequent):
-        words[plane == k] = word
-    if method & ESCAPES:
-        (escapes,) = reader.numbers("I")
-        where = reader.bytes(4 * escapes).view("<u4")
-        magnitudes = reader.bytes(2 * escapes).view("<u2")
-        if escapes and (int(where[-1]) >= n or (where[1:] <= where[:-1]).any()):
-            raise DamagedError("an escape lies outside its chunk, or they are out of order")
-        scales.add_escapes(where, magnitudes, code.step_shift, words)
-    reader.end()
-
-
-def _spread(code: FloatCode, reader: Reader, plane: Bytes, words: Ints) -> Bytes:
-    """Put the tails into the words that aren't frequent ones, going by the symbols in the order of the words; return
-    the fields, zero for the frequent ones."""
-    present = plane >= len(code.frequent)
-    n = int(present.sum())
-    fields = np.zeros(len(words), np.uint8)
-    packed = reader.bytes(planes.field_bytes(code.field_width, n))
-    fields[present] = planes.unpack_fields(packed, code.field_width, n)
-    fields.flags.writeable = False
-    kept = np.zeros(n, words.dtype)
-    cols, classes = _one_row(code, n)
-    for tail, of_rows in enumerate(classes):
-        planes.unpack_tail(reader.bytes(planes.tail_bytes(cols, n, of_rows)), tail, cols, of_rows, kept)
-    words[:] = 0
-    words[present] = kept
-    return fields
+    rows = code.rows_of(first_row, len(words))
+    fault = chunks.decode(data, code.frequent, code.shape, code.scales_of(rows), code.classes[:, rows], *coder, words)
+    if fault:
+        raise DamagedError(chunks.FAULTS[fault])

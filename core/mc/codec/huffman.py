@@ -24,15 +24,16 @@ from mc.codec.bitstream import (
 )
 from mc.codec.compiled import compiled, inlined
 from mc.codec.tables import EMPTY
-from mc.codec.typing import Bytes, Counts
 
 LONGEST = 12  # bits of the longest code, and of the decoder's look-up (FORMAT.md, section 6.1)
 LANES = 4
 LANED = 4096  # a segment with fewer symbols is one lane: four would cost more than they speed up
 LOOKUP = 1 << LONGEST
 
-LENGTH_SHIFT = U64(16)  # in an encoder entry: code | length << 16
-CODE_MASK = U64(0xFFFF)
+PAIRS = 1 << 16  # of symbols
+PAIR = U64(PAIRS - 1)
+LENGTH_SHIFT = U64(24)  # in an encoder entry: codes | length << 24
+CODE_MASK = U64((1 << 24) - 1)
 LOOKUP_MASK = U64(LOOKUP - 1)
 
 # A decoder entry: up to four symbols | how many << 32 | bits of the first << 35 | bits of all << 40.
@@ -106,9 +107,10 @@ def _limit(weight, n):
 
 
 @compiled
-def code_lengths(counts: Counts, lengths: Bytes) -> None:
-    """Fill `lengths` [tables, 256] u8 with the code lengths for `counts` [tables, 256] i64.
-    A symbol that doesn't occur has length 0; so has a symbol that is alone in its table."""
+def code_lengths(counts, lengths):
+    """Fill `lengths` [tables, 256] u8 with the code lengths for `counts` [tables, 256] i64; return the bits that all
+    counted symbols take. A symbol that doesn't occur has length 0; so has a symbol that is alone in its table."""
+    bits = 0
     symbols = np.empty(256, np.int64)
     weight = np.empty(256, np.int64)
     for t in range(counts.shape[0]):
@@ -127,6 +129,8 @@ def code_lengths(counts: Counts, lengths: Bytes) -> None:
         _limit(weight, n)
         for k in range(n):
             lengths[t, symbols[k]] = weight[k]
+            bits += counts[t, symbols[k]] * weight[k]
+    return bits
 
 
 @inlined
@@ -145,13 +149,31 @@ def _canonical(lengths, codes):
 
 
 @compiled
-def encoder(lengths, entries):
-    """Fill `entries` [tables, 256] u32 with code | length << 16 for `lengths` [tables, 256]."""
+def encoder(lengths, singles, pairs):
+    """Fill `singles` [tables, 256] u32 with code | length << 24 of each symbol of `lengths` [tables, 256], and `pairs`
+    [tables, 65536] u32 likewise for first | second << 8. Entries of symbols without a code are left as they are:
+    a table of pairs is large, but few of its cache lines are ever used."""
     codes = np.zeros(256, np.int64)
+    used = np.empty(256, np.int64)
     for t in range(lengths.shape[0]):
         _canonical(lengths[t], codes)
+        n = 0
         for s in range(256):
-            entries[t, s] = codes[s] | np.int64(lengths[t, s]) << 16 if lengths[t, s] > 0 else 0
+            if lengths[t, s] > 0:
+                used[n] = s
+                n += 1
+                singles[t, s] = codes[s] | np.int64(lengths[t, s]) << 24
+        for second in used[:n]:
+            for first in used[:n]:
+                length = np.int64(lengths[t, first])
+                both = codes[first] | codes[second] << length
+                pairs[t, first | second << 8] = both | (length + np.int64(lengths[t, second])) << 24
+
+
+def most_at_once(symbols: int) -> int:
+    """How many symbols an entry of the decoder's table should hold, if so many are to be decoded with the table: more
+    of them take less time to decode, but the table takes longer to make (4, 11, 17 and 23 us)."""
+    return 1 if symbols < LANED else 2 if symbols < 1 << 17 else 3 if symbols < 1 << 18 else 4
 
 
 @compiled
@@ -180,45 +202,37 @@ def decoder(lengths, most, lookup):
                 for at in range(codes[s], LOOKUP, 1 << length):
                     single[at] = s | length << 8
         for at in range(LOOKUP):
-            symbols, how_many, used, rest = U64(0), 0, 0, at
-            first = U64(single[at] >> 8)
-            while how_many < most:
-                entry = single[rest]
-                length = entry >> 8
-                if used + length > LONGEST:
-                    break
-                symbols |= U64(entry & 255) << U64(8 * how_many)
-                how_many += 1
-                used += length
-                rest >>= length
+            entry = U64(single[at])
+            first = entry >> U64(8)
+            symbols, how_many, used = entry & BYTE, U64(1), first
+            for _ in range(1, most):  # without a branch that nobody could predict
+                entry = U64(single[U64(at) >> used])
+                fits = U64(used + (entry >> U64(8)) <= U64(LONGEST))
+                symbols |= (entry & BYTE) * fits << (how_many << U64(3))
+                used += (entry >> U64(8)) * fits
+                how_many += fits
             lookup[t, at] = symbols | U64(how_many) << MANY_SHIFT | first << FIRST_SHIFT | U64(used) << USED_SHIFT
     return -1
 
 
 @inlined
-def _encode_lane(symbols, start, stop, entries, out, p):
+def _encode_lane(symbols, start, stop, singles, pairs, out, p):
     """Code symbols[start:stop] from byte `p` of `out` on; return the byte after the last."""
     acc, filled = U64(0), U64(0)
     i = start
     while i + U64(4) <= stop:
-        e0 = U64(entries[symbols[i]])
-        e1 = U64(entries[symbols[i + U64(1)]])
-        e2 = U64(entries[symbols[i + U64(2)]])
-        e3 = U64(entries[symbols[i + U64(3)]])
+        four = read32(symbols, i)
+        e0, e1 = U64(pairs[four & PAIR]), U64(pairs[four >> U64(16)])
         first = e0 >> LENGTH_SHIFT
-        third = e2 >> LENGTH_SHIFT
-        pair = first + (e1 >> LENGTH_SHIFT)
-        low = (e0 & CODE_MASK) | (e1 & CODE_MASK) << first
-        high = (e2 & CODE_MASK) | (e3 & CODE_MASK) << third
-        acc |= (low | high << pair) << filled  # at most 7 + 48 bits
-        filled += pair + third + (e3 >> LENGTH_SHIFT)
+        acc |= ((e0 & CODE_MASK) | (e1 & CODE_MASK) << first) << filled  # at most 7 + 48 bits
+        filled += first + (e1 >> LENGTH_SHIFT)
         store(out, p, acc)
         p += filled >> U64(3)
         acc >>= filled & WHOLE_BYTES
         filled &= BITS_IN_BYTE
         i += U64(4)
     while i < stop:
-        e0 = U64(entries[symbols[i]])
+        e0 = U64(singles[symbols[i]])
         acc |= (e0 & CODE_MASK) << filled
         filled += e0 >> LENGTH_SHIFT
         store(out, p, acc)
@@ -231,9 +245,9 @@ def _encode_lane(symbols, start, stop, entries, out, p):
 
 
 @compiled
-def encode(symbols, counts, entries, lone, out, at):
-    """Code segments of `symbols` u8, counts[t] symbols with table t of `entries`, into `out` from byte `at` on.
-    Returns the byte after the last. `out` holds at least `capacity(counts)` bytes from there."""
+def encode(symbols, counts, singles, pairs, lone, out, at):
+    """Code segments of `symbols` u8, counts[t] symbols with table t of `singles` and `pairs`, into `out` from byte
+    `at` on; return the byte after the last. `out` holds at least `entropy.capacity` bytes from there."""
     p = U64(at)
     begin = U64(0)
     for t in range(len(counts)):
@@ -250,16 +264,11 @@ def encode(symbols, counts, entries, lone, out, at):
         for lane in range(lanes):
             start = begin + quarter * U64(lane)
             stop = begin + n if lane == lanes - 1 else start + quarter
-            after = _encode_lane(symbols, start, stop, entries[t], out, p)
+            after = _encode_lane(symbols, start, stop, singles[t], pairs[t], out, p)
             store32(out, sizes + U64(4 * lane), after - p)
             p = after
         begin += n
     return p
-
-
-def capacity(counts: Counts) -> int:
-    """Bytes that `encode` may touch for segments of these sizes."""
-    return int(counts.sum()) * LONGEST // 8 + len(counts) * LANES * 6 + SPARE_BYTES
 
 
 @inlined

@@ -11,9 +11,8 @@ import numpy as np
 
 from mc.codec import entropy
 from mc.codec.fields import Reader, write_array
-from mc.codec.floats import NARROWEST, WIDEST, rows_in_chunk
-from mc.codec.scales import histogram
-from mc.codec.tables import Tables
+from mc.codec.floats import NARROWEST, WIDEST, raw_chunk, rows_in_chunk
+from mc.codec.tables import Tables, histogram
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
 
@@ -84,9 +83,7 @@ def join_planes(code: PlaneCode, planes: list[Bytes], raw: Bytes, first_row: int
 def counts_of(planes: list[Bytes]) -> Counts:
     """Histogram of each plane, [planes, 256]."""
     sizes = np.array([len(plane) for plane in planes], np.int64)
-    counts = np.zeros((len(planes), 256), np.int64)
-    histogram(np.concatenate(planes), sizes, counts)
-    return counts
+    return histogram(np.concatenate(planes), sizes)
 
 
 def row_classes(means: Counts) -> Bytes:
@@ -138,22 +135,21 @@ def read_head(reader: Reader, nbytes: int, most_chunks: int) -> PlaneCode:
     return PlaneCode(form, width, cols, classes, palette, raw, name, reader.tables(code.tables_wanted, name))
 
 
-def encode_chunk(code: PlaneCode, encode: entropy.Encode, raw: Bytes, first_row: int) -> list[Bytes]:
-    """A chunk as pieces to be written one after the other."""
+def encode_chunk(code: PlaneCode, coder: tuple[Ints, ...], raw: Bytes, first_row: int) -> Bytes:
+    """A chunk, coded."""
     planes = planes_of(code, raw, first_row)
     as_it_is = np.zeros(len(planes), bool) if code.form == ROW_CLASSES else code.raw.astype(bool)
     coded = [plane for plane, plain in zip(planes, as_it_is, strict=True) if not plain]
     plain = [plane for plane, plain in zip(planes, as_it_is, strict=True) if plain]
     sizes = np.array([len(plane) for plane in coded], np.int64)
     symbols = np.concatenate(coded) if coded else np.empty(0, np.uint8)
-    stream = encode(symbols, sizes)
+    stream = entropy.encode(symbols, sizes, coder)
     pieces = [np.frombuffer(struct.pack("<BI", CODED, len(stream)), np.uint8), stream, *plain]
-    if sum(len(piece) for piece in pieces) > len(raw):
-        return [np.array([RAW], np.uint8), raw]
-    return pieces
+    coded_chunk = np.concatenate(pieces)
+    return coded_chunk if len(coded_chunk) <= len(raw) else raw_chunk(raw)
 
 
-def decode_chunk(code: PlaneCode, decode: entropy.Decode, coded: memoryview, first_row: int, raw: Bytes) -> None:
+def decode_chunk(code: PlaneCode, coder: tuple[Ints, Counts], coded: memoryview, first_row: int, raw: Bytes) -> None:
     """Fill `raw` with the chunk whose rows begin at `first_row`; DamagedError if `coded` makes no sense."""
     reader = Reader(coded)
     (method,) = reader.numbers("B")
@@ -171,7 +167,7 @@ def decode_chunk(code: PlaneCode, decode: entropy.Decode, coded: memoryview, fir
         sizes = np.bincount(classes, minlength=CLASSES).astype(np.int64) * code.cols
     else:
         sizes = np.full(code.tables_wanted, words, np.int64)
-    symbols = decode(stream, sizes)
+    symbols = entropy.decode(stream, sizes, coder)
     coded_planes = iter(np.split(symbols, np.cumsum(sizes)[:-1]) if len(sizes) else [])
     if code.form == ROW_CLASSES:
         planes = list(coded_planes)

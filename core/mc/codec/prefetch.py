@@ -10,6 +10,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from mc.codec.compiled import inlined
+
 LINE = 64  # bytes that one hint brings
 AHEAD = 4096  # bytes between what is read now and what is asked for
 
@@ -28,3 +30,10 @@ def prefetch(typing: Any, data: Any, index: Any) -> Any:
         builder.call(hint, [address, flag(0), flag(3), flag(1)])  # to read, to keep, data
 
     return types.void(data, types.int64), emit
+
+
+@inlined
+def ask_for_next(words, start, length):
+    """Prefetch as many words as are worked on now, some rows ahead."""
+    for i in range(0, length, LINE // words.itemsize):
+        prefetch(words, start + i + AHEAD // words.itemsize)

@@ -26,6 +26,32 @@ class Tables:
 
 
 @compiled
+def _histogram(symbols, sizes, counts):
+    four = np.zeros((4, 256), np.int64)  # neighbours are often equal, and must not wait for each other's counts
+    begin = 0
+    for t in range(len(sizes)):
+        n = sizes[t]
+        four[:] = 0
+        for i in range(begin, begin + n - 3, 4):
+            four[0, symbols[i]] += 1
+            four[1, symbols[i + 1]] += 1
+            four[2, symbols[i + 2]] += 1
+            four[3, symbols[i + 3]] += 1
+        for i in range(begin + n - n % 4, begin + n):
+            four[0, symbols[i]] += 1
+        for s in range(256):
+            counts[t, s] = four[0, s] + four[1, s] + four[2, s] + four[3, s]
+        begin += n
+
+
+def histogram(symbols: Bytes, sizes: Counts) -> Counts:
+    """How often each symbol stands in each of the segments of `sizes` symbols, [segments, 256]."""
+    counts = np.empty((len(sizes), 256), np.int64)
+    _histogram(symbols, sizes, counts)
+    return counts
+
+
+@compiled
 def summary(counts, lone):
     """Fill `lone` [tables] i64 with the only symbol of each table of counts [tables, 256], or SEVERAL, or EMPTY."""
     for t in range(counts.shape[0]):

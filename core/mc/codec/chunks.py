@@ -1,0 +1,161 @@
+"""A chunk of float words coded or decoded in one call: long stretches of work without the interpreter's lock.
+
+Every return to Python waits for that lock, so two threads that return often keep each other from working. The payload
+of a chunk is laid out in FORMAT.md, section 5.5.
+"""
+
+import numpy as np
+
+from mc.codec.bitstream import read32, store32
+from mc.codec.compiled import compiled, inlined
+from mc.codec.entropy import capacity, code_symbols, decode_symbols
+from mc.codec.planes import field_bytes, pack_fields, unpack_fields
+from mc.codec.symbols import add_escapes, escaped, put_together, segment_sizes, take_apart, unsorted
+from mc.codec.tails import pack_tails, unpack_tails
+
+U64 = np.uint64
+RAW, CODED, ESCAPES = 0, 1, 2  # first byte of a chunk: how it is stored; ESCAPES is added to CODED
+HEAD = 5  # bytes before the symbols: how the chunk is stored, and their size
+ESCAPE_BYTES = 6  # of an escape beyond its symbol: where it is, and its magnitude
+
+# What `decode` returns, besides 0.
+FAULTS = (
+    "",
+    "it ends too early",
+    "its symbols don't end where they should",
+    "an escape lies outside it, or they are out of order",
+    "it goes on behind its last byte",
+)
+CUT, UNSOUND, STRAY, TOO_LONG = 1, 2, 3, 4
+
+
+@inlined
+def _all_whole(classes):
+    """Whether all rows keep the whole of a tail."""
+    kind = np.uint8(0)
+    for row in range(len(classes)):
+        kind |= classes[row]
+    return kind == 0
+
+
+@inlined
+def _without(frequent, words, fields):
+    """The words that aren't frequent ones, and how many; their fields move to the front of `fields`."""
+    kept, many = np.empty_like(words), 0
+    for i in range(len(words)):
+        some = False
+        for k in range(len(frequent)):
+            some |= words[i] == frequent[k]
+        if not some:
+            kept[many] = words[i]
+            fields[many] = fields[i]
+            many += 1
+    return kept, many
+
+
+@compiled
+def encode(words, frequent, shape, scales, window, classes, coder):
+    """The coded chunk, u8, of `words`. What escapes is told by `window`, what is frequent by `frequent`.
+
+    shape: (columns, low mantissa bits, padding, mantissa bits in the symbol, bits of a field); scales: (of rows, of
+    columns, order, starts) as `take_apart` has them; classes: [tails, rows]; coder: arrays of an entropy coder."""
+    cols, low, padding, mantissa, width = shape
+    rows, columns, order, starts = scales
+    n, tables = len(words), len(coder[-1])
+    sizes, symbols, fields = np.empty(tables, np.int64), np.empty(n, np.uint8), np.empty(n, np.uint8)
+    escaping = np.empty(len(rows), np.int32)
+    escapes = take_apart(
+        words, cols, low, padding, mantissa, frequent, window, rows, columns, order, starts, sizes, symbols, fields,
+        escaping,
+    )  # fmt: skip
+    room = HEAD + capacity(n, tables) + n + 2 * n * len(classes) + 4 + ESCAPE_BYTES * escapes
+    out = np.empty(room, np.uint8)
+    at = np.int64(code_symbols(symbols, sizes, coder, out, np.int64(HEAD)))
+    out[0] = CODED | (ESCAPES if escapes else 0)
+    store32(out, U64(1), U64(at - HEAD))
+    kept, many, kept_cols, kept_classes = words, n, cols, classes[:, :]
+    if len(frequent):
+        kept, many = _without(frequent, words, fields)
+        kept_cols, kept_classes = max(many, 1), classes[:, : min(many, 1)]  # all rows are of one class: one row
+    at = pack_fields(fields[:many], width, out, at)
+    at = pack_tails(kept[:many], kept_cols, kept_classes, out, at)
+    if escapes:
+        store32(out, U64(at), U64(escapes))
+        at += 4
+        at = escaped(words, cols, low + padding, mantissa, frequent, window, rows, columns, escaping, escapes, out, at)
+    return out[:at]
+
+
+@compiled
+def decode(data, frequent, shape, scales, classes, tables, lone, words):
+    """Undo `encode` into `words`; returns the number of a fault, or 0. Never reads or writes outside its arrays."""
+    cols, low, padding, mantissa, width = shape
+    rows, columns, order, starts = scales
+    n = len(words)
+    if len(data) < HEAD:
+        return CUT
+    at = HEAD + np.int64(read32(data, U64(1)))
+    if at > len(data):
+        return CUT
+    sizes, symbols = np.empty(len(lone), np.int64), np.empty(n, np.uint8)
+    segment_sizes(n, cols, rows, starts, sizes)
+    if not decode_symbols(data[HEAD:at], sizes, tables, lone, symbols):
+        return UNSOUND
+    plane, kept, many, kept_cols, kept_classes = symbols[:0], words, n, cols, classes[:, :]
+    if len(frequent):
+        plane = np.empty(n, np.uint8)
+        many = unsorted(symbols, n, cols, rows, order, starts, sizes, len(frequent), plane)
+        kept = np.zeros(many, words.dtype)
+        kept_cols, kept_classes = max(many, 1), classes[:, : min(many, 1)]
+    packed = field_bytes(width, many)
+    if at + packed > len(data):
+        return CUT
+    fields = unpack_fields(data[at : at + packed], width, many)
+    at += packed
+    whole = data[:0]  # the highest tails, where all of them are kept and there are no others
+    if len(classes) == 1 and len(frequent) == 0 and at + 2 * n <= len(data) and _all_whole(classes[0]):
+        whole = data[at : at + 2 * n]
+        at += 2 * n
+    else:
+        at = unpack_tails(data, at, kept_cols, kept_classes, kept)
+        if at > len(data):
+            return CUT
+    if len(frequent):
+        fields = _spread(kept, fields, plane, len(frequent), words)
+    put_together(
+        symbols, fields, whole, cols, low, padding, mantissa, len(frequent), rows, columns, order, starts, sizes, words
+    )
+    for i in range(len(plane)):
+        if plane[i] < len(frequent):
+            words[i] = frequent[plane[i]]
+    return _escapes(data, at, low + padding, words)
+
+
+@inlined
+def _spread(kept, fields, plane, frequent, words):
+    """Put the words that aren't frequent ones in their places among `words`; their fields in these places come back.
+    The others have neither bits nor fields yet."""
+    spread, k = np.zeros(len(words), np.uint8), 0
+    for i in range(len(words)):
+        words[i] = 0
+        if plane[i] >= frequent:
+            words[i] = kept[k]
+            spread[i] = fields[k]
+            k += 1
+    return spread
+
+
+@inlined
+def _escapes(data, at, step_shift, words):
+    """Read the end of a chunk from byte `at` on: its escapes, if it has any, and nothing else."""
+    if data[0] & ESCAPES:
+        if at + 4 > len(data):
+            return CUT
+        count = np.int64(read32(data, U64(at)))
+        at += 4
+        if at + ESCAPE_BYTES * count > len(data):
+            return CUT
+        if not add_escapes(data, at, count, step_shift, words):
+            return STRAY
+        at += ESCAPE_BYTES * count
+    return TOO_LONG if at < len(data) else 0

@@ -1,0 +1,314 @@
+"""Float words as symbols in the contexts of row and column scale, and back.
+
+With s = row + column scale, whole octaves of s are taken off a word's magnitude, so that one alphabet serves all
+magnitudes, and the quarter of an octave of s picks the table. As scales are known before the first symbol is decoded,
+the symbols of a chunk may be sorted by table into segments, and each segment decoded at full speed (FORMAT.md, 5.1).
+"""
+
+import numpy as np
+
+from mc.codec.bitstream import read32, store32
+from mc.codec.compiled import compiled, inlined
+from mc.codec.narrow import shift_left, shift_right
+from mc.codec.planes import head_of, put_head
+from mc.codec.prefetch import ask_for_next
+from mc.codec.scales import OCTAVE
+from mc.codec.tails import put_whole_tails
+from mc.codec.typing import Counts, Scales, Words
+
+U8, U16, U64, I32 = np.uint8, np.uint16, np.uint64, np.int32
+
+TABLES = 4  # one for each quarter of an octave
+CENTRE = 192  # the symbol of a magnitude that equals the scale
+ZERO, ESCAPE = 0, 255
+
+
+@inlined
+def _slice_of(starts, row, table):
+    """Where the columns of a table lie in the doubled order, for a row with scale `row`."""
+    first = (2 * table - row) & (OCTAVE - 1)
+    second = (first + 1) & (OCTAVE - 1)
+    return starts[first], starts[first + 1] - starts[first] + starts[second + 1] - starts[second]
+
+
+@inlined
+def segment_sizes(n, cols, rows, starts, counts):
+    """Fill `counts` [tables] i64 with the symbols that each table gets from n words in rows of `cols`.
+    starts has 9 entries if there are column scales, else none."""
+    counts[:] = 0
+    if len(counts) == 1:
+        counts[0] = n
+        return
+    for row in range(len(rows)):
+        if len(starts) == 0:
+            counts[(rows[row] >> 1) & (TABLES - 1)] += min(cols, n - row * cols)
+        else:
+            for table in range(TABLES):
+                counts[table] += _slice_of(starts, rows[row], table)[1]
+
+
+@inlined
+def _magnitude(word, shift):
+    return shift_right(U16(head_of(word) & U16(0x7FFF)), shift)
+
+
+@inlined
+def _symbol(word, shift, base, lowest, span, zero):
+    """Symbol of a word given `base`, the magnitude that symbol 0 would have. Those from `lowest` to `lowest` + `span`
+    have codes; what lies outside is an escape. The magnitude zero has the symbol `zero`."""
+    v = _magnitude(word, shift)
+    d = U16(v - base)
+    found = d if U16(d - lowest) <= span else U16(ESCAPE)
+    return U8(found) if v != U16(0) else zero
+
+
+@inlined
+def _base(scale, mantissa):
+    return U16(((scale >> 3) << mantissa) - CENTRE)
+
+
+@inlined
+def _field(head, low, under, padding):
+    """The sign and the `low` mantissa bits above the padding, as a number of low + 1 bits."""
+    return U8(shift_left(shift_right(head, U16(15)), low) | U16(shift_right(head, padding) & under))
+
+
+@inlined
+def _line_of(part, shift, mantissa, frequent, window, row_scale, columns, line):
+    """The symbols of one row into `line`. With frequent words, these are symbols by themselves, magnitudes have the
+    symbols above them, and zero is an escape unless it is a frequent word."""
+    lowest, span = window[0], U16(window[1] - window[0])
+    zero = U8(ESCAPE) if len(frequent) else U8(ZERO)
+    if len(columns) == 0:
+        base = _base(np.int64(row_scale), mantissa)
+        for i in range(len(part)):
+            line[i] = _symbol(part[i], shift, base, lowest, span, zero)
+    else:
+        scale = I32(row_scale)
+        for i in range(len(part)):
+            line[i] = _symbol(part[i], shift, _base(scale + I32(columns[i]), mantissa), lowest, span, zero)
+    for k in range(len(frequent)):
+        for i in range(len(part)):
+            if part[i] == frequent[k]:
+                line[i] = k
+
+
+@inlined
+def _escapes_in(line):
+    """How many symbols are escapes."""
+    any_at_all = U8(0)
+    for i in range(len(line)):
+        any_at_all |= U8(line[i] == U8(ESCAPE))
+    some = 0
+    if any_at_all:
+        for i in range(len(line)):
+            some += line[i] == U8(ESCAPE)
+    return some
+
+
+@inlined
+def _cursors(counts):
+    """Where each table's segment begins."""
+    cursor = np.zeros(TABLES, np.int64)
+    for t in range(1, len(counts)):
+        cursor[t] = cursor[t - 1] + counts[t - 1]
+    return cursor
+
+
+@inlined
+def take_apart(
+    words, cols, low, padding, mantissa, frequent, window, rows, columns, order, starts, counts, out, fields, escaping
+):  # fmt: skip
+    """Fill `counts` i64 [tables] with the sizes of the segments, `out` u8 with the symbols of `words`, sorted into
+    segments, `fields` u8 with the fields in the order of the words, and `escaping` i32 with the escapes of each row;
+    return how many escapes there are.
+
+    rows: i16 scales of rows of `cols` words (the last may be shorter, unless there are column scales);
+    columns, order, starts: as from `scales.column_order`, or empty; frequent: words that are symbols by themselves;
+    window: the lowest and the highest symbol that have codes, u16."""
+    n = len(words)
+    low, padding, under = U16(low), U16(padding), U16((1 << low) - 1)
+    shift = U16(low + padding)
+    segment_sizes(n, cols, rows, starts, counts)
+    cursor = _cursors(counts)
+    line = np.empty(cols if len(columns) > 0 else 0, np.uint8)
+    escapes = 0
+    for row in range(len(rows)):
+        start, stop = row * cols, min((row + 1) * cols, n)
+        part, place = words[start:stop], fields[start:stop]
+        ask_for_next(words, start, len(part))
+        if len(columns) == 0:
+            t = (rows[row] >> 1) & (len(counts) - 1)
+            symbols = out[cursor[t] : cursor[t] + len(part)]
+            _line_of(part, shift, mantissa, frequent, window, rows[row], columns, symbols)
+            cursor[t] += len(part)
+        else:
+            symbols = line
+            _line_of(part, shift, mantissa, frequent, window, rows[row], columns, symbols)
+            for t in range(TABLES):
+                first, count = _slice_of(starts, rows[row], t)
+                segment = out[cursor[t] : cursor[t] + count]
+                picked = order[first : first + count]
+                for k in range(count):
+                    segment[k] = line[picked[k]]
+                cursor[t] += count
+        for i in range(len(part)):
+            place[i] = _field(head_of(part[i]), low, under, padding)
+        escaping[row] = _escapes_in(symbols)
+        escapes += escaping[row]
+    return escapes
+
+
+@compiled
+def tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, counts):
+    """Add to `counts` [tables, 256] i64 how often each symbol stands in each table's segment: what `take_apart` would
+    make of these rows, without sorting them."""
+    n = len(words)
+    shift = U16(step_shift)
+    tables = counts.shape[0]
+    line = np.empty(cols, np.uint8)
+    odd = np.zeros((tables, 256), np.int64)  # neighbours are often equal, and must not wait for each other's counts
+    for row in range(len(rows)):
+        part = words[row * cols : min((row + 1) * cols, n)]
+        _line_of(part, shift, mantissa, frequent, window, rows[row], columns, line)
+        if len(columns) == 0:
+            t = (rows[row] >> 1) & (tables - 1)
+            one, other = counts[t], odd[t]
+            for i in range(0, len(part) - 1, 2):
+                one[line[i]] += 1
+                other[line[i + 1]] += 1
+            if len(part) & 1:
+                one[line[len(part) - 1]] += 1
+        else:
+            for i in range(len(part)):
+                counts[((rows[row] + columns[i]) >> 1) & (TABLES - 1), line[i]] += 1
+    for t in range(tables):
+        for s in range(256):
+            counts[t, s] += odd[t, s]
+
+
+@compiled
+def of_magnitude_zero(words, step_shift):
+    """How many words have magnitude zero."""
+    found = 0
+    for i in range(len(words)):
+        found += _magnitude(words[i], U16(step_shift)) == U16(0)
+    return found
+
+
+@inlined
+def _head(symbol, field, base, begin, shift, low, under, padding):
+    """Undo `_symbol`, for symbols from `begin` on, and `_field`. For the others and for an escape, the magnitude has
+    zero bits, to be filled in."""
+    v = U16(U16(symbol) + base)
+    v = U16(0) if U16(symbol) < begin else v
+    v = U16(0) if U16(symbol) == U16(ESCAPE) else v
+    sign = shift_left(shift_right(U16(field), low), U16(15))
+    return U16(U16(shift_left(v, shift) & U16(0x7FFF)) | U16(sign | shift_left(U16(U16(field) & under), padding)))
+
+
+@inlined
+def put_together(
+    symbols, fields, tails, cols, low, padding, mantissa, frequent, rows, columns, order, starts, counts, words
+):  # fmt: skip
+    """Undo `take_apart`: complete `words`, which hold their tails, unless `tails` has the highest of each word, u16 as
+    bytes, which is then put there first. The magnitudes of escapes stay zero, and so do those of the first `frequent`
+    symbols, which stand for whole words."""
+    n = len(words)
+    begin = U16(max(frequent, 1))
+    low, padding = U16(low), U16(padding)
+    shift, under = U16(low + padding), U16(U16(U16(1) << low) - U16(1))
+    cursor = _cursors(counts)
+    line = np.empty(cols if len(columns) > 0 else 0, np.uint8)
+    for row in range(len(rows)):
+        start, stop = row * cols, min((row + 1) * cols, n)
+        part, place = words[start:stop], fields[start:stop]
+        put_whole_tails(tails[2 * start : 2 * stop], part)
+        if len(columns) == 0:
+            base = _base(np.int64(rows[row]), mantissa)
+            t = (rows[row] >> 1) & (len(counts) - 1)
+            segment = symbols[cursor[t] : cursor[t] + len(part)]
+            for i in range(len(part)):
+                put_head(part, i, _head(segment[i], place[i], base, begin, shift, low, under, padding))
+            cursor[t] += len(part)
+            continue
+        for t in range(TABLES):
+            first, count = _slice_of(starts, rows[row], t)
+            segment = symbols[cursor[t] : cursor[t] + count]
+            picked = order[first : first + count]
+            for k in range(count):
+                line[picked[k]] = segment[k]
+            cursor[t] += count
+        scale = I32(rows[row])
+        for i in range(len(part)):
+            base = _base(scale + I32(columns[i]), mantissa)
+            put_head(part, i, _head(line[i], place[i], base, begin, shift, low, under, padding))
+
+
+@inlined
+def unsorted(symbols, n, cols, rows, order, starts, counts, frequent, out):
+    """Fill `out` u8 with the symbols in the order of the n words; returns how many aren't below `frequent`."""
+    cursor, others = _cursors(counts), 0
+    for row in range(len(rows)):
+        line = out[row * cols : min((row + 1) * cols, n)]
+        if len(starts) == 0:
+            t = (rows[row] >> 1) & (len(counts) - 1)
+            for i in range(len(line)):
+                line[i] = symbols[cursor[t] + i]
+            cursor[t] += len(line)
+        else:
+            for t in range(TABLES):
+                first, count = _slice_of(starts, rows[row], t)
+                for k in range(count):
+                    line[order[first + k]] = symbols[cursor[t] + k]
+                cursor[t] += count
+        for i in range(len(line)):
+            others += line[i] >= frequent
+    return others
+
+
+@inlined
+def escaped(words, cols, step_shift, mantissa, frequent, window, rows, columns, escaping, count, out, at):
+    """Write the `count` words whose symbol is an escape into `out` u8 from byte `at` on, as FORMAT.md, 5.5, says:
+    u32 positions, then u16 magnitudes; return the byte behind. `escaping`, from `take_apart`, tells of each row how
+    many it has."""
+    zero = U8(ESCAPE) if len(frequent) else U8(ZERO)
+    place, value = U64(at), U64(at + 4 * count)
+    for row in range(len(rows)):
+        if escaping[row] == 0:
+            continue
+        for i in range(row * cols, min((row + 1) * cols, len(words))):
+            scale = I32(rows[row]) + (I32(columns[i - row * cols]) if len(columns) > 0 else I32(0))
+            base = _base(scale, mantissa)
+            symbol = _symbol(words[i], U16(step_shift), base, window[0], U16(window[1] - window[0]), zero)
+            escapes = symbol == U8(ESCAPE)
+            for k in range(len(frequent)):
+                escapes = escapes and words[i] != frequent[k]
+            if escapes:
+                v = _magnitude(words[i], U16(step_shift))
+                store32(out, place, U64(i))
+                out[value], out[value + U64(1)] = U8(v & U16(255)), U8(v >> U16(8))
+                place += U64(4)
+                value += U64(2)
+    return np.int64(value)
+
+
+@inlined
+def add_escapes(data, at, count, step_shift, words):
+    """Undo `escaped` for words whose magnitudes were left zero; False if positions aren't rising or lie outside.
+    The caller has made sure that the escapes lie in `data`."""
+    before = np.int64(-1)
+    for k in range(count):
+        where = np.int64(read32(data, U64(at + 4 * k)))
+        if where <= before or where >= len(words):
+            return False
+        before = where
+        low = at + 4 * count + 2 * k
+        v = U16(U16(data[low]) | U16(U16(data[low + 1]) << U16(8)))
+        put_head(words, where, U16(head_of(words[where]) | U16(shift_left(v, U16(step_shift)) & U16(0x7FFF))))
+    return True
+
+
+EMPTY_WORDS: Words = np.empty(0, np.uint16)
+EMPTY_SCALES: Scales = np.empty(0, np.int16)
+EMPTY_COUNTS: Counts = np.empty(0, np.int64)
