@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from mc.codec import ans, entropy, huffman
 from mc.codec.fields import Reader, write_array
+from mc.codec.frequencies import STATES, frequencies
+from mc.codec.lengths import code_lengths
 from mc.codec.tables import EMPTY, SEVERAL, Tables
 from mc.errors import DamagedError
 
@@ -37,7 +39,7 @@ def counted(symbols: list[int], counts: list[int]) -> Array:
 
 def lengths_of(counts: Array) -> Array:
     lengths = np.zeros(counts.shape, np.uint8)
-    huffman.code_lengths(counts, lengths)
+    code_lengths(counts, lengths)
     return lengths
 
 
@@ -148,8 +150,8 @@ def guarded_decode(coder: str, tables: Tables, data: bytes, sizes: Array) -> tup
         sound = huffman.decode(array, sizes, lookups, tables.lone, out)
     else:
         frequency = np.zeros((len(sizes), 256), np.int64)
-        entries = np.zeros((len(sizes), ans.STATES), np.uint32)
-        assert ans.frequencies(tables.numbers, frequency) == -1
+        entries = np.zeros((len(sizes), STATES), np.uint32)
+        assert frequencies(tables.numbers, frequency) == -1
         ans.decoder(frequency, entries)
         sound = ans.decode(array, sizes, entries, tables.lone, out)
     assert (room[:GUARD] == 0xA5).all() and (room[GUARD + n :] == 0xA5).all()

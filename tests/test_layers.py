@@ -23,9 +23,10 @@ LAYERS = [
     ["mc.api"],
     ["mc.warming", "mc.verifying", "mc.loader"],
     ["mc.packing", "mc.unpacking"],
+    ["mc.opening"],
     ["mc.manifest", "mc.blob"],
     ["mc.codec"],
-    ["mc.folder", "mc.checkpoint"],
+    ["mc.folder", "mc.checkpoint", "mc.streams"],
     ["mc.source", "mc.atomic", "mc.strict_json"],
     ["mc.parallel", "mc.memory", "mc.dtypes", "mc.errors", "mc.reports"],
 ]

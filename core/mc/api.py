@@ -20,7 +20,8 @@ from mc.memory import Room
 from mc.packing import pack_file
 from mc.parallel import Workers, workers
 from mc.reports import FileReport, Finding, PackReport, RestoredFile, UnpackReport, VerifiedFile, VerifyReport
-from mc.unpacking import FromPipe, FromSource, restore, restore_bytes
+from mc.streams import FromPipe, FromSource
+from mc.unpacking import restore, restore_bytes
 from mc.verifying import verify_file
 
 Level = Literal["fast", "default", "best"]

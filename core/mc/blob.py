@@ -15,7 +15,8 @@ import numpy as np
 import xxhash
 import zstandard
 
-from mc.codec.choose import Coded, Opened, opened
+from mc.codec.choose import Coded
+from mc.codec.opening import Opened, opened
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError
 

@@ -16,8 +16,10 @@ from mc.codec.typing import Bytes
 from mc.dtypes import element_bits, numpy_dtype
 from mc.errors import DamagedError, McError, quote
 from mc.manifest import SAME, is_packed
+from mc.opening import Opening, open_packed
 from mc.parallel import workers
-from mc.unpacking import FromSource, Job, Opening, decode, naming, open_packed
+from mc.streams import FromSource
+from mc.unpacking import Job, decode, naming
 
 
 class Checkpoint:

@@ -14,7 +14,8 @@ import xxhash
 
 from mc import blob
 from mc.checkpoint import LONGEST_HEADER, Layout, Source, Tensor, read_layout
-from mc.codec.choose import Coded, code, raw_code, word_width
+from mc.codec.choose import Coded, code, raw_code
+from mc.codec.codings import word_width
 from mc.codec.planes import GEOMETRIES
 from mc.codec.typing import Bytes
 from mc.errors import McError, UsageError

@@ -11,131 +11,21 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 
 from mc import blob
-from mc.checkpoint import LONGEST_HEADER, Layout, Source, Tensor, parse_layout
+from mc.checkpoint import Layout, Source, Tensor
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, McError, quote
-from mc.manifest import SAME, Packed, is_packed, read_packed
+from mc.manifest import SAME
 from mc.memory import Room
+from mc.opening import Opening, open_packed
 from mc.parallel import Workers
+from mc.streams import FromPipe, FromSource, Sequential
 
 WHOLE = 1 << 22  # bytes of a tensor up to which it is one piece of work
-
-
-class Sequential(Protocol):
-    """A packed file read front to back, which may also be looked up again."""
-
-    where: str
-
-    def take(self, size: int) -> memoryview:
-        """The next bytes; DamagedError if the file ends before."""
-
-
-class FromSource:
-    """Front to back over a file or memory, with the freedom to go elsewhere."""
-
-    def __init__(self, source: Source, at: int = 0) -> None:
-        self.where = source.where
-        self.at = at
-        self._source = source
-
-    def take(self, size: int) -> memoryview:
-        """The next bytes; DamagedError if the file ends before."""
-        if self.at + size > self._source.size:
-            raise DamagedError(f"{self.where} ends at byte {self._source.size}, before {self.at + size}: it was cut")
-        taken = self._source.read(self.at, self.at + size)
-        self.at += size
-        return taken
-
-
-class FromPipe:
-    """Front to back over a stream that can't go back."""
-
-    def __init__(self, stream: BinaryIO, where: str) -> None:
-        self.where = where
-        self.at = 0
-        self._stream = stream
-        self._copy: BinaryIO | None = None
-
-    def copy_to(self, copy: BinaryIO | None) -> None:
-        """Write all that is taken from now on to `copy` as well, or stop doing so."""
-        self._copy = copy
-
-    def at_end(self) -> bool:
-        """Whether nothing follows."""
-        return not self._stream.read(1)
-
-    def take(self, size: int) -> memoryview:
-        """The next bytes; DamagedError if the stream ends before. What is not there is not allocated."""
-        parts = io.BytesIO()
-        while parts.tell() < size:
-            part = self._stream.read(min(size - parts.tell(), 1 << 20))
-            if not part:
-                raise DamagedError(
-                    f"{self.where} ends at byte {self.at + parts.tell()}, where more was expected: it was cut"
-                )
-            parts.write(part)
-        self.at += size
-        if self._copy is not None:
-            self._copy.write(parts.getbuffer())
-        return parts.getbuffer().toreadonly()
-
-
-@dataclass(frozen=True)
-class Opening:
-    """The front of a packed file: its header and the original's."""
-
-    packed: Packed
-    original: Layout
-
-
-def open_packed(stream: Sequential, size: int | None) -> Opening:
-    """Read and check both headers from the front of a packed file of `size` bytes (None: a pipe, not known yet)."""
-    where = stream.where
-    length = int.from_bytes(stream.take(8), "little")
-    if length > LONGEST_HEADER or (size is not None and length > size - 8):
-        raise DamagedError(f"{where} claims a header of {length} bytes: it is no whole packed file. Fetch it again.")
-    prefix = length.to_bytes(8, "little") + bytes(stream.take(length))
-    layout = parse_layout(prefix, size, where)
-    if not is_packed(layout, where):
-        raise DamagedError(f"{where} is a plain safetensors file, not a packed one. There is nothing to unpack.")
-    packed = read_packed(layout, where)
-    try:
-        original = blob.read_reserved(stream.take(packed.reserved.stop - packed.reserved.start))
-    except DamagedError as error:
-        raise DamagedError(f"{where}: {error}") from error
-    return Opening(packed, _original_layout(original, packed, where))
-
-
-def _original_layout(prefix: bytes, packed: Packed, where: str) -> Layout:
-    manifest = packed.manifest
-    if int.from_bytes(prefix[:8], "little") != len(prefix) - 8:
-        raise DamagedError(f"{where}: the original header isn't as long as it says")
-    layout = parse_layout(prefix, manifest.size, f"{where}: the original header")
-    listed = [(tensor.name, tensor.dtype, tensor.shape) for tensor in layout.tensors]
-    if listed != [(name, entry.dtype, entry.shape) for name, entry in manifest.entries.items()]:
-        raise DamagedError(f"{where}: the manifest lists other tensors than the original header")
-    sizes = {tensor.name: tensor.stop - tensor.start for tensor in layout.tensors}
-    for tensor, stored in zip(layout.tensors, packed.blobs, strict=True):
-        entry = manifest.entries[tensor.name]
-        empty = stored.start == stored.stop
-        if entry.coding == SAME and sizes[entry.why] != sizes[tensor.name]:
-            raise DamagedError(
-                f"{where}: tensor {quote(tensor.name)} can't be the same as {quote(entry.why)}: sizes differ"
-            )
-        if entry.coding != SAME and sizes[tensor.name] > blob.most_decoded(stored.stop - stored.start):
-            raise DamagedError(
-                f"{where}: tensor {quote(tensor.name)} has too few bytes for the {sizes[tensor.name]} it claims"
-            )
-        if entry.coding != SAME and empty != (tensor.start == tensor.stop):
-            raise DamagedError(
-                f"{where}: tensor {quote(tensor.name)} has a blob where it is empty, or none where it isn't"
-            )
-    return layout
 
 
 @dataclass(frozen=True)

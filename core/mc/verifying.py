@@ -10,9 +10,11 @@ from mc.checkpoint import Source, Tensor, read_layout
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, quote
 from mc.manifest import SAME, is_packed
+from mc.opening import Opening, open_packed
 from mc.parallel import Workers
 from mc.reports import Finding, VerifiedFile
-from mc.unpacking import FromSource, Opening, Unit, decode, open_packed, units
+from mc.streams import FromSource
+from mc.unpacking import Unit, decode, units
 
 Step = Callable[[int, int], None]
 

@@ -11,111 +11,18 @@ import numpy as np
 
 from mc.codec.bitstream import BITS_IN_BYTE, SPARE_BYTES, U8, U64, load, load_near_end, read32, store, store32
 from mc.codec.compiled import compiled, inlined
+from mc.codec.frequencies import LOG_STATES, STATES, spread
 from mc.codec.tables import EMPTY
-from mc.codec.typing import Bytes, Counts
 
-LOG_STATES = 12
-STATES = 1 << LOG_STATES
-SPREAD = (STATES >> 1) + (STATES >> 3) + 3  # odd, so it visits every state once
 LANES = 4
 LANED = 4096  # a segment with fewer symbols is one lane
 LANE_HEAD = 8  # bytes: u32 size, u32 of both first states and the offset of the first bit
-
-# A symbol's step c stands for the frequency ((8 + (c - 1) % 8) << ((c - 1) // 8)) >> 3: three bits of mantissa
-# take half the room of exact frequencies (FORMAT.md, 6.2). What a symbol costs above its entropy, all told: .0015 bit
-# for a Gaussian with a deviation of one symbol, .005 for four, .02 for sixteen.
-LAST_STEP = 96
 
 # A decoder entry: symbol | bits << 8 | next state << 16.
 NEXT_SHIFT = U64(16)
 BITS_SHIFT = U64(8)
 ONE = U64(1)
 TOP = U64(64)
-
-
-@inlined
-def frequency_of(step):
-    """The frequency that a step from 1 to LAST_STEP stands for."""
-    return ((8 + (step - 1) % 8) << ((step - 1) // 8)) >> 3
-
-
-@compiled
-def steps_for(counts: Counts, steps: Bytes) -> None:
-    """Fill `steps` [tables, 256] u8 with the quantized frequencies for `counts` [tables, 256] i64."""
-    for t in range(counts.shape[0]):
-        total = 0
-        mode = 0
-        for s in range(256):
-            total += counts[t, s]
-            steps[t, s] = 0
-            if counts[t, s] > counts[t, mode]:
-                mode = s
-        if total == 0:
-            continue
-        taken = 0
-        for s in range(256):
-            if counts[t, s] == 0:
-                continue
-            wanted = (counts[t, s] * STATES + total // 2) // total
-            step = 1
-            while step < LAST_STEP and frequency_of(step + 1) <= wanted:
-                step += 1
-            # The nearer one of the steps around `wanted`; and the highest one of equal frequency is never used.
-            above = frequency_of(step + 1)
-            if step < LAST_STEP and above - wanted < wanted - frequency_of(step):
-                step += 1
-            while step > 1 and frequency_of(step - 1) == frequency_of(step):
-                step -= 1
-            steps[t, s] = step
-            if s != mode:
-                taken += frequency_of(step)
-        # The most frequent symbol takes what the others leave; where that is nothing, the larger ones give.
-        while taken >= STATES:
-            largest = -1
-            for s in range(256):
-                if s != mode and steps[t, s] > 1 and (largest < 0 or steps[t, s] > steps[t, largest]):
-                    largest = s
-            taken -= frequency_of(steps[t, largest])
-            steps[t, largest] -= 1
-            taken += frequency_of(steps[t, largest])
-        steps[t, mode] = 255  # "the rest"
-
-
-@compiled
-def frequencies(steps, frequency):
-    """Fill `frequency` [tables, 256] i64 from `steps`; return the first table that is not sound, or -1.
-    A table without any step is left empty."""
-    for t in range(steps.shape[0]):
-        taken, rest = 0, -1
-        for s in range(256):
-            frequency[t, s] = 0
-            step = np.int64(steps[t, s])
-            if step == 255:
-                if rest >= 0:
-                    return t
-                rest = s
-            elif step > LAST_STEP:
-                return t
-            elif step > 0:
-                frequency[t, s] = frequency_of(step)
-                taken += frequency[t, s]
-        if rest < 0:
-            if taken > 0:
-                return t
-            continue
-        if taken >= STATES:
-            return t
-        frequency[t, rest] = STATES - taken
-    return -1
-
-
-@inlined
-def _spread(frequency, symbol_at):
-    at = 0
-    for s in range(256):
-        for _ in range(frequency[s]):
-            symbol_at[at] = s
-            at = (at + SPREAD) & (STATES - 1)
 
 
 @compiled
@@ -138,7 +45,7 @@ def encoder(frequency, states, bits_from, offset):
             before += f
         if before == 0:
             continue
-        _spread(frequency[t], symbol_at)
+        spread(frequency[t], symbol_at)
         for x in range(STATES):
             s = symbol_at[x]
             states[t, place[s]] = STATES + x
@@ -157,7 +64,7 @@ def decoder(frequency, entries):
             total += seen[s]
         if total == 0:
             continue
-        _spread(frequency[t], symbol_at)
+        spread(frequency[t], symbol_at)
         for x in range(STATES):
             s = symbol_at[x]
             bits = 0

@@ -1,4 +1,4 @@
-"""The coding of a tensor: which of all there are takes the fewest bytes, and what it takes to code and decode it.
+"""The coding of a tensor: which of all there are takes the fewest bytes.
 
 Floats go to `fit`. Everything else is compared by counted bits on up to sixteen pieces spread over the tensor; what is
 exact and cheap to find out (a constant or an affine run, few distinct words) comes first. A coding that saves nothing
@@ -12,21 +12,15 @@ from itertools import pairwise
 import numpy as np
 
 from mc.codec import dictionary, entropy, fit, floats, integers, planes, runs
-from mc.codec.fields import Reader
+from mc.codec.codings import AFFINE, FLOATS, PLANES, RAW, ZSTD, plain_spans, word_width
 from mc.codec.fit import Each, Read
 from mc.codec.integers import PlaneCode
 from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Counts, Ints
-from mc.errors import DamagedError
 
-RAW, FLOATS, AFFINE, PLANES, ZSTD = range(5)  # codings by their numbers in a file (FORMAT.md, section 4)
-CHUNK_WORDS = floats.CHUNK
 LOOKED_AT = 1024  # words in which repetition is looked for
 SPREAD = np.uint64(0x9E3779B97F4A7C15)  # an odd number that makes one word of two
 PIECES, PIECE = 16, 1 << 14  # words of the sample on which integer codings are compared
-
-# Words of dtypes that aren't floats to the codec; any other, an unknown one too, is a string of bytes.
-WIDTHS = {"I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8}
 
 
 @dataclass(frozen=True)
@@ -39,26 +33,6 @@ class Coded:
     head: bytes
     spans: list[tuple[int, int]]  # first and last byte (exclusive) of each chunk
     encode: Callable[[int, Bytes], Bytes]  # (chunk, its bytes) -> coded
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What it takes to decode any chunk of a tensor."""
-
-    spans: list[tuple[int, int]]
-    decode: Callable[[int, memoryview, Bytes], None]  # (chunk, coded bytes, room for the decoded ones)
-
-
-def word_width(dtype: str, nbytes: int) -> int:
-    """Bytes of a word of this dtype as the codec sees it."""
-    width = planes.GEOMETRIES[dtype].width if dtype in planes.GEOMETRIES else WIDTHS.get(dtype, 1)
-    return width if nbytes % width == 0 else 1
-
-
-def plain_spans(nbytes: int, width: int) -> list[tuple[int, int]]:
-    """Chunks of a tensor without rows."""
-    step = CHUNK_WORDS * width
-    return [(at, min(at + step, nbytes)) for at in range(0, nbytes, step)]
 
 
 def code(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str, each: Each) -> Coded:
@@ -179,7 +153,7 @@ def _integers(
     cols = fit.columns_of(shape, nbytes)[0]
     if width == 1 and nbytes % cols == 0 and nbytes // cols >= 16 and floats.ROWS in fit.EFFORTS[level].contexts:
         rows = _by_rows(read, nbytes, cols, coder, each)
-        counts = _count(rows, fit.spans(nbytes, cols), read, each)
+        counts = _count(rows, floats.spans(nbytes, cols), read, each)
         planned["rows"] = plan_planes(rows, counts)
         costs["rows"] = _plane_cost(*planned["rows"], nbytes)
     costs["zstd"] = min(_zstd_cost(sample, width, level), _chunk_cost(read(*spans[0]), level)) * nbytes
@@ -190,7 +164,7 @@ def _integers(
     if best == "zstd":
         return _zstd_code(nbytes, width, level, why)
     chosen = planned[best][0]
-    spans = _plane_spans(chosen, nbytes)
+    spans = integers.spans_of(chosen, nbytes)
     final, plan = plan_planes(chosen, _count(chosen, [(a // width, b // width) for a, b in spans], read, each))
     arrays = entropy.encoder(coder, final.tables)
 
@@ -245,7 +219,7 @@ def _by_rows(read: Read, nbytes: int, cols: int, coder: str, each: Each) -> Plan
         sums: Counts = rows.sum(axis=1, dtype=np.int64)
         return sums
 
-    classes = integers.row_classes(np.concatenate(list(each(means, fit.spans(nbytes, cols)))))
+    classes = integers.row_classes(np.concatenate(list(each(means, floats.spans(nbytes, cols)))))
     return replace(_blank(integers.ROW_CLASSES, 1, coder), cols=cols, classes=classes)
 
 
@@ -258,90 +232,8 @@ def _count(code: PlaneCode, parts: list[tuple[int, int]], read: Read, each: Each
     return counts
 
 
-def _plane_spans(code: PlaneCode, nbytes: int) -> list[tuple[int, int]]:
-    return fit.spans(nbytes, code.cols) if code.form == integers.ROW_CLASSES else plain_spans(nbytes, code.width)
-
-
 def _zstd_chunk(raw: Bytes, level: int) -> Bytes:
     frame = dictionary.compress(raw, level)
     if len(frame) >= len(raw):
         return floats.raw_chunk(raw)
     return np.frombuffer(b"\1" + frame, np.uint8)
-
-
-def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opened:
-    """Read the head of a coded tensor of `nbytes` >= 1 in as many chunks at most; DamagedError for anything
-    that can't have been written."""
-    reader = Reader(head)
-    (coding,) = reader.numbers("B")
-    width = word_width(dtype, nbytes)
-    if coding == RAW:
-        reader.end()
-        return Opened(plain_spans(nbytes, width), _decode_raw)
-    if coding == FLOATS:
-        return _open_floats(reader, dtype, nbytes, most_chunks)
-    if coding == AFFINE:
-        run = runs.read_head(reader)
-        reader.end()
-        if nbytes % run[0]:
-            raise DamagedError(f"its head says words of {run[0]} bytes, which don't fill {nbytes}")
-        run_spans = plain_spans(nbytes, width)
-
-        def fill(k: int, coded: memoryview, raw: Bytes) -> None:
-            if len(coded):
-                raise DamagedError("a chunk of an affine run isn't empty")
-            runs.fill(run, run_spans[k][0] // run[0], raw)
-
-        return Opened(run_spans, fill)
-    if coding == PLANES:
-        return _open_planes(reader, nbytes, most_chunks)
-    if coding == ZSTD:
-        (width,) = reader.numbers("B")
-        reader.end()
-        if width not in (1, 2, 4, 8):
-            raise DamagedError(f"its head says words of {width} bytes")
-        return Opened(plain_spans(nbytes, width), _decode_zstd)
-    raise DamagedError(f"it has coding {coding}, and this version knows 0 to {ZSTD}")
-
-
-def _decode_raw(_: int, coded: memoryview, raw: Bytes) -> None:
-    if len(coded) != len(raw):
-        raise DamagedError(f"a raw chunk has {len(coded)} bytes where {len(raw)} belong")
-    raw[:] = np.frombuffer(coded, np.uint8)
-
-
-def _decode_zstd(_: int, coded: memoryview, raw: Bytes) -> None:
-    if len(coded) and coded[0] == 1:
-        dictionary.decompress(coded[1:], raw)
-    elif len(coded) and coded[0] == 0:
-        _decode_raw(0, coded[1:], raw)
-    else:
-        raise DamagedError("a zstd chunk is neither a frame nor raw")
-
-
-def _open_floats(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> Opened:
-    geometry = planes.GEOMETRIES.get(dtype)
-    if geometry is None or nbytes % geometry.width:
-        raise DamagedError(f"it is coded as floats, and its dtype is {dtype}")
-    words = nbytes // geometry.width
-    float_code = floats.read_head(reader, geometry, words, most_chunks)
-    reader.end()
-    coder = entropy.decoder(float_code.coder, float_code.tables, words)
-    parts = fit.spans(words, float_code.cols)
-
-    def decode_floats(k: int, coded: memoryview, raw: Bytes) -> None:
-        floats.decode_chunk(float_code, coder, coded, parts[k][0] // float_code.cols, raw)
-
-    return Opened([(a * geometry.width, b * geometry.width) for a, b in parts], decode_floats)
-
-
-def _open_planes(reader: Reader, nbytes: int, most_chunks: int) -> Opened:
-    plane_code = integers.read_head(reader, nbytes, most_chunks)
-    reader.end()
-    coder = entropy.decoder(plane_code.coder, plane_code.tables, nbytes)
-    plane_spans = _plane_spans(plane_code, nbytes)
-
-    def decode_planes(k: int, coded: memoryview, raw: Bytes) -> None:
-        integers.decode_chunk(plane_code, coder, coded, plane_spans[k][0] // max(plane_code.cols, 1), raw)
-
-    return Opened(plane_spans, decode_planes)

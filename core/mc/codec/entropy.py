@@ -10,6 +10,8 @@ from numba.extending import overload
 
 from mc.codec import ans, huffman
 from mc.codec.compiled import inlined
+from mc.codec.frequencies import LOG_STATES, STATES, frequencies, steps_for
+from mc.codec.lengths import LONGEST, code_lengths
 from mc.codec.tables import SEVERAL, Tables, summary, tables_size, write_tables
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
@@ -17,7 +19,7 @@ from mc.errors import DamagedError
 HUFFMAN, ANS = "huffman", "ans"
 CODERS = (HUFFMAN, ANS)  # in the order of their numbers in a file (FORMAT.md, section 5)
 HUFFMAN_ARRAYS = 3  # that its encoder has; that of ANS has four
-LANES, LONGEST = 4, 12  # of both coders: lanes of a segment, and bits of a symbol at most
+LANES = 4  # of a segment, at most, with either coder
 ANS_MUST_SAVE = 3  # per cent of the bits, for the time that it takes
 FRACTION = 16  # binary digits after the point in the fixed-point logarithms that code lengths are counted with
 
@@ -40,7 +42,7 @@ class Plan:
 @cache
 def _bits_of_frequency() -> Counts:
     """Bits, times 2 ** FRACTION, of a symbol with frequency f of 4096: by squaring, so integers decide alone."""
-    x = np.arange(1, ans.STATES + 1, dtype=np.uint64)
+    x = np.arange(1, STATES + 1, dtype=np.uint64)
     whole = np.zeros(len(x), np.int64)
     for shift in (8, 4, 2, 1):
         big = x >= (np.uint64(1) << np.uint64(shift)) << whole.astype(np.uint64)
@@ -53,7 +55,7 @@ def _bits_of_frequency() -> Counts:
         carry = fraction >= np.uint64(2 << 30)
         logarithm += carry.astype(np.int64) << digit
         fraction >>= carry.astype(np.uint64)
-    cost = (ans.LOG_STATES << FRACTION) - logarithm
+    cost = (LOG_STATES << FRACTION) - logarithm
     return np.concatenate([np.zeros(1, np.int64), cost])
 
 
@@ -63,9 +65,9 @@ def plan(coder: str, counts: Counts) -> Plan:
     numbers = np.zeros(counts.shape, np.uint8)
     summary(counts, lone)
     if coder == HUFFMAN:
-        bits = int(huffman.code_lengths(counts, numbers))
+        bits = int(code_lengths(counts, numbers))
     else:
-        ans.steps_for(counts, numbers)
+        steps_for(counts, numbers)
         numbers[lone != SEVERAL] = 0
         cost = _bits_of_frequency()[_frequency(numbers)]
         bits = int((counts * cost).sum()) >> FRACTION
@@ -75,7 +77,7 @@ def plan(coder: str, counts: Counts) -> Plan:
 
 def _frequency(steps: Bytes) -> Counts:
     frequency = np.zeros(steps.shape, np.int64)
-    if ans.frequencies(steps, frequency) >= 0:
+    if frequencies(steps, frequency) >= 0:
         raise DamagedError("the frequencies of a code table don't add up")
     return frequency
 
@@ -102,7 +104,7 @@ def encoder(coder: str, tables: Tables) -> tuple[Ints, ...]:
         singles, pairs = np.empty(shape, np.uint32), np.empty((shape[0], huffman.PAIRS), np.uint32)
         huffman.encoder(tables.numbers, singles, pairs)
         return singles, pairs, lone
-    states = np.zeros((shape[0], ans.STATES), np.uint16)
+    states = np.zeros((shape[0], STATES), np.uint16)
     bits_from, offset = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     ans.encoder(_frequency(tables.numbers), states, bits_from, offset)
     return states, bits_from, offset, lone
@@ -121,7 +123,7 @@ def decoder(coder: str, tables: Tables, symbols: int) -> tuple[Ints, Counts]:
             raise DamagedError("the lengths of a Huffman table make no complete code")
         return lookups, lone
     frequency = _frequency(tables.numbers)
-    entries = np.empty((count, ans.STATES), np.uint32)
+    entries = np.empty((count, STATES), np.uint32)
     ans.decoder(frequency, entries)
     return entries, lone
 
@@ -129,7 +131,7 @@ def decoder(coder: str, tables: Tables, symbols: int) -> tuple[Ints, Counts]:
 @inlined
 def capacity(symbols, tables):
     """Bytes that either coder may touch for that many symbols in a segment for each of the tables."""
-    return symbols * LONGEST // 8 + tables * LANES * 16 + 64
+    return symbols * max(LONGEST, LOG_STATES) // 8 + tables * LANES * 16 + 64
 
 
 def code_symbols(symbols: Any, sizes: Any, coder: Any, out: Any, at: Any) -> Any:

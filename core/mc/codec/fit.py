@@ -50,8 +50,8 @@ EXPONENT = JOINT | {7: 0}
 # .7 d ** 2 bits a word.
 EFFORTS = {
     "fast": Effort((ALONE,), entropy.HUFFMAN, 1 << 13, 0, 0, EXPONENT),
-    "default": Effort((ALONE, ROWS, BOTH), entropy.HUFFMAN, 1 << 13, 3, 4, JOINT),
-    "best": Effort((ALONE, ROWS, BOTH), entropy.ANS, 1 << 15, 2, 4, JOINT),
+    "default": Effort((ALONE, ROWS, BOTH), entropy.HUFFMAN, 1 << 13, 3, 10, JOINT),
+    "best": Effort((ALONE, ROWS, BOTH), entropy.ANS, 1 << 15, 2, 7, JOINT),
 }
 
 
@@ -83,12 +83,6 @@ def columns_of(shape: tuple[int, ...], words: int) -> tuple[int, bool]:
     if cols > floats.WIDEST or cols > words:
         return PSEUDO_ROW, False
     return cols, words % cols == 0 and cols <= 0xFFFF
-
-
-def spans(words: int, cols: int) -> list[tuple[int, int]]:
-    """First and last word (exclusive) of each chunk."""
-    step = floats.rows_in_chunk(cols) * cols
-    return [(at, min(at + step, words)) for at in range(0, words, step)]
 
 
 @dataclass(frozen=True)
@@ -154,7 +148,7 @@ def fit(
         geometry, words, cols, geometry.mantissa - mantissa + geometry.padding, mantissa,
         1 if ROWS in contexts else stride, stride, -(-rows // scales.COLUMN_ROWS) if BOTH in contexts else 0,
     )  # fmt: skip
-    parts = spans(words, cols)
+    parts = floats.spans(words, cols)
 
     def scan(part: tuple[int, int]) -> _Scan:
         raw = read(part[0] * geometry.width, part[1] * geometry.width)

@@ -85,6 +85,12 @@ def rows_in_chunk(cols: int) -> int:
     return max(1, CHUNK // cols)
 
 
+def spans(words: int, cols: int) -> list[tuple[int, int]]:
+    """First and last word (exclusive) of each chunk."""
+    step = rows_in_chunk(cols) * cols
+    return [(at, min(at + step, words)) for at in range(0, words, step)]
+
+
 def write_rows(rows: Scales) -> bytes:
     """Row scales above the lowest."""
     return write_array((rows - rows.min()).astype(np.uint8))

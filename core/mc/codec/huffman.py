@@ -3,8 +3,6 @@
 A chunk's symbols arrive as segments, one for each table: all symbols of a segment share a code. A segment is cut into
 four lanes that are decoded side by side, so that the latency of one lane's table look-up is hidden behind the others;
 one look-up of 12 bits yields up to four symbols. Codes are read lowest bit first.
-
-Source of the length assignment: Moffat and Katajainen, "In-place calculation of minimum-redundancy codes" (1995).
 """
 
 import numpy as np
@@ -23,9 +21,9 @@ from mc.codec.bitstream import (
     store32,
 )
 from mc.codec.compiled import compiled, inlined
+from mc.codec.lengths import LONGEST
 from mc.codec.tables import EMPTY
 
-LONGEST = 12  # bits of the longest code, and of the decoder's look-up (FORMAT.md, section 6.1)
 LANES = 4
 LANED = 4096  # a segment with fewer symbols is one lane: four would cost more than they speed up
 LOOKUP = 1 << LONGEST
@@ -40,97 +38,6 @@ LOOKUP_MASK = U64(LOOKUP - 1)
 MANY_SHIFT = U64(32)
 FIRST_SHIFT = U64(35)
 USED_SHIFT = U64(40)
-
-
-@inlined
-def _sort_by_count(counts, symbols, n):
-    for i in range(1, n):
-        s = symbols[i]
-        j = i - 1
-        while j >= 0 and counts[symbols[j]] > counts[s]:
-            symbols[j + 1] = symbols[j]
-            j -= 1
-        symbols[j + 1] = s
-
-
-@inlined
-def _depths(weight, n):
-    """Replace ascending weights by code lengths, in place (Moffat and Katajainen, 1995)."""
-    weight[0] += weight[1]
-    root, leaf = 0, 2
-    for k in range(1, n - 1):
-        for side in range(2):
-            if leaf >= n or (root < k and weight[root] < weight[leaf]):
-                picked = weight[root]
-                weight[root] = k
-                root += 1
-            else:
-                picked = weight[leaf]
-                leaf += 1
-            weight[k] = picked if side == 0 else weight[k] + picked
-    weight[n - 2] = 0
-    for k in range(n - 3, -1, -1):
-        weight[k] = weight[weight[k]] + 1
-    available, used, depth = 1, 0, 0
-    root, k = n - 2, n - 1
-    while available > 0:
-        while root >= 0 and weight[root] == depth:
-            used += 1
-            root -= 1
-        while available > used:
-            weight[k] = depth
-            k -= 1
-            available -= 1
-        available = 2 * used
-        depth += 1
-        used = 0
-
-
-@inlined
-def _limit(weight, n):
-    """Shorten lengths (of ascending counts) to LONGEST, then lengthen the rarest codes that can pay for it,
-    then give what is left over to the most frequent ones that can take it."""
-    space = 0
-    for k in range(n):
-        weight[k] = min(weight[k], LONGEST)
-        space += LOOKUP >> weight[k]
-    k = 0
-    while space > LOOKUP:
-        while weight[k] == LONGEST:
-            k += 1
-        weight[k] += 1
-        space -= LOOKUP >> weight[k]
-    for k in range(n - 1, -1, -1):
-        while weight[k] > 1 and space + (LOOKUP >> weight[k]) <= LOOKUP:
-            space += LOOKUP >> weight[k]
-            weight[k] -= 1
-
-
-@compiled
-def code_lengths(counts, lengths):
-    """Fill `lengths` [tables, 256] u8 with the code lengths for `counts` [tables, 256] i64; return the bits that all
-    counted symbols take. A symbol that doesn't occur has length 0; so has a symbol that is alone in its table."""
-    bits = 0
-    symbols = np.empty(256, np.int64)
-    weight = np.empty(256, np.int64)
-    for t in range(counts.shape[0]):
-        n = 0
-        for s in range(256):
-            lengths[t, s] = 0
-            if counts[t, s] > 0:
-                symbols[n] = s
-                n += 1
-        if n < 2:
-            continue
-        _sort_by_count(counts[t], symbols, n)
-        for k in range(n):
-            weight[k] = counts[t, symbols[k]]
-        _depths(weight, n)
-        _limit(weight, n)
-        for k in range(n):
-            lengths[t, symbols[k]] = weight[k]
-            bits += counts[t, symbols[k]] * weight[k]
-    return bits
 
 
 @inlined

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mc.codec import entropy
+from mc.codec.codings import plain_spans
 from mc.codec.fields import Reader, write_array
-from mc.codec.floats import NARROWEST, WIDEST, raw_chunk, rows_in_chunk
+from mc.codec.floats import NARROWEST, WIDEST, raw_chunk, rows_in_chunk, spans
 from mc.codec.tables import Tables, histogram
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
@@ -78,6 +79,11 @@ def join_planes(code: PlaneCode, planes: list[Bytes], raw: Bytes, first_row: int
         classes = code.classes[first_row : first_row + len(matrix)]
         for k in range(CLASSES):
             matrix[classes == k] = planes[k].reshape(-1, code.cols)
+
+
+def spans_of(code: PlaneCode, nbytes: int) -> list[tuple[int, int]]:
+    """First and last byte (exclusive) of each chunk."""
+    return spans(nbytes, code.cols) if code.form == ROW_CLASSES else plain_spans(nbytes, code.width)
 
 
 def counts_of(planes: list[Bytes]) -> Counts:

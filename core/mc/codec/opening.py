@@ -1,0 +1,98 @@
+"""The head of a coded tensor read again: what it takes to decode any of its chunks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mc.codec import dictionary, entropy, floats, integers, planes, runs
+from mc.codec.codings import AFFINE, FLOATS, PLANES, RAW, ZSTD, plain_spans, word_width
+from mc.codec.fields import Reader
+from mc.codec.typing import Bytes
+from mc.errors import DamagedError
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What it takes to decode any chunk of a tensor."""
+
+    spans: list[tuple[int, int]]
+    decode: Callable[[int, memoryview, Bytes], None]  # (chunk, coded bytes, room for the decoded ones)
+
+
+def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opened:
+    """Read the head of a coded tensor of `nbytes` >= 1 in as many chunks at most; DamagedError for anything
+    that can't have been written."""
+    reader = Reader(head)
+    (coding,) = reader.numbers("B")
+    width = word_width(dtype, nbytes)
+    if coding == RAW:
+        reader.end()
+        return Opened(plain_spans(nbytes, width), _decode_raw)
+    if coding == FLOATS:
+        return _open_floats(reader, dtype, nbytes, most_chunks)
+    if coding == AFFINE:
+        run = runs.read_head(reader)
+        reader.end()
+        if nbytes % run[0]:
+            raise DamagedError(f"its head says words of {run[0]} bytes, which don't fill {nbytes}")
+        run_spans = plain_spans(nbytes, width)
+
+        def fill(k: int, coded: memoryview, raw: Bytes) -> None:
+            if len(coded):
+                raise DamagedError("a chunk of an affine run isn't empty")
+            runs.fill(run, run_spans[k][0] // run[0], raw)
+
+        return Opened(run_spans, fill)
+    if coding == PLANES:
+        return _open_planes(reader, nbytes, most_chunks)
+    if coding == ZSTD:
+        (width,) = reader.numbers("B")
+        reader.end()
+        if width not in (1, 2, 4, 8):
+            raise DamagedError(f"its head says words of {width} bytes")
+        return Opened(plain_spans(nbytes, width), _decode_zstd)
+    raise DamagedError(f"it has coding {coding}, and this version knows 0 to {ZSTD}")
+
+
+def _decode_raw(_: int, coded: memoryview, raw: Bytes) -> None:
+    if len(coded) != len(raw):
+        raise DamagedError(f"a raw chunk has {len(coded)} bytes where {len(raw)} belong")
+    raw[:] = np.frombuffer(coded, np.uint8)
+
+
+def _decode_zstd(_: int, coded: memoryview, raw: Bytes) -> None:
+    if len(coded) and coded[0] == 1:
+        dictionary.decompress(coded[1:], raw)
+    elif len(coded) and coded[0] == 0:
+        _decode_raw(0, coded[1:], raw)
+    else:
+        raise DamagedError("a zstd chunk is neither a frame nor raw")
+
+
+def _open_floats(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> Opened:
+    geometry = planes.GEOMETRIES.get(dtype)
+    if geometry is None or nbytes % geometry.width:
+        raise DamagedError(f"it is coded as floats, and its dtype is {dtype}")
+    words = nbytes // geometry.width
+    float_code = floats.read_head(reader, geometry, words, most_chunks)
+    reader.end()
+    coder = entropy.decoder(float_code.coder, float_code.tables, words)
+    parts = floats.spans(words, float_code.cols)
+
+    def decode_floats(k: int, coded: memoryview, raw: Bytes) -> None:
+        floats.decode_chunk(float_code, coder, coded, parts[k][0] // float_code.cols, raw)
+
+    return Opened([(a * geometry.width, b * geometry.width) for a, b in parts], decode_floats)
+
+
+def _open_planes(reader: Reader, nbytes: int, most_chunks: int) -> Opened:
+    plane_code = integers.read_head(reader, nbytes, most_chunks)
+    reader.end()
+    coder = entropy.decoder(plane_code.coder, plane_code.tables, nbytes)
+    plane_spans = integers.spans_of(plane_code, nbytes)
+
+    def decode_planes(k: int, coded: memoryview, raw: Bytes) -> None:
+        integers.decode_chunk(plane_code, coder, coded, plane_spans[k][0] // max(plane_code.cols, 1), raw)
+
+    return Opened(plane_spans, decode_planes)

@@ -1,0 +1,68 @@
+"""A packed file read front to back, from memory, a file or a pipe."""
+
+from __future__ import annotations
+
+import io
+from typing import BinaryIO, Protocol
+
+from mc.errors import DamagedError
+from mc.source import Source
+
+
+class Sequential(Protocol):
+    """A packed file read front to back, which may also be looked up again."""
+
+    where: str
+
+    def take(self, size: int) -> memoryview:
+        """The next bytes; DamagedError if the file ends before."""
+
+
+class FromSource:
+    """Front to back over a file or memory, with the freedom to go elsewhere."""
+
+    def __init__(self, source: Source, at: int = 0) -> None:
+        self.where = source.where
+        self.at = at
+        self._source = source
+
+    def take(self, size: int) -> memoryview:
+        """The next bytes; DamagedError if the file ends before."""
+        if self.at + size > self._source.size:
+            raise DamagedError(f"{self.where} ends at byte {self._source.size}, before {self.at + size}: it was cut")
+        taken = self._source.read(self.at, self.at + size)
+        self.at += size
+        return taken
+
+
+class FromPipe:
+    """Front to back over a stream that can't go back."""
+
+    def __init__(self, stream: BinaryIO, where: str) -> None:
+        self.where = where
+        self.at = 0
+        self._stream = stream
+        self._copy: BinaryIO | None = None
+
+    def copy_to(self, copy: BinaryIO | None) -> None:
+        """Write all that is taken from now on to `copy` as well, or stop doing so."""
+        self._copy = copy
+
+    def at_end(self) -> bool:
+        """Whether nothing follows."""
+        return not self._stream.read(1)
+
+    def take(self, size: int) -> memoryview:
+        """The next bytes; DamagedError if the stream ends before. What is not there is not allocated."""
+        parts = io.BytesIO()
+        while parts.tell() < size:
+            part = self._stream.read(min(size - parts.tell(), 1 << 20))
+            if not part:
+                raise DamagedError(
+                    f"{self.where} ends at byte {self.at + parts.tell()}, where more was expected: it was cut"
+                )
+            parts.write(part)
+        self.at += size
+        if self._copy is not None:
+            self._copy.write(parts.getbuffer())
+        return parts.getbuffer().toreadonly()
