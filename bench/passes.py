@@ -61,7 +61,7 @@ def passes(width: int, level: str) -> dict[str, float]:
     rows, columns, order, starts = code.scales_of(slice(0, ROWS))
     sizes, escaping = np.empty(code.tables_wanted, np.int64), np.empty(ROWS, np.int32)
     found, fields = np.empty(n, np.uint8), np.empty(n, np.uint8)
-    apart = (words, COLS, code.low, 0, code.mantissa, code.frequent, window, rows, columns, order, starts, sizes)
+    apart = (words, COLS, code.low, 0, code.mantissa, None, window, rows, columns, order, starts, sizes)
     take_apart(*apart, found, fields, escaping)
     stream = entropy.encode(found, sizes, coder).copy()
     stream.flags.writeable = False
@@ -85,7 +85,7 @@ def passes(width: int, level: str) -> dict[str, float]:
         ),
         "symbols of a sample counted": rate(
             raw,
-            lambda: symbols.tally(words, COLS, shift, code.mantissa, code.frequent, window, rows, columns, counts),
+            lambda: symbols.tally(words, COLS, shift, code.mantissa, None, window, rows, columns, counts),
         ),
         "words to symbols and fields": rate(raw, lambda: take_apart(*apart, found, fields, escaping)),
         "fields packed": rate(raw, lambda: planes.pack_fields(fields, code.field_width, out, 0)),

@@ -74,7 +74,7 @@ def encode(words, frequent, shape, scales, window, classes, coder):
     out[0] = CODED | (ESCAPES if escapes else 0)
     store32(out, U64(1), U64(at - HEAD))
     kept, many, kept_cols, kept_classes = words, n, cols, classes[:, :]
-    if len(frequent):
+    if frequent is not None:
         kept, many = _without(frequent, words, fields)
         kept_cols, kept_classes = max(many, 1), classes[:, : min(many, 1)]  # all rows are of one class: one row
     at = pack_fields(fields[:many], width, out, at)
@@ -102,7 +102,7 @@ def decode(data, frequent, shape, scales, classes, tables, lone, words):
     if not decode_symbols(data[HEAD:at], sizes, tables, lone, symbols):
         return UNSOUND
     plane, kept, many, kept_cols, kept_classes = symbols[:0], words, n, cols, classes[:, :]
-    if len(frequent):
+    if frequent is not None:
         plane = np.empty(n, np.uint8)
         many = unsorted(symbols, n, cols, rows, order, starts, sizes, len(frequent), plane)
         kept = np.zeros(many, words.dtype)
@@ -113,21 +113,24 @@ def decode(data, frequent, shape, scales, classes, tables, lone, words):
     fields = unpack_fields(data[at : at + packed], width, many)
     at += packed
     whole = data[:0]  # the highest tails, where all of them are kept and there are no others
-    if len(classes) == 1 and len(frequent) == 0 and at + 2 * n <= len(data) and _all_whole(classes[0]):
+    if len(classes) == 1 and frequent is None and at + 2 * n <= len(data) and _all_whole(classes[0]):
         whole = data[at : at + 2 * n]
         at += 2 * n
     else:
         at = unpack_tails(data, at, kept_cols, kept_classes, kept)
         if at > len(data):
             return CUT
-    if len(frequent):
-        fields = _spread(kept, fields, plane, len(frequent), words)
+    begin = 0
+    if frequent is not None:
+        begin = len(frequent)
+        fields = _spread(kept, fields, plane, begin, words)
     put_together(
-        symbols, fields, whole, cols, low, padding, mantissa, len(frequent), rows, columns, order, starts, sizes, words
+        symbols, fields, whole, cols, low, padding, mantissa, begin, rows, columns, order, starts, sizes, words
     )
-    for i in range(len(plane)):
-        if plane[i] < len(frequent):
-            words[i] = frequent[plane[i]]
+    if frequent is not None:
+        for i in range(n):
+            if plane[i] < begin:
+                words[i] = frequent[plane[i]]
     return _escapes(data, at, low + padding, words)
 
 

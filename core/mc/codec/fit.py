@@ -214,7 +214,7 @@ def _count(code: FloatCode, sample: Ints, stride: int) -> Counts:
     """How often each symbol stands in the sample, [tables, 256]."""
     counts = np.zeros((code.tables_wanted, 256), np.int64)
     symbols.tally(
-        sample, code.cols, code.step_shift, code.mantissa, code.frequent, floats.widest_window(code),
+        sample, code.cols, code.step_shift, code.mantissa, code.frequent_if_any, floats.widest_window(code),
         np.ascontiguousarray(code.row_scales[::stride]), code.column_scales, counts,
     )  # fmt: skip
     return counts

@@ -62,6 +62,11 @@ class FloatCode:
         return 1 if self.context == ALONE else symbols.TABLES
 
     @property
+    def frequent_if_any(self) -> Ints | None:
+        """The frequent words, or None if there are none: then the loops are compiled without what is for them."""
+        return self.frequent if len(self.frequent) else None
+
+    @property
     def shape(self) -> tuple[int, int, int, int, int]:
         """What the loops of `chunks` call so."""
         return self.cols, self.low, self.geometry.padding, self.mantissa, self.field_width
@@ -191,7 +196,7 @@ def encode_chunk(code: FloatCode, window: Words, coder: tuple[Ints, ...], raw: B
     words = planes.words_of(raw, code.geometry)
     rows = code.rows_of(first_row, len(words))
     coded: Bytes = chunks.encode(
-        words, code.frequent, code.shape, code.scales_of(rows), window, code.classes[:, rows], coder
+        words, code.frequent_if_any, code.shape, code.scales_of(rows), window, code.classes[:, rows], coder
     )
     return coded if len(coded) <= len(raw) else raw_chunk(raw)
 
@@ -215,6 +220,8 @@ def decode_chunk(code: FloatCode, coder: tuple[Ints, Counts], coded: memoryview,
         raise DamagedError(f"a chunk is stored in way {method}, and there are ways 0, 1 and 3")
     words = planes.words_of(raw, code.geometry)
     rows = code.rows_of(first_row, len(words))
-    fault = chunks.decode(data, code.frequent, code.shape, code.scales_of(rows), code.classes[:, rows], *coder, words)
+    fault = chunks.decode(
+        data, code.frequent_if_any, code.shape, code.scales_of(rows), code.classes[:, rows], *coder, words
+    )
     if fault:
         raise DamagedError(chunks.FAULTS[fault])

@@ -78,7 +78,7 @@ def _line_of(part, shift, mantissa, frequent, window, row_scale, columns, line):
     """The symbols of one row into `line`. With frequent words, these are symbols by themselves, magnitudes have the
     symbols above them, and zero is an escape unless it is a frequent word."""
     lowest, span = window[0], U16(window[1] - window[0])
-    zero = U8(ESCAPE) if len(frequent) else U8(ZERO)
+    zero = U8(ZERO) if frequent is None else U8(ESCAPE)
     if len(columns) == 0:
         base = _base(np.int64(row_scale), mantissa)
         for i in range(len(part)):
@@ -87,10 +87,11 @@ def _line_of(part, shift, mantissa, frequent, window, row_scale, columns, line):
         scale = I32(row_scale)
         for i in range(len(part)):
             line[i] = _symbol(part[i], shift, _base(scale + I32(columns[i]), mantissa), lowest, span, zero)
-    for k in range(len(frequent)):
-        for i in range(len(part)):
-            if part[i] == frequent[k]:
-                line[i] = k
+    if frequent is not None:
+        for k in range(len(frequent)):
+            for i in range(len(part)):
+                if part[i] == frequent[k]:
+                    line[i] = k
 
 
 @inlined
@@ -124,7 +125,8 @@ def take_apart(
     return how many escapes there are.
 
     rows: i16 scales of rows of `cols` words (the last may be shorter, unless there are column scales);
-    columns, order, starts: as from `scales.column_order`, or empty; frequent: words that are symbols by themselves;
+    columns, order, starts: as from `scales.column_order`, or empty; frequent: words that are symbols by
+    themselves, or None;
     window: the lowest and the highest symbol that have codes, u16."""
     n = len(words)
     low, padding, under = U16(low), U16(padding), U16((1 << low) - 1)
@@ -272,7 +274,7 @@ def escaped(words, cols, step_shift, mantissa, frequent, window, rows, columns, 
     """Write the `count` words whose symbol is an escape into `out` u8 from byte `at` on, as FORMAT.md, 5.5, says:
     u32 positions, then u16 magnitudes; return the byte behind. `escaping`, from `take_apart`, tells of each row how
     many it has."""
-    zero = U8(ESCAPE) if len(frequent) else U8(ZERO)
+    zero = U8(ZERO) if frequent is None else U8(ESCAPE)
     place, value = U64(at), U64(at + 4 * count)
     for row in range(len(rows)):
         if escaping[row] == 0:
@@ -282,8 +284,9 @@ def escaped(words, cols, step_shift, mantissa, frequent, window, rows, columns, 
             base = _base(scale, mantissa)
             symbol = _symbol(words[i], U16(step_shift), base, window[0], U16(window[1] - window[0]), zero)
             escapes = symbol == U8(ESCAPE)
-            for k in range(len(frequent)):
-                escapes = escapes and words[i] != frequent[k]
+            if frequent is not None:
+                for k in range(len(frequent)):
+                    escapes = escapes and words[i] != frequent[k]
             if escapes:
                 v = _magnitude(words[i], U16(step_shift))
                 store32(out, place, U64(i))
