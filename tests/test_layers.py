@@ -21,6 +21,7 @@ LAYERS = [
     ["mc_cli"],
     ["mc"],
     ["mc.api"],
+    ["mc.analysis"],
     ["mc.warming", "mc.verifying", "mc.loader"],
     ["mc.packing", "mc.unpacking"],
     ["mc.manifest", "mc.blob"],

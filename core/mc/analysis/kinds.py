@@ -171,7 +171,10 @@ def bins_of(dtype: str, raw: Bytes) -> Bytes | Words:
         return np.ascontiguousarray(raw.view("<u2")[1::2])
     if dtype in WIDE:
         with np.errstate(over="ignore", invalid="ignore"):
-            singles = raw.view(numpy_dtype(dtype)).astype("<f4")
+            numbers = raw.view(numpy_dtype(dtype))
+            singles = numbers.astype("<f4")
+        too_large = np.isinf(singles) & np.isfinite(numbers)
+        singles[too_large] = np.copysign(np.finfo("<f4").max, singles[too_large])
         return np.ascontiguousarray(singles.view("<u2")[1::2])
     return raw.view("<u2") if kind_of(dtype).width == 2 else unpack(dtype, raw)
 
