@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import groupby
 from math import isfinite, prod
 from typing import BinaryIO
@@ -64,7 +65,7 @@ def analyze(
         items = chosen(files, tensors, path)
         total, done = sum(item.nbytes for item in items), 0
         found: list[TensorAnalysis] = []
-        pools: dict[str, Pool] = {}
+        pools: dict[tuple[str, bool], Pool] = {}  # of a group's floats, and of its whole numbers
         seen: dict[tuple[str, tuple[int, ...], str], str] = {}
         for item, one in _each(items, asked, work):
             tensor = one.tensor
@@ -73,15 +74,16 @@ def analyze(
                 tensor = _as_duplicate(tensor, seen[key])
             seen.setdefault(key, item.name)
             found.append(tensor)
-            group = group_of(item.name)
+            group = group_of(item.name), one.tensor.bits.sign is not None or not item.nbytes
             pools[group] = joined(pools[group], one.pool) if group in pools else one.pool
             done += item.nbytes
             if progress is not None:
                 progress(done, total)
         groups = tuple(
-            _group(name, [t for t in found if group_of(t.name) == name], pool) for name, pool in pools.items()
+            _group(name, [t for t in found if group_of(t.name) == name], _pool(pools, name))
+            for name in dict.fromkeys(name for name, _ in pools)
         )
-        whole = _whole(files, items, found, pools, deep)
+        whole = _whole(files, items, found, _pool(pools), deep)
     facts = tuple(FileFacts(file.where, file.kind, file.nbytes, len(file.items)) for file in files)
     return Analysis(path, facts, tuple(found), groups, whole)
 
@@ -181,6 +183,15 @@ def group_of(name: str) -> str:
     return numbered[0] if numbered else name.split(".")[0]
 
 
+def _pool(pools: dict[tuple[str, bool], Pool], name: str | None = None) -> Pool | None:
+    """The floats of a group, or of all; without any, the whole numbers: positions and steps say nothing of weights."""
+    for floats in (True, False):
+        there = [pool for (group, kind), pool in pools.items() if kind == floats and name in (None, group)]
+        if there and sum(pool.sums.count for pool in there):
+            return reduce(joined, there)
+    return None
+
+
 def _group(name: str, tensors: list[TensorAnalysis], pool: Pool | None) -> GroupAnalysis:
     figures = pool_moments(pool) if pool is not None else _NO_MOMENTS
     predicted = None
@@ -212,13 +223,9 @@ def _mean_bounds(tensors: list[TensorAnalysis]) -> Bounds | None:
 
 
 def _whole(
-    files: Sequence[File], items: Sequence[Item], found: list[TensorAnalysis], pools: dict[str, Pool], deep: bool
+    files: Sequence[File], items: Sequence[Item], found: list[TensorAnalysis], pool: Pool | None, deep: bool
 ) -> GroupAnalysis:
     """All tensors. Bytes and predicted bytes are those of the files, where all of their tensors were examined."""
-    every = list(pools.values())
-    pool = every[0] if every else None
-    for other in every[1:]:
-        pool = joined(pool, other) if pool is not None else other
     whole = _group("whole", found, pool)
     if len(items) != sum(len(file.items) for file in files) or any(not file.prefix for file in files):
         return whole

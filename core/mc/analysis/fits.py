@@ -7,7 +7,7 @@ is stated of a fit is computed over all bins.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, log, pi, sqrt
 
 import numpy as np
@@ -61,6 +61,8 @@ class Points:
     x: Floats
     n: Floats
     total: float
+    low: float  # from where the least one's cell begins
+    high: float  # to where the largest one's ends
     cell: float  # width of the median's cell: a number in it lies a quarter of that from its middle, in the mean
 
     def mean(self, values: Floats) -> float:
@@ -85,7 +87,7 @@ def fit_all(tally: Tally, middles: Floats | None = None) -> tuple[Fit, ...]:
         return ()
     low, high = kind.low[here], kind.high[here]
     at = int(np.searchsorted(np.cumsum(n), n.sum() / 2))
-    every = Points(x, n, float(n.sum()), float(high[at] - low[at]))
+    every = Points(x, n, float(n.sum()), float(low[0]), float(high[-1]), float(high[at] - low[at]))
     few = _grouped(every)
     found = [_judged(tally, every, low, high, fit(few), middles) for fit in CONTINUOUS]
     if not kind.is_float:
@@ -98,7 +100,7 @@ def _grouped(every: Points) -> Points:
     step = -(-len(every.x) // POINTS)
     starts = np.arange(0, len(every.x), step)
     sizes = np.add.reduceat(every.n, starts)
-    return Points(np.add.reduceat(every.x * every.n, starts) / sizes, sizes, every.total, every.cell)
+    return replace(every, x=np.add.reduceat(every.x * every.n, starts) / sizes, n=sizes)
 
 
 def _judged(tally: Tally, every: Points, low: Floats, high: Floats, model: Model, middles: Floats | None) -> Fit:
@@ -248,7 +250,8 @@ def _generalized(points: Points) -> Model:
 
 
 def _uniform(points: Points) -> Model:
-    low, high = float(points.x[0]), float(points.x[-1])
+    """From end to end of the cells that occur."""
+    low, high = points.low, points.high
     return _symmetric(
         "uniform", {"low": low, "high": high}, (low + high) / 2, lambda x: np.clip((x - low) / (high - low), 0, 1),
         lambda x: np.where((x >= low) & (x <= high), 1 / (high - low), 0.0),

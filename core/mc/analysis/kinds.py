@@ -85,7 +85,7 @@ def kind_of(dtype: str) -> Kind:
         values, width = _words(dtype)
         low, high = _cells(values)
     order = np.flatnonzero(np.isfinite(values))
-    order = order[np.argsort(values[order], kind="stable")]
+    order = order[np.lexsort((low[order], values[order]))]
     ranks = np.full(len(values), -1)
     ranks[order] = np.arange(len(order))
     magnitude = np.where(np.isfinite(values) & (values != 0), np.abs(values), np.nan)
@@ -124,6 +124,10 @@ def _cells(values: Floats) -> tuple[Floats, Floats]:
     middle = (levels[1:] + levels[:-1]) / 2
     low[there] = np.concatenate([2 * levels[:1] - middle[:1], middle])[which]
     high[there] = np.concatenate([middle, 2 * levels[-1:] - middle[-1:]])[which]
+    zeros = np.flatnonzero(values == 0)
+    negative = zeros[np.signbit(values[zeros])]
+    if 0 < len(negative) < len(zeros):  # each zero has the half of the cell on its side
+        low[np.setdiff1d(zeros, negative)], high[negative] = 0, 0
     return low, high
 
 

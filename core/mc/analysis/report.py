@@ -47,7 +47,7 @@ class GroupAnalysis:
     tensors: int
     parameters: int
     bytes: int
-    moments: Moments
+    moments: Moments  # of its float tensors; without any, of all
     joint: float | None  # bits per word, the mean over all words
     given_scales: float | None  # likewise; joint where a tensor has no scales
     bounds: Bounds | None  # of the tensors that have any, the mean over their words
