@@ -4,6 +4,7 @@ const checkpoints = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const NS = "http://www.w3.org/2000/svg";
 const CURVES = ["--curve", "--curve-2", "--curve-3", "--curve-4"];
+const ORDER = ["sign", "exponent", "mantissa", "used", "told by scales", "unused"]; // of the parts of a word
 const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
 let current = checkpoints[0], sorted = { key: null, down: false }, shown = [], opened = null;
 
@@ -75,7 +76,7 @@ function spark(t) {
 }
 
 const COLUMNS = [
-  { key: "name", title: "tensor", text: true, value: (t) => t.name, cell: (t) => make("td", { title: t.name }, t.name) },
+  { key: "name", title: "tensor", text: true, value: (t) => t.name, cell: (t) => make("td", { class: "text", title: t.name }, t.name) },
   { key: "dtype", title: "dtype", text: true, value: (t) => t.dtype, cell: (t) => make("td", { class: "text" }, make("span", { class: "tag" }, t.dtype)) },
   { key: "shape", title: "shape", value: (t) => t.parameters, cell: (t) => make("td", {}, shape(t)) },
   { key: "bytes", title: "size", value: (t) => t.bytes, cell: (t) => make("td", {}, bytes(t.bytes)) },
@@ -276,7 +277,7 @@ function layers() {
       }
     }
     if (!words) continue;
-    const pieces = [...sums].map(([name, [value, c]]) => [name, value / words, c]);
+    const pieces = [...sums].map(([name, [value, c]]) => [name, value / words, c]).sort((a, b) => ORDER.indexOf(a[0]) - ORDER.indexOf(b[0]));
     const used = pieces.filter(([name]) => name !== "unused" && name !== "told by scales").reduce((a, [, v]) => a + v, 0);
     node.append(make("div", { class: "layer" }, make("span", { title: g.name }, `\u200e${g.name}`), stack(pieces, wide / words), make("span", {}, used.toFixed(2))));
   }
@@ -337,6 +338,8 @@ function show(checkpoint) {
   ];
   $("cards").replaceChildren(...cards.map(([title, value]) => make("div", { class: "card" }, make("b", {}, value), make("span", { class: "quiet" }, title))));
   $("sizes").replaceChildren(p ? sizes(w.bytes, p) : make("p", { class: "quiet" }, "Not predicted."));
+  if (w.bounds) $("sizes").append(make("figcaption", { class: "second" }, "Bits a weight needs ", make("span", { class: "quiet" }, "at a relative error of")),
+    make("div", { class: "needs" }, ...["20", "30", "40"].map((db) => make("div", {}, make("b", {}, w.bounds.empirical[db].toFixed(2)), make("span", { class: "quiet" }, `${db} dB`)))));
   layers();
   advise();
   table();

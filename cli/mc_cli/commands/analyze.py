@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--quick", is_flag=True, help="Moments and bits alone: no models, spectra or predicted sizes.")
 @click.option("--html", metavar="FILE", type=options.PATH, help="Write a page to look at, complete in one file.")
 @click.option("--against", metavar="A", type=options.PATH, help="How PATH differs from A, and how well it packs so.")
-@click.option("--inputs", multiple=True, metavar="FILE", type=options.PATH, help="Recorded layer inputs, or an imatrix.")
+@click.option("--inputs", multiple=True, metavar="FILE", type=options.PATH, help="Recorded layer inputs or an imatrix.")
 @click.option("--stats-out", metavar="FILE", type=options.PATH, help="Where --inputs writes its statistics.")
 @click.option("--gram", is_flag=True, help="Write the Gram matrices of the inputs too.")
 @options.force
@@ -61,6 +61,8 @@ def analyze(
     refuse(paths, html, against, inputs, stats_out, gram)
     began = time.perf_counter()
     manner = show.Manner(quiet, verbose, as_json, not no_progress)
+    if against is not None:
+        return differ(paths[0], against, tensors, options.count(threads), began, manner)
     found = [examined(path, tensors, sample, seed, not quick, options.count(threads), manner) for path in paths]
     seconds = time.perf_counter() - began
     if html is not None:
@@ -92,6 +94,10 @@ def refuse(
         raise click.UsageError("--stats-out and --gram go with --inputs.")
     if gram and stats_out is None:
         raise click.UsageError("--gram says what --stats-out writes, so name a file with --stats-out.")
+    if against is not None and (len(paths) != 1 or inputs or html):
+        raise click.UsageError("--against compares one PATH with A, and goes with neither --inputs nor --html.")
+    if against == files.STDIO == paths[0] if against is not None else False:
+        raise click.UsageError("Only one of PATH and A can be stdin.")
 
 
 def examined(
@@ -107,6 +113,26 @@ def examined(
         return mc.analyze(
             source, tensors=tensors, sample=sample, seed=seed, deep=deep, threads=threads, progress=progress
         )
+
+
+def differ(
+    path: str, against: str, tensors: tuple[str, ...], threads: int | None, began: float, manner: show.Manner
+) -> int:
+    """Show what differs from A; that something does is no error."""
+    import mc
+    from mc_cli import difference
+
+    with ExitStack() as stack:
+        source, other = (stack.enter_context(files.reading(one)) for one in (path, against))
+        progress = stack.enter_context(show.progress("comparing", manner))
+        found = mc.compare(source, other, tensors=tensors, threads=threads, progress=progress)
+    seconds = time.perf_counter() - began
+    if manner.json:
+        show.document("analyze", {"seconds": round(seconds, 3), "difference": plain(found)}, manner)
+    elif not manner.quiet:
+        show.table(difference.COLUMNS, difference.rows(found), manner)
+    show.closing(difference.summary(found, seconds), manner, after_table=True)
+    return 0
 
 
 def plain(found: Any) -> Any:

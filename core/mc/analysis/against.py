@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mc.analysis.bits import entropy
+from mc import blob
+from mc.analysis.bits import corrected
 from mc.analysis.kinds import FLOATS, PACKED, bins_of, kind_of, known, numbers_of
 from mc.analysis.predict import tensor_bytes
 from mc.analysis.reading import STDIN, Item, chosen, opened
@@ -41,8 +42,8 @@ class TensorDifference:
     max_difference: float | None
     identical: float | None  # share of the words that are the same: bits, where both have one dtype, else numbers
     not_finite: int  # places where either is NaN or infinite, left out of the figures above but the last
-    given_a_bits: float | None  # bits per word for the difference of the ordered integers; None for other dtypes
-    given_a_bytes: int | None
+    given_a_bits: float | None  # bits per word: entropy of the difference of ordered integers; None for other dtypes
+    given_a_bytes: int | None  # all of them, with what a packed tensor costs anyway
     alone_bytes: int | None  # after mc pack, predicted
 
 
@@ -115,8 +116,8 @@ def _difference(b: Item, a: Item, work: Workers) -> TensorDifference:
         cosine = sums.product / sqrt(sums.a) / sqrt(sums.b) if sums.a > 0 and sums.b > 0 else None
     bits = given = None
     if b.dtype == a.dtype:
-        bits = entropy(sums.counts) + sums.raw_bits / words
-        given = -(-round(bits * words) // 8)
+        bits = corrected(sums.counts, 16) + sums.raw_bits / words
+        given = -(-round(bits * words) // 8) + blob.overhead(len(parts))
     return TensorDifference(
         *facts, relative, snr, cosine, largest, sums.same / words, words - sums.finite, bits, given, alone
     )  # fmt: skip
