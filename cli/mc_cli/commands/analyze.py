@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 )
 @click.argument("paths", metavar="[PATH]...", type=options.PATH, nargs=-1)
 @click.option("--tensor", "tensors", multiple=True, metavar="GLOB", help="Only these tensors; may be repeated.")
-@click.option("--sample", type=click.IntRange(1), metavar="N", help="Count about N weights of each tensor, not all.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="Count about N numbers of each tensor, not all.")
 @click.option("--seed", type=click.IntRange(0), default=0, metavar="S", help="What picks the sample; 0 by default.")
 @click.option("--quick", is_flag=True, help="Moments and bits alone: no models, spectra or predicted sizes.")
 @click.option("--html", metavar="FILE", type=options.PATH, help="Write a page to look at, complete in one file.")
@@ -57,19 +57,33 @@ def analyze(
     are examined one after the other. For every tensor, layer and the whole: moments, a histogram, where the bits
     are, fitted models, rank, bits that 20, 30 and 40 dB need, sizes after mc pack, and advice with its reasons.
     -v adds the advice for every tensor. --html and --stats-out replace a file only with -f.
+
+    --inputs takes what layers were given, as tensors NAME [samples, features] in files as above, and examines it too;
+    --stats-out writes the sums of squares that weigh errors. llama.cpp's imatrix files (GGUF) are converted.
     """
     refuse(paths, html, against, inputs, stats_out, gram)
+    for target in (html, stats_out):
+        if target is not None:
+            allowed((*paths, *inputs), target, force)
     began = time.perf_counter()
     manner = show.Manner(quiet, verbose, as_json, not no_progress)
     if against is not None:
         return differ(paths[0], against, tensors, options.count(threads), began, manner)
-    found = [examined(path, tensors, sample, seed, not quick, options.count(threads), manner) for path in paths]
+    recorded = tuple(path for path in inputs if not path.lower().endswith(".gguf"))
+    found = [
+        examined(path, tensors, sample, seed, not quick, options.count(threads), manner) for path in (*paths, *recorded)
+    ]
+    statistics: list[Any] = []
+    if stats_out is not None:
+        names = [tensor.name for one in found[: len(paths)] for tensor in one.tensors]
+        statistics = gathered(inputs, stats_out, gram, sample, seed, names, force, manner)
     seconds = time.perf_counter() - began
     if html is not None:
-        write_page(found, html, paths, force)
+        write_page(found, html, (*paths, *inputs), force)
     if as_json:
         facts = {"sample": sample, "seed": seed, "seconds": round(seconds, 3)}
-        show.document("analyze", facts | {"checkpoints": [plain(one) for one in found]}, manner)
+        lists = {"checkpoints": [plain(one) for one in found]} | ({"statistics": statistics} if stats_out else {})
+        show.document("analyze", facts | lists, manner)
     elif not quiet:
         from mc_cli.overview import overview
 
@@ -77,7 +91,8 @@ def analyze(
     size = sum(one.whole.bytes for one in found)
     count = sum(len(one.tensors) for one in found)
     ending = f"{count} tensor{'s' * (count != 1)}, {show.amount(size)}, {seconds:.2f} s"
-    show.closing(ending + (f", {html}" if html else ""), manner, after_table=True)
+    written = "".join(f", {name}" for name in (html, stats_out) if name)
+    show.closing(ending + written, manner, after_table=True)
     return 0
 
 
@@ -94,6 +109,8 @@ def refuse(
         raise click.UsageError("--stats-out and --gram go with --inputs.")
     if gram and stats_out is None:
         raise click.UsageError("--gram says what --stats-out writes, so name a file with --stats-out.")
+    if stats_out is None and any(name.lower().endswith(".gguf") for name in inputs):
+        raise click.UsageError("An imatrix is read to be written as statistics: name a file with --stats-out.")
     if against is not None and (len(paths) != 1 or inputs or html):
         raise click.UsageError("--against compares one PATH with A, and goes with neither --inputs nor --html.")
     if against == files.STDIO == paths[0] if against is not None else False:
@@ -152,18 +169,43 @@ def plain(found: Any) -> Any:
     return clean(asdict(found) if is_dataclass(found) and not isinstance(found, type) else found)
 
 
+def gathered(
+    inputs: tuple[str, ...], stats_out: str, gram: bool, sample: int | None, seed: int, names: list[str], force: bool,
+    manner: show.Manner,
+) -> list[Any]:  # fmt: skip
+    """Write the statistics of recorded inputs; what was written of each layer."""
+    from mc.analysis.inputs import gather
+    from mc.atomic import replacing
+
+    allowed(inputs, stats_out, force)
+    with (
+        show.progress("gathering", manner) as progress,
+        files.naming(stats_out, files.WRITE_ERRORS),
+        replacing(Path(stats_out)) as out,
+    ):
+        return [
+            plain(one)
+            for one in gather(inputs, out, gram=gram, sample=sample, seed=seed, names=names, progress=progress)
+        ]
+
+
+def allowed(sources: tuple[str, ...], target: str, force: bool) -> None:
+    """Refuse to write over what is read, or over anything without -f."""
+    if target == files.STDIO:
+        raise click.UsageError("A page or statistics go to a file, since stdout has the table. Name one.")
+    for source in sources:
+        if source != files.STDIO and Path(target).exists() and Path(source).exists():
+            files.inside(Path(source), Path(target))
+    files.allow(None, Path(target), force=force)
+
+
 def write_page(found: list[Analysis], html: str, paths: tuple[str, ...], force: bool) -> None:
     """Write the page, whole or not at all."""
     from mc_cli.page import page
 
     text = page([plain(one) for one in found]).encode()
-    if html == files.STDIO:
-        raise click.UsageError("The page goes to a file: stdout has the table. Name one with --html.")
-    for path in paths:
-        if path != files.STDIO and Path(html).exists() and Path(path).exists():
-            files.inside(Path(path), Path(html))
     from mc.atomic import replacing
 
-    files.allow(None, Path(html), force=force)
+    allowed(paths, html, force)
     with files.naming(html, files.WRITE_ERRORS), replacing(Path(html)) as out:
         out.write(text)
