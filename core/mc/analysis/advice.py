@@ -46,6 +46,8 @@ def _broken(found: Moments) -> list[str]:
 
 
 def _narrower(dtype: str, where: Bits) -> list[str]:
+    if dtype == "C64":  # there is no narrower complex dtype
+        return []
     for one in sorted(where.narrower, key=lambda one: (-one.share, one.dtype)):
         if one.share == 1:
             return [f"Is {dtype} that fits {one.dtype}: every number is one exactly, so casting loses nothing."]

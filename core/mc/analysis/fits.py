@@ -313,7 +313,7 @@ def _two_sided(points: Points) -> WholeModel:
     """P(k) = (1 - q) / (1 + q) q ** |k - centre|, the centre the median (Inusah and Kozubowski 2006)."""
     centre = round(points.median())
     away = points.mean(np.abs(points.x - centre))
-    q = away / (sqrt(1 + away * away) + 1) if away else 1e-12
+    q = min(max(away / (sqrt(1 + away * away) + 1), 1e-12), 1 - 1e-12)
     return WholeModel(
         "two-sided geometric", {"centre": float(centre), "q": q},
         lambda k: log((1 - q) / (1 + q)) + np.abs(k - centre) * log(q),

@@ -13,6 +13,7 @@ from mc.codec.typing import Counts, Ints
 
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 COLUMNS = 96  # of a histogram
+SMALLEST = 1e-150  # width of a distribution whose squares are still normal numbers
 REACH = 4.5  # standard deviations from the mean that a histogram shows at most
 
 
@@ -94,7 +95,7 @@ def _moments(
 ) -> Moments:
     n = sums.count
     std = skewness = kurtosis = mean = rms = peak = None
-    if n and isfinite(sums.m2):
+    if n and isfinite(sums.m2) and not 0 < sums.most - sums.least < SMALLEST:
         mean, std = sums.mean, sqrt(sums.m2 / n)
         rms = sqrt(sums.m2 / n + mean * mean) if abs(mean) < 1e150 else None
         if rms:
