@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from conftest import safetensors
+from mc import analyze
+from mc_cli.commands.analyze import plain
+from mc_cli.page import page
 
 if TYPE_CHECKING:
-    import subprocess
-
     from selenium.webdriver import Chrome
 
-Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -29,7 +29,7 @@ TENSORS = 1000
 
 
 @pytest.fixture(scope="module")
-def pages(mc: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the pages of an ordinary checkpoint and of one with a thousand tensors and odd names."""
     folder = tmp_path_factory.mktemp("pages")
     rng = np.random.default_rng(0)
@@ -49,9 +49,8 @@ def pages(mc: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, tensors in (("ordinary", ordinary), ("many", many)):
         (folder / f"{name}.safetensors").write_bytes(safetensors(tensors))
-        quick = ["--quick"] if name == "many" else []
-        done = mc("analyze", *quick, f"{name}.safetensors", "--html", f"{name}.html", cwd=folder)
-        assert done.returncode == 0, done.stderr.decode()
+        found = analyze(folder / f"{name}.safetensors", deep=name == "ordinary")
+        (folder / f"{name}.html").write_text(page([plain(found)]), "utf-8")
     return folder
 
 
@@ -156,5 +155,5 @@ def test_a_thousand_tensors(browser: Chrome, pages: Path) -> None:
 
 def test_nothing_is_fetched(pages: Path) -> None:
     assert "\\u003c/script>" in (pages / "ordinary.html").read_text()
-    for page in pages.glob("*.html"):
-        assert "http" not in page.read_text().replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+    for made in pages.glob("*.html"):
+        assert "http" not in made.read_text().replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")

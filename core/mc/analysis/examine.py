@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from itertools import groupby
 from math import isfinite, prod
 from typing import BinaryIO
@@ -141,9 +141,14 @@ def _examined(item: Item, asked: Asked, each: Each) -> _Found:
     limits = bounds(counted, where)
     fits = built = predicted = None
     if asked.deep:
-        fits = fit_all(counted, _middles(figures))
-        built = structure(counted, item.dtype, item.shape, read, rate_of(counted, where), asked.seed)
-        predicted = {level: tensor_bytes(item.dtype, item.shape, item.nbytes, read, level) for level in LEVELS}
+        rate = rate_of(counted, where)
+        jobs = [
+            lambda: fit_all(counted, _middles(figures)),
+            lambda: structure(counted, item.dtype, item.shape, read, rate, asked.seed),
+            *(partial(tensor_bytes, item.dtype, item.shape, item.nbytes, read, level) for level in LEVELS),
+        ]
+        fits, built, *sizes = each(lambda job: job(), jobs)
+        predicted = dict(zip(LEVELS, sizes, strict=True))
     parameters = prod(item.shape)
     advice = advise(item.dtype, parameters, figures, where, fits, built, limits, predicted, item.nbytes)
     tensor = TensorAnalysis(

@@ -184,9 +184,11 @@ def bins_of(dtype: str, raw: Bytes) -> Bytes | Words:
 
 
 def numbers_of(dtype: str, raw: Bytes) -> NDArray[Any]:
-    """The words in `raw` as f64, or f32 as they are."""
+    """The words in `raw` as f64; F32 and BF16 as f32, which holds them."""
     if dtype == "F32":
         return raw.view("<f4")
+    if dtype == "BF16":
+        return (raw.view("<u2").astype("<u4") << 16).view("<f4")
     if dtype in WIDE:
         return raw.view(numpy_dtype(dtype)).astype(np.float64)
     return kind_of(dtype).values[bins_of(dtype, raw)]
