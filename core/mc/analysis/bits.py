@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log, log2
+from math import log
 
 import numpy as np
 
 from mc.analysis.kinds import Floats
 from mc.analysis.tally import Tally, eighths
 from mc.codec.typing import Counts, Ints
+
+
+EXACT_WHOLE = 256  # up to which wide whole numbers have a bin each
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class Narrower:
 class Bits:
     """Entropies in bits per word, of the counts as they are (plug-in). None where there is no such part, or no word.
 
-    Words wider than 16 bits are counted in pieces of 16: `joint` and `mantissa` are the sums of their entropies, the
-    former at most the logarithm of the number of words."""
+    Words wider than 16 bits are counted in pieces of 16: `joint` and `mantissa` are the sums of their entropies. Whole
+    numbers up to 256 have a bin each, which is counted instead."""
 
     word: float  # bits of a word as it is stored
     sign: float | None
@@ -65,8 +68,9 @@ def bits(tally: Tally, duplicate_of: str | None = None) -> Bits:
     word = {"F4": 4.0, "F6_E2M3": 6.0, "F6_E3M2": 6.0}.get(kind.name, 8.0 * kind.width)
     upper = tally.upper if len(tally.upper) else tally.counts
     pieces = [upper, *tally.halves] if kind.name in ("F32", "F64") or kind.exact else [*tally.halves, tally.counts]
-    most = log2(n) if n else 0.0  # of so many words, whatever the pieces add up to
-    joint = min(most, sum(map(entropy, pieces)))
+    if not kind.is_float and max(abs(tally.sums.least), abs(tally.sums.most)) <= EXACT_WHOLE:
+        pieces = [tally.counts]
+    joint = sum(map(entropy, pieces))
     better = sum(corrected(piece, min(16.0, word)) for piece in pieces)
     sign = exponent = mantissa = given = cost = None
     if n and kind.mantissa is not None:

@@ -65,7 +65,7 @@ def structure(
     even = max(1, (rows * cols - 1) // (rows + cols))
     low, best = _low_rank_gain(captured, even, rows, cols, rate)
     sparse, kept = _sparse_gain(tally, rate)
-    powers = [2**k for k in range(len(values).bit_length()) if 2**k <= len(values)]
+    powers = sorted({*(2**k for k in range(len(values).bit_length()) if 2**k <= len(values)), len(values)})
     picked = np.unique(np.geomspace(1, len(values), POINTS).astype(int))
     return Structure(
         rows, cols, exact and all_rows, float(total / values[0]), _effective(energies, min(rows, cols)),
