@@ -11,7 +11,6 @@ from mc.analysis.kinds import Floats
 from mc.analysis.tally import Tally, eighths
 from mc.codec.typing import Counts, Ints
 
-
 EXACT_WHOLE = 256  # up to which wide whole numbers have a bin each
 
 
