@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 from math import isclose, log2
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 import mc
@@ -19,6 +22,9 @@ from mc.analysis.examine import analyze, group_of
 from mc.analysis.fits import Fit, fit_all
 from mc.analysis.kinds import kind_of
 from mc.analysis.structure import Structure, structure
+from mc.dtypes import DTYPES
+from mc_cli.commands.analyze import plain
+from mc_cli.overview import large
 from test_analysis_moments import counted
 
 N = 100_000
@@ -223,6 +229,30 @@ def test_advice_names_its_reasons(tmp_path: Path) -> None:
     }  # fmt: skip
     for name, words in expected.items():
         assert words in said[name], said[name]
+
+
+SHAPES = [(), (0,), (1,), (5,), (1, 1), (2, 2), (3, 50), (70, 70), (1, 100), (100, 1), (2, 3, 4), (64, 0)]
+
+
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(sorted(DTYPES)), st.sampled_from(SHAPES), st.integers(0, 4))
+def test_no_bytes_make_it_fail(seed: int, dtype: str, shape: tuple[int, ...], what: int) -> None:
+    bits = DTYPES[dtype].bits
+    size = int(np.prod(shape)) * bits // 8
+    raw = np.random.default_rng(seed).integers(0, 256, size, np.uint8)
+    width = max(1, bits // 8)
+    raw = {1: raw & 1, 2: np.tile(raw[:width], size // width), 3: raw & 128, 4: raw * (np.arange(size) > size - 3)}.get(
+        what, raw
+    )
+    entry = {"dtype": dtype, "shape": list(shape), "data_offsets": [0, size]}
+    if int(np.prod(shape)) * bits % 8:
+        return
+    header = json.dumps({"layer.0.weight": entry}).encode()
+    data = len(header).to_bytes(8, "little") + header + raw.astype(np.uint8).tobytes()
+    found = mc.analyze(io.BytesIO(data), threads=1)
+    json.dumps(plain(found), allow_nan=False)
+    assert found.tensors[0].advice and large(found.tensors[0], 80)
 
 
 def test_groups_are_layers_and_hold_their_tensors(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import e, isfinite, log2, pi, sqrt
+from math import e, log2, pi, sqrt
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from mc.analysis.kinds import NONE, Floats
 from mc.analysis.tally import Tally
 from mc.codec.typing import Counts
 
+TINY, HUGE = 1e-280, 1e280  # sums of squares between which figures are sound
 DECIBELS = (20, 30, 40)
 Rate = Callable[[float], float]  # relative squared error -> bits per weight
 
@@ -37,10 +38,9 @@ def bounds(tally: Tally, where: Bits) -> Bounds | None:
     errors = {str(db): 10 ** (-db / 10) for db in DECIBELS}
     # h(Laplace of variance 1) = log2(2 e b), b = 1 / sqrt(2)
     more = log2(2 * e / sqrt(2)) - log2(2 * pi * e) / 2
-    power = tally.sums.m2 / tally.sums.count
-    kept = power / (power + tally.sums.mean**2)  # a mean costs nothing to code
-    gaussian = {db: max(0.0, log2(kept / d) / 2) for db, d in errors.items()}
-    laplace = {db: max(0.0, log2(kept / d) / 2 + more) for db, d in errors.items()}
+    kept = tally.sums.m2 / tally.sums.squares  # a mean costs nothing to code
+    gaussian = {db: max(0.0, log2(max(kept / d, TINY)) / 2) for db, d in errors.items()}
+    laplace = {db: max(0.0, log2(max(kept / d, TINY)) / 2 + more) for db, d in errors.items()}
     return Bounds(gaussian, laplace, {db: rate(d) for db, d in errors.items()})
 
 
@@ -48,13 +48,15 @@ def rate_of(tally: Tally, where: Bits) -> Rate | None:
     """Shannon's lower bound for the empirical distribution, filled by water level over the scales of rows and columns
     (Cover and Thomas, sections 10.3 and 13.3.3), and never above the lossless entropy. Zeros are told apart first."""
     kind, n = tally.kind, int(tally.sums.count)
-    squares = tally.sums.m2 + n * tally.sums.mean**2
-    if not kind.is_float or not n or not isfinite(squares) or squares <= 0 or where.joint is None:
+    squares = tally.sums.squares
+    if not kind.is_float or not n or not TINY < squares < HUGE or where.joint is None:
         return None
     magnitudes = kind.symbols[tally.here] != NONE
     here = tally.here[magnitudes]
     weights = tally.counts[here]
     there = int(weights.sum())
+    if not there:  # all so small that one bin holds them
+        return None
     power = squares / there
     symbols = kind.symbols[here].astype(np.int64)
     widths = np.floor(symbols / 4) - 2  # binary logarithm of a quarter octave's width

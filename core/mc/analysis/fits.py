@@ -82,6 +82,8 @@ def fit_all(tally: Tally, middles: Floats | None = None) -> tuple[Fit, ...]:
     if len(here) < 2 or tally.sums.least == tally.sums.most or not isfinite(tally.sums.m4):
         return ()
     x, n = kind.values[here], tally.counts[here].astype(np.float64)
+    if x[0] == x[-1]:  # numbers so small that one bin holds them
+        return ()
     scale = max(abs(tally.sums.least), abs(tally.sums.most))
     if not 1e-140 < scale < 1e140:
         return ()

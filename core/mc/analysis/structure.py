@@ -49,7 +49,7 @@ def structure(
     name = known(dtype)
     matrix = matrix_of(name, tally.shape)
     sums = tally.sums
-    squares = sums.m2 + sums.count * sums.mean**2
+    squares = sums.squares
     broken = sums.nan + sums.above + sums.below
     if matrix is None or rate is None or broken or not squares > 0 or not isfinite(squares):
         return None

@@ -56,6 +56,11 @@ class Sums:
     m3: float
     m4: float
 
+    @property
+    def squares(self) -> float:
+        """The sum of all squares; infinite where that is beyond a float."""
+        return self.m2 + self.count * (self.mean * self.mean)
+
 
 NOTHING = Sums(0, 0, 0, 0, 0, 0, np.inf, -np.inf, 0.0, 0.0, 0.0, 0.0)
 
