@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from mc.analysis.tally import Read
+from mc.analysis.tally import CHUNK, Read
 from mc.checkpoint import Source, Tensor, read_layout
 from mc.codec.typing import Bytes
-from mc.dtypes import DTYPES
+from mc.dtypes import DTYPES, element_bits
 from mc.errors import DamagedError, McError, quote
 from mc.folder import read_folder, refuse_pickle
 from mc.loader import Checkpoint
@@ -27,6 +28,7 @@ from mc.manifest import is_packed
 STDIN = "<stream>"
 ARRAYS = (".npy", ".npz")
 OF_NUMPY = {str(one.numpy): name for name, one in DTYPES.items() if one.numpy is not None and one.bits >= 8}
+KEPT = 4  # decoded chunks of a packed tensor that are kept: whoever reads a few bytes reads those beside them next
 MAGIC = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz"}
 
 
@@ -120,9 +122,27 @@ def _plain(source: Source, tensor: Tensor) -> Read:
 
 
 def _packed(checkpoint: Checkpoint, tensor: Tensor) -> Read:
+    nbytes = tensor.stop - tensor.start
+    rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
+    row = max(1, nbytes // max(rows, 1))
+    width = (element_bits(tensor.dtype) or 8) / 8
+    block = max(1, int(CHUNK * width) // row) * row if row <= CHUNK * width else int(CHUNK * width)
+
     # The loader's own way to a range of bytes, which decodes the chunks that hold it. Its public ways, by tensor and
     # by rows, know no part of a row, and no dtype that numpy has none for.
-    return lambda start, stop: checkpoint._bytes(tensor, start, stop)
+    @lru_cache(maxsize=KEPT)
+    def decoded(number: int) -> Bytes:
+        return checkpoint._bytes(tensor, number * block, min((number + 1) * block, nbytes))
+
+    def read(start: int, stop: int) -> Bytes:
+        if stop - start > KEPT * block or start == stop:
+            return checkpoint._bytes(tensor, start, stop)
+        first, last = start // block, (stop - 1) // block
+        parts = [decoded(number) for number in range(first, last + 1)]
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return whole[start - first * block : stop - first * block].copy()
+
+    return read
 
 
 def _arrays(stream: BinaryIO, where: str, suffix: str, stack: ExitStack) -> File:
