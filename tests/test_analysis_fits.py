@@ -217,7 +217,7 @@ def test_advice_names_its_reasons(tmp_path: Path) -> None:
     low = (rng.normal(size=(100, 3)) @ rng.normal(size=(3, 100))).astype(np.float32)
     tensors = {
         "noise": noise, "again": noise, "scaled": scaled, "cast": cast, "low": low, "zero": np.zeros((70, 70), "f4"),
-        "broken": np.where(noise > 3, np.nan, noise), "few": noise[0], "empty": noise[:0],
+        "broken": np.where(noise > 3, np.nan, noise), "one": noise[0, :1], "few": noise[0], "empty": noise[:0],
         "pruned": noise * (np.abs(noise) > 1),
     }  # fmt: skip
     (tmp_path / "m").write_bytes(safetensors({name: ("F32", words) for name, words in tensors.items()}))
@@ -225,7 +225,7 @@ def test_advice_names_its_reasons(tmp_path: Path) -> None:
     expected = {
         "noise": "Quantize at about 5.2 bits", "again": "same bytes as 'noise'", "scaled": "row contexts",
         "cast": "fits BF16", "low": "Factor at rank 3", "zero": "all 4900 are 0", "broken": "NaN",
-        "few": "only 100 numbers", "empty": "empty", "pruned": "sparse already: 68%",
+        "one": "single number", "few": "only 100 numbers", "empty": "empty", "pruned": "sparse already: 68%",
     }  # fmt: skip
     for name, words in expected.items():
         assert words in said[name], said[name]

@@ -13,7 +13,8 @@ from scipy import stats
 from mc.analysis.bits import bits
 from mc.analysis.kinds import FLOATS, PACKED, WIDE, kind_of
 from mc.analysis.moments import moments, pool_moments, pooled
-from mc.analysis.tally import Sums, Tally, merged, tally
+from mc.analysis.sums import Sums, merged
+from mc.analysis.tally import Tally, tally
 from mc.dtypes import numpy_dtype
 
 DTYPES = sorted({*FLOATS, *WIDE, "BOOL", "U8", "I8", "U16", "I16"} - set(PACKED))

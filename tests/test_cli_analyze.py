@@ -204,6 +204,7 @@ def test_at_a_terminal_lines_fit_and_one_tensor_is_shown_large(place: Path) -> N
         (("model.safetensors", "--stats-out", "x"), 2, "--inputs"),
         (("model.safetensors", "--sample", "0"), 2, "--sample"),
         (("-", "-"), 2, "once"),
+        (("--inputs", "-"), 2, "Save them"),
     ],
 )
 def test_what_is_refused(mc: Command, place: Path, arguments: tuple[str, ...], code: int, said: str) -> None:

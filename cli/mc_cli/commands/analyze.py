@@ -109,6 +109,8 @@ def refuse(
         raise click.UsageError("--stats-out and --gram go with --inputs.")
     if gram and stats_out is None:
         raise click.UsageError("--gram says what --stats-out writes, so name a file with --stats-out.")
+    if files.STDIO in inputs:
+        raise click.UsageError("--inputs are read more than once, so they can't be -. Save them to a file.")
     if stats_out is None and any(name.lower().endswith(".gguf") for name in inputs):
         raise click.UsageError("An imatrix is read to be written as statistics: name a file with --stats-out.")
     if against is not None and (len(paths) != 1 or inputs or html):

@@ -24,6 +24,8 @@ def advise(
         return ("Leave alone: it is empty.",)
     if where.duplicate_of is not None:
         return (f"Store once: it has the same bytes as {quote(where.duplicate_of)}.",)
+    if where.constant and parameters == 1:
+        return (f"Leave alone: it is a single number, {found.min:g}.",)
     if where.constant:
         return (f"Store one number: all {found.count} are {found.min:g}.",)
     said = [*_broken(found), *_narrower(dtype, where)]

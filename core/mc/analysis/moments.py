@@ -8,7 +8,8 @@ from math import isfinite, sqrt
 import numpy as np
 
 from mc.analysis.kinds import Floats, Kind, kind_of
-from mc.analysis.tally import SIGMAS, Sums, Tally, merged
+from mc.analysis.sums import Sums, merged
+from mc.analysis.tally import Tally
 from mc.codec.typing import Counts, Ints
 
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
@@ -152,6 +153,3 @@ def cumulated(kind: Kind, counts: Counts, here: Ints, points: Floats) -> Floats:
     heights = np.stack([sums - counts[here], sums], axis=1).reshape(-1).astype(np.float64)
     found: Floats = np.interp(points, edges, heights)
     return found
-
-
-__all__ = ["SIGMAS", "Histogram", "Moments", "Pool", "joined", "moments", "pool_moments", "pooled"]
