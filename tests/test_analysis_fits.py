@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from threadpoolctl import threadpool_limits
 
 import mc
 from conftest import safetensors, weights
@@ -175,7 +176,8 @@ def test_large_spectra_are_found_by_sketching(monkeypatch: pytest.MonkeyPatch) -
 def _built(words: np.ndarray) -> Structure:
     tallied = counted("F32", words)
     raw = np.frombuffer(words.tobytes(), np.uint8)
-    found = structure(tallied, "F32", words.shape, lambda a, b: raw[a:b], rate_of(tallied, bits(tallied)))
+    with threadpool_limits(1, user_api="blas"):  # as `analyze` does it
+        found = structure(tallied, "F32", words.shape, lambda a, b: raw[a:b], rate_of(tallied, bits(tallied)))
     assert found is not None
     return found
 
