@@ -13,16 +13,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mc.analysis.against import compare
+    from mc.analysis.examine import analyze
     from mc.api import Level, Progress, compress, decompress, pack, unpack, verify, warm
     from mc.loader import Checkpoint
     from mc.loader import open_checkpoint as open
 
 __version__ = "0.1.0"
 __all__ = [
-    "Checkpoint", "Level", "Progress", "compress", "decompress", "open", "pack", "unpack", "verify", "warm",
+    "Checkpoint", "Level", "Progress", "analyze", "compare", "compress", "decompress", "open", "pack", "unpack",
+    "verify", "warm",
 ]  # fmt: skip
 
-_HOMES = {"Checkpoint": ("mc.loader", "Checkpoint"), "open": ("mc.loader", "open_checkpoint")}
+_HOMES = {
+    "Checkpoint": ("mc.loader", "Checkpoint"),
+    "analyze": ("mc.analysis.examine", "analyze"),
+    "compare": ("mc.analysis.against", "compare"),
+    "open": ("mc.loader", "open_checkpoint"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,33 +10,21 @@ from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
-import xxhash
 
 from mc import blob
 from mc.checkpoint import LONGEST_HEADER, Layout, Source, Tensor, read_layout
 from mc.codec.choose import Coded, code, raw_code
 from mc.codec.codings import word_width
-from mc.codec.planes import GEOMETRIES
 from mc.codec.typing import Bytes
 from mc.errors import McError, UsageError
+from mc.heading import WHOLE, coded_from, header_room, longest_note, most_packed
 from mc.manifest import SAME, Entry, Manifest, is_packed, write_header
 from mc.parallel import Workers
 from mc.reports import TensorReport
+from mc.twins import find_twins
 
 LEVELS = ("fast", "default", "best")
-WHOLE = 1 << 22  # bytes of a tensor up to which it is one piece of work, read once
-FINGERPRINT = 256  # bytes at each of three places that two tensors must share to be compared
-COMPARED = 1 << 20  # bytes compared at once
-MOST_COMPARED = 4  # different tensors of one fingerprint that a further one is compared with
 DIGEST_STEP = 1 << 22  # bytes hashed at once
-
-# The header is written last and its room is reserved first, so what varies in it has a greatest length (in characters).
-LONGEST_NAME = 15  # of a coding's name
-LONGEST_NOTE, LONGEST_FLOAT_NOTE = 56, 36  # of the figures that explain a choice
-COMPARED_FROM = 4096  # bytes of a tensor below which a choice isn't explained
-# Choosing a code takes as long for a bias as for a matrix. Where tensors below COMPARED_FROM make less than one in
-# TRIFLE bytes of the file, all levels but `best` leave them as they are.
-TRIFLE = 512
 
 
 class Target(Protocol):
@@ -75,7 +63,7 @@ def pack_file(
         raise McError(f"{source.where} is packed already, or marked as if it were. Unpack it first if it is.")
     twins = find_twins(source, layout)
     reserved = blob.write_reserved(layout.prefix)
-    start = len(write_header(*_widest(layout, twins, level, len(reserved))))
+    start = header_room(layout.tensors, layout.size, twins, level, len(reserved))
     if start - 8 > LONGEST_HEADER:
         raise McError(
             f"{source.where} has names of so many bytes that the packed file's header, which holds them twice, would "
@@ -89,7 +77,7 @@ def pack_file(
     sizes: list[int] = []
     with _Digest(source) as digest:
         for tensor, packed in _pack_tensors(source, layout, twins, level, work, target):
-            why = packed.why if packed.coding == SAME else packed.why[: _longest_note(tensor, level)]
+            why = packed.why if packed.coding == SAME else packed.why[: longest_note(tensor, level)]
             entries[tensor.name] = Entry(tensor.dtype, tensor.shape, packed.coding, why)
             sizes.append(packed.size)
             nbytes = tensor.stop - tensor.start
@@ -107,39 +95,12 @@ def pack_file(
     return manifest, tuple(reports), end - begin
 
 
-def _widest(layout: Layout, twins: dict[str, str], level: str, reserved: int) -> tuple[Manifest, int, list[int]]:
-    """A manifest and blob sizes whose header is at least as long as the one to come, whatever that will be."""
-    entries, sizes = {}, []
-    for tensor in layout.tensors:
-        nbytes = tensor.stop - tensor.start
-        name, note = "c" * LONGEST_NAME, "w" * _longest_note(tensor, level)
-        if tensor.name in twins:
-            name, note = SAME, twins[tensor.name]
-        entries[tensor.name] = Entry(tensor.dtype, tensor.shape, name, note)
-        sizes.append(0 if not nbytes or tensor.name in twins else _most(nbytes))
-    return Manifest("0" * 64, layout.size, level, entries), reserved, sizes
-
-
-def _most(nbytes: int) -> int:
-    """Bytes that no blob of a tensor exceeds: small ones fall back to raw as a whole, large ones chunk by chunk, which
-    are at least 128 KiB long, after a head that was expected to pay."""
-    return nbytes + blob.overhead(1 + nbytes // (1 << 17)) + (1 if nbytes <= WHOLE else nbytes // 4)
-
-
-def _longest_note(tensor: Tensor, level: str) -> int:
-    """Characters that the explanation of a tensor's coding may have: none where nothing is compared."""
-    if tensor.stop - tensor.start < COMPARED_FROM:
-        return 0
-    return LONGEST_NOTE if tensor.dtype not in GEOMETRIES else 0 if level == "fast" else LONGEST_FLOAT_NOTE
-
-
 def _pack_tensors(
     source: Source, layout: Layout, twins: dict[str, str], level: str, work: Workers, target: Target
 ) -> Iterator[tuple[Tensor, PackedTensor]]:
     """Code and write every tensor in data order. Small ones are coded whole, several at once; large ones chunk by
     chunk. What is written doesn't depend on which way was taken."""
-    little = sum(size for tensor in layout.tensors if (size := tensor.stop - tensor.start) < COMPARED_FROM)
-    coded_from = COMPARED_FROM if level != "best" and little * TRIFLE < layout.size else 0
+    smallest = coded_from((tensor.stop - tensor.start for tensor in layout.tensors), layout.size, level)
 
     def pack_small(numbered: tuple[int, Tensor]) -> tuple[PackedTensor, list[Part]]:
         index, tensor = numbered
@@ -149,13 +110,13 @@ def _pack_tensors(
         if nbytes == 0:
             return PackedTensor("empty", "", 0), []
         whole = _read(source, tensor.start, tensor.stop)
-        if nbytes < coded_from:
+        if nbytes < smallest:
             coded = raw_code(nbytes, word_width(tensor.dtype, nbytes), "")
         else:
             coded = code(tensor.dtype, tensor.shape, nbytes, lambda start, stop: whole[start:stop], level, map)
         parts = _whole_blob(coded, index, whole)
         size = sum(len(part) for part in parts)
-        if size > _most(nbytes):  # what was expected to pay didn't
+        if size > most_packed(nbytes):  # what was expected to pay didn't
             coded = raw_code(nbytes, word_width(tensor.dtype, nbytes), f"coded {8 * size / nbytes:.2f} bits a byte")
             parts = _whole_blob(coded, index, whole)
             size = sum(len(part) for part in parts)
@@ -228,37 +189,6 @@ def _read(source: Source, start: int, stop: int) -> Bytes:
         source.read_into(start, raw)
     raw.flags.writeable = False
     return raw
-
-
-def find_twins(source: Source, layout: Layout) -> dict[str, str]:
-    """Tensors whose bytes are those of an earlier one: its name by theirs. A fingerprint of the first, middle and
-    last bytes sorts out the candidates; only a comparison of all bytes decides."""
-    twins: dict[str, str] = {}
-    alike: dict[tuple[int, int], list[Tensor]] = {}
-    for tensor in layout.tensors:
-        nbytes = tensor.stop - tensor.start
-        if nbytes == 0:
-            continue
-        digest = xxhash.xxh3_64()
-        for at in (0, nbytes // 2, nbytes - min(nbytes, FINGERPRINT)):
-            digest.update(source.read(tensor.start + at, tensor.start + min(at + FINGERPRINT, nbytes)))
-        earlier = alike.setdefault((nbytes, digest.intdigest()), [])
-        for other in earlier[:MOST_COMPARED]:
-            if _equal(source, tensor, other):
-                twins[tensor.name] = other.name
-                break
-        else:
-            earlier.append(tensor)
-    return twins
-
-
-def _equal(source: Source, one: Tensor, other: Tensor) -> bool:
-    nbytes = one.stop - one.start
-    return all(
-        source.read(one.start + at, one.start + min(at + COMPARED, nbytes))
-        == source.read(other.start + at, other.start + min(at + COMPARED, nbytes))
-        for at in range(0, nbytes, COMPARED)
-    )
 
 
 class _Digest:

@@ -19,13 +19,12 @@ from mc import blob
 from mc.checkpoint import Layout, Source, Tensor
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, McError, quote
+from mc.heading import WHOLE
 from mc.manifest import SAME
 from mc.memory import Room
 from mc.opening import Opening, open_packed
 from mc.parallel import Workers
 from mc.streams import FromPipe, FromSource, Sequential
-
-WHOLE = 1 << 22  # bytes of a tensor up to which it is one piece of work
 
 
 @dataclass(frozen=True)

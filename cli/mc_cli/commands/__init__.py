@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mc_cli import options
+from mc_cli.commands.analyze import analyze
 from mc_cli.commands.pack import pack
 from mc_cli.commands.unpack import unpack
 from mc_cli.commands.verify import verify
@@ -37,5 +38,5 @@ def cli() -> None:
     """
 
 
-for command in (pack, unpack, verify, warm):
+for command in (analyze, pack, unpack, verify, warm):
     cli.add_command(command)

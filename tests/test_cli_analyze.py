@@ -1,0 +1,239 @@
+"""`mc analyze` as a shell sees it: what it prints where, what it refuses, and that nothing makes it crash."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from conftest import environment, safetensors
+from mc import analyze
+
+if TYPE_CHECKING:
+    import subprocess
+
+Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+def at_terminal(cwd: Path, columns: int, *arguments: str) -> str:
+    """What the command prints at a terminal of so many columns, without its colours."""
+    reader, writer = pty.openpty()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        os.chdir(cwd)
+        for descriptor in (0, 1, 2):
+            os.dup2(writer, descriptor)
+        env = environment(COLUMNS=str(columns), NO_COLOR="1")
+        os.execve(sys.executable, [sys.executable, "-m", "mc_cli", "analyze", "--no-progress", *arguments], env)
+    os.close(writer)
+    parts = []
+    while True:
+        try:
+            part = os.read(reader, 1 << 16)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        parts.append(part)
+    os.close(reader)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", b"".join(parts).decode()).replace("\r\n", "\n")
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A folder with a checkpoint of every tensor that statistics stumble over."""
+    tensors: dict[str, tuple[str, np.ndarray]] = {
+        "empty": ("F32", np.empty((0, 4), "f4")),
+        "none": ("BF16", np.empty(0, np.uint16)),
+        "scalar": ("F64", np.array(2.5)),
+        "constant": ("F16", np.full((4, 4), 0.5, np.float16)),
+        "nan": ("F32", np.full((3, 3), np.nan, "f4")),
+        "infinite": ("F32", np.array([np.inf, -np.inf, 1, 2], "f4")),
+        "huge": ("F64", np.array([1e308, -1e308, 1e-308])),
+        "tiny": ("F64", np.array([[5e-324, 0], [1e-320, 0]])),
+        "bool": ("BOOL", np.array([0, 1, 1], np.uint8)),
+        "integer": ("I64", np.array([-(2**63), 2**63 - 1, 0])),
+        "unsigned": ("U64", np.array([2**64 - 1, 0], np.uint64)),
+        "fp8": ("F8_E4M3", np.arange(256, dtype=np.uint8)),
+        "scale": ("F8_E8M0", np.arange(120, 130, dtype=np.uint8)),
+        "fp4": ("F4", np.arange(256, dtype=np.uint8).reshape(16, 16)),
+        "complex": ("C64", np.arange(8, dtype="f4")),
+        "unknown": ("F7_WHAT", np.arange(21, dtype=np.uint8)),
+        "column": ("F32", np.arange(6, dtype="f4").reshape(6, 1)),
+        "zeros": ("BF16", np.zeros((70, 70), np.uint16)),
+        "minus": ("F32", np.full((70, 70), -0.0, "f4")),
+    }  # fmt: skip
+    blob = safetensors(tensors)
+    length = int.from_bytes(blob[:8], "little")
+    header = json.loads(blob[8 : 8 + length])
+    header["fp4"]["shape"], header["complex"]["shape"] = [16, 32], [4]
+    text = json.dumps(header).encode()
+    (tmp_path / "odd.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + blob[8 + length :])
+    return tmp_path
+
+
+def test_no_tensor_is_too_odd(mc: Command, odd: Path) -> None:
+    assert mc("pack", "-q", "odd.safetensors", cwd=odd).returncode == 0
+    names = ("odd.safetensors", "odd.mc.safetensors")
+    done = mc("analyze", *names, "--json", "--html", "odd.html", cwd=odd)
+    assert done.returncode == 0, done.stderr.decode()
+    plain, packed = json.loads(done.stdout, parse_constant=_never)["checkpoints"]
+    for one, other in zip(plain["tensors"], packed["tensors"], strict=True):
+        assert {**one, "file": None} == {**other, "file": None}
+    found = {tensor["name"]: tensor for tensor in plain["tensors"]}
+    assert len(found) == 19
+    assert found["nan"]["moments"]["nan"] == 9 and found["nan"]["moments"]["mean"] is None
+    assert found["infinite"]["moments"]["infinite"] == 2 and found["infinite"]["moments"]["max"] == 2
+    assert found["huge"]["moments"]["max"] == 1e308 and found["huge"]["moments"]["std"] is None
+    assert found["tiny"]["moments"]["subnormals"] == 2
+    assert found["fp4"]["counted"] == 512 and found["complex"]["counted"] == 8
+    assert found["constant"]["bits"]["constant"] and found["empty"]["bits"]["joint"] is None
+    assert found["unknown"]["dtype"] == "F7_WHAT" and found["unknown"]["counted"] == 21
+    assert all(tensor["advice"] for tensor in found.values())
+    tsv = mc("analyze", "odd.safetensors", cwd=odd)
+    assert tsv.returncode == 0 and len(tsv.stdout.splitlines()) == 20
+    assert "whole" in at_terminal(odd, 60, "odd.safetensors")
+
+
+def test_odd_tensors_are_shown_large(odd: Path) -> None:
+    from mc_cli.overview import large
+
+    for tensor in analyze(odd / "odd.safetensors").tensors:
+        lines = large(tensor, 80)
+        assert lines[0].startswith(f"{tensor.name}  {tensor.dtype}") and any("* " in line for line in lines)
+
+
+def _never(word: str) -> None:
+    raise AssertionError(f"{word} is not JSON")
+
+
+def test_tsv_names_everything_and_json_is_the_same(mc: Command, place: Path) -> None:
+    done = mc("analyze", "model.safetensors", cwd=place)
+    assert done.returncode == 0
+    lines = [line.split("\t") for line in done.stdout.decode().splitlines()]
+    assert len(lines) == 10 and {len(line) for line in lines} == {len(lines[0])}
+    rows = {line[1]: dict(zip(lines[0], line, strict=True)) for line in lines[1:]}
+    assert re.fullmatch(r"9 tensors, \d+\.\d kB, \d+\.\d\d s\n", done.stderr.decode())
+    report = json.loads(mc("analyze", "model.safetensors", "--json", cwd=place).stdout)
+    assert (report["schema"], report["command"]) == (1, "analyze")
+    (checkpoint,) = report["checkpoints"]
+    for tensor in checkpoint["tensors"]:
+        row = rows[tensor["name"].replace("\t", "\\t")]
+        assert int(row["parameters"]) == tensor["parameters"]
+        assert int(row["default"]) == tensor["predicted_bytes"]["default"]
+    assert rows["decoder.tied.weight"]["duplicate_of"] == "decoder.dense.weight"
+    whole = checkpoint["whole"]
+    assert whole["tensors"] == 9 and whole["bytes"] == (place / "model.safetensors").stat().st_size
+    assert set(whole["predicted_bytes"]) == {"fast", "default", "best"}
+    assert {group["name"] for group in checkpoint["groups"]} >= {"encoder", "decoder"}
+
+
+def test_paths_of_every_kind(mc: Command, place: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(50, 20))
+    np.save(place / "one.npy", values)
+    np.save(place / "fortran.npy", np.asfortranarray(values.astype(">f4")))
+    np.savez(place / "two.npz", a=values, b=np.arange(9, dtype=np.int16))
+    names = ("model.safetensors", "folder", "one.npy", "fortran.npy", "two.npz")
+    done = mc("analyze", "--quick", "--json", *names, cwd=place)
+    assert done.returncode == 0, done.stderr.decode()
+    found = json.loads(done.stdout)["checkpoints"]
+    assert [one["path"] for one in found] == list(names)
+    assert [len(one["tensors"]) for one in found] == [9, 2, 1, 1, 2] and len(found[1]["files"]) == 2
+    for one in (found[2]["tensors"][0], found[3]["tensors"][0], found[4]["tensors"][0]):
+        assert one["moments"]["std"] == pytest.approx(values.std(), rel=1e-6) and one["shape"] == [50, 20]
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    for content in ((place / "model.safetensors").read_bytes(), buffer.getvalue()):
+        done = mc("analyze", "--quick", "-", "--json", cwd=place, input=content)
+        assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["checkpoints"][0]["tensors"][0]["shape"] == [50, 20]
+
+
+def test_globs_samples_and_threads(mc: Command, place: Path) -> None:
+    globs = ("--tensor", "encoder.*.weight", "--tensor", "step")
+    done = mc("analyze", "model.safetensors", "--json", "--sample", "5000", "--seed", "1", *globs, cwd=place)
+    assert done.returncode == 0, done.stderr.decode()
+    (found,) = json.loads(done.stdout)["checkpoints"]
+    assert [tensor["name"] for tensor in found["tensors"]] == ["encoder.dense.weight", "step"]
+    assert 5000 <= found["tensors"][0]["counted"] < 15000 < found["tensors"][0]["parameters"]
+    path = place / "model.safetensors"
+    one, again, other = (analyze(path, sample=5000, seed=seed, deep=False) for seed in (1, 1, 2))
+    assert one == again != other
+    assert analyze(path, threads=1) == analyze(path, threads=3)
+    assert one.tensors[0].moments.mean == found["tensors"][0]["moments"]["mean"]
+
+
+def test_at_a_terminal_lines_fit_and_one_tensor_is_shown_large(place: Path) -> None:
+    for width in (60, 140):
+        table = at_terminal(place, width, "model.safetensors", "--quick").split("\n*")[0]
+        lines = table.splitlines()
+        assert max(map(len, lines)) <= width
+        assert width == 60 or any("█" in line for line in lines)
+        assert lines[0].startswith("tensor") and any(line.startswith("whole") for line in lines)
+    large = at_terminal(place, 100, "model.safetensors", "--tensor", "encoder.dense.weight")
+    for words in ("•", "exponent", "loses", "stable rank", "30 dB", "packed: fast", "* "):
+        assert words in large
+    advice = at_terminal(place, 100, "model.safetensors", "-v", "--quick")
+    assert "decoder.tied.weight: Store once: it has the same bytes as 'decoder.dense.weight'." in advice
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 2, "Name a checkpoint"),
+        (("nothing.safetensors",), 1, "does not exist"),
+        (("model.safetensors", "--tensor", "nope*"), 1, "no tensor that matches"),
+        (("cut.safetensors",), 3, "cut.safetensors"),
+        (("empty.npy",), 3, "empty.npy"),
+        (("text.npz",), 3, "text.npz"),
+        (("objects.npy",), 3, "objects.npy"),
+        (("model.safetensors", "--html", "model.safetensors", "-f"), 1, "source itself"),
+        (("model.safetensors", "--html", "there.html"), 1, "already exists"),
+        (("model.safetensors", "--html", "-"), 2, "go to a file"),
+        (("model.safetensors", "--stats-out", "x"), 2, "--inputs"),
+        (("model.safetensors", "--sample", "0"), 2, "--sample"),
+        (("-", "-"), 2, "once"),
+        (("--inputs", "-"), 2, "Save them"),
+    ],
+)
+def test_what_is_refused(mc: Command, place: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+    (place / "cut.safetensors").write_bytes((place / "model.safetensors").read_bytes()[:-9])
+    (place / "empty.npy").write_bytes(b"")
+    (place / "text.npz").write_bytes(b"PK\x03\x04nothing")
+    np.save(place / "objects.npy", np.array([{}], object), allow_pickle=True)
+    (place / "there.html").write_text("mine")
+    done = mc("analyze", *arguments, cwd=place, input=b"")
+    assert done.returncode == code and said in done.stderr.decode(), done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode() and (place / "there.html").read_text() == "mine"
+    if "--tensor" in arguments or "cut.safetensors" in arguments:
+        error = json.loads(mc("analyze", "--json", *arguments, cwd=place, input=b"").stderr)["error"]
+        assert error["exit_code"] == code
+
+
+def test_damage_in_a_packed_tensor_names_it(mc: Command, place: Path, packed: bytes) -> None:
+    broken = bytearray(packed)
+    broken[-40] ^= 1
+    (place / "b.mc.safetensors").write_bytes(broken)
+    done = mc("analyze", "b.mc.safetensors", cwd=place)
+    assert done.returncode == 3 and b"tensor '" in done.stderr and b"b.mc.safetensors" in done.stderr
+
+
+def test_a_page_is_one_file_and_names_do_no_harm(mc: Command, tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)>\u2028</script>"
+    (tmp_path / "m.safetensors").write_bytes(safetensors({name: ("F32", np.ones((2, 2), "f4"))}))
+    assert mc("analyze", "-q", "m.safetensors", "--html", "m.html", cwd=tmp_path).returncode == 0
+    text = (tmp_path / "m.html").read_text()
+    assert "<img" not in text and "\u2028" not in text and text.count("</script>") == 2
+    data = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
+    assert data is not None and json.loads(data[1])[0]["tensors"][0]["name"] == name
