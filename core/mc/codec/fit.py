@@ -19,6 +19,7 @@ from mc.codec.typing import Bytes, Counts, Ints, Scales
 
 PSEUDO_ROW = 512  # words a row where a tensor has no rows of its own
 LEAST_ROWS = 64  # of the sample, where there are so many
+MOST_SAMPLED = 1 << 22  # words of the sample, all the same
 RARE = 64  # one word in so many: below this, words of magnitude zero are left as they are
 FEW = 4096  # words below which scales of rows can't pay
 NO_TABLES = Tables(np.zeros((1, 256), np.uint8), np.zeros(1, np.int64))
@@ -143,7 +144,7 @@ def fit(
     cols, has_columns = columns_of(shape, words)
     contexts = [c for c in effort.contexts if (c != BOTH or has_columns) and (c == ALONE or words >= FEW)]
     rows = -(-words // cols)
-    stride = max(1, min(words // (effort.sample << mantissa), rows // LEAST_ROWS))
+    stride = max(1, min(words // (effort.sample << mantissa), rows // LEAST_ROWS), words // MOST_SAMPLED)
     matrix = _Matrix(
         geometry, words, cols, geometry.mantissa - mantissa + geometry.padding, mantissa,
         1 if ROWS in contexts else stride, stride, -(-rows // scales.COLUMN_ROWS) if BOTH in contexts else 0,
