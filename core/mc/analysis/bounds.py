@@ -86,12 +86,13 @@ def _entropy_of_symbols(tally: Tally, symbols: np.ndarray, weights: Counts) -> f
 
 def _water_level(variances: Floats, shares: Floats, distortion: float) -> float:
     """The level whose mean with the variances, the lesser of the two counting, is the distortion."""
-    low, high = 0.0, float(variances.max())
-    for _ in range(80):
-        middle = (low + high) / 2
-        full = float((np.minimum(middle, variances) * shares).sum()) > distortion
-        low, high = (low, middle) if full else (middle, high)
-    return max(high, np.finfo(float).tiny)
+    order = np.argsort(variances)
+    rising, parts = variances[order], shares[order]
+    drowned = np.concatenate([[0.0], np.cumsum(rising * parts)])  # mean of those below the k-th
+    above = np.cumsum(parts[::-1])[::-1]
+    k = int(np.searchsorted(drowned[:-1] + rising * above, distortion))
+    level = float(rising[-1]) if k == len(rising) else (distortion - float(drowned[k])) / float(above[k])
+    return max(level, np.finfo(float).tiny)
 
 
 def _binary(p: float) -> float:
