@@ -9,7 +9,7 @@ from numba import types
 from numba.extending import overload
 
 from mc.codec import ans, huffman
-from mc.codec.compiled import inlined
+from mc.codec.compiled import compiled, inlined
 from mc.codec.frequencies import LOG_STATES, STATES, frequencies, steps_for
 from mc.codec.lengths import LONGEST, code_lengths
 from mc.codec.tables import SEVERAL, Tables, summary, tables_size, write_tables
@@ -30,13 +30,15 @@ class Plan:
 
     coder: str
     tables: Tables
-    counted: Counts
     coded_bits: int  # of all counted symbols, without lanes and tables
+    table_bytes: int
+    symbols: int  # counted
+    likeliest: int  # of these, the ones that are the most frequent of their table
 
     @property
     def bits(self) -> int:
         """With the tables."""
-        return self.coded_bits + 8 * int(tables_size(self.tables.numbers, self.tables.lone, self.coder == ANS))
+        return self.coded_bits + 8 * self.table_bytes
 
 
 @cache
@@ -59,20 +61,39 @@ def _bits_of_frequency() -> Counts:
     return np.concatenate([np.zeros(1, np.int64), cost])
 
 
-def plan(coder: str, counts: Counts) -> Plan:
-    """Tables for counts [tables, 256] i64, and their exact code length."""
-    lone = np.empty(len(counts), np.int64)
-    numbers = np.zeros(counts.shape, np.uint8)
+@compiled
+def _plan(counts, cost, numbers, lone):
+    """Fill `numbers` and `lone` as Tables has them; returns what Plan states, in its order. cost: of a frequency, from
+    `_bits_of_frequency`; None for Huffman codes."""
     summary(counts, lone)
-    if coder == HUFFMAN:
-        bits = int(code_lengths(counts, numbers))
+    if cost is None:
+        bits = code_lengths(counts, numbers)
     else:
         steps_for(counts, numbers)
-        numbers[lone != SEVERAL] = 0
-        cost = _bits_of_frequency()[_frequency(numbers)]
-        bits = int((counts * cost).sum()) >> FRACTION
-    tables = Tables(numbers, lone)
-    return Plan(coder, tables, counts, bits)
+        frequency, bits = np.zeros(counts.shape, np.int64), 0
+        frequencies(numbers, frequency)
+        for t in range(len(lone)):
+            for s in range(256):
+                if lone[t] == SEVERAL:
+                    bits += counts[t, s] * cost[frequency[t, s]]
+                else:
+                    numbers[t, s] = 0
+        bits >>= FRACTION
+    symbols, likeliest = 0, 0
+    for t in range(len(lone)):
+        most = 0
+        for s in range(256):
+            symbols += counts[t, s]
+            most = max(most, counts[t, s])
+        likeliest += most
+    return bits, tables_size(numbers, lone, cost is not None), symbols, likeliest
+
+
+def plan(coder: str, counts: Counts) -> Plan:
+    """Tables for counts [tables, 256] i64, and their exact code length."""
+    numbers, lone = np.zeros(counts.shape, np.uint8), np.empty(len(counts), np.int64)
+    found = _plan(counts, _bits_of_frequency() if coder == ANS else None, numbers, lone)
+    return Plan(coder, Tables(numbers, lone), *found)
 
 
 def _frequency(steps: Bytes) -> Counts:
@@ -86,7 +107,7 @@ def best_plan(coder: str, counts: Counts) -> Plan:
     """Tables for `coder`; or for ANS in place of Huffman where a code of whole bits loses much, as it does when one
     symbol is most frequent by far."""
     first = plan(coder, counts)
-    if coder == ANS or 5 * int(counts.max(axis=1).sum()) < 2 * int(counts.sum()):
+    if coder == ANS or 5 * first.likeliest < 2 * first.symbols:
         return first
     second = plan(ANS, counts)
     return second if second.bits * 100 < first.bits * (100 - ANS_MUST_SAVE) else first

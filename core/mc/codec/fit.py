@@ -163,7 +163,9 @@ def fit(
     counted = {context: _count(candidate, sample, stride) for context, (candidate, _) in candidates.items()}
     context, why = _choose(candidates, counted, len(sample), words, effort)
     chosen, side = candidates[context]
-    counts = counted[context] if stride == 1 else _smoothed(counted[context], chosen)
+    counts = counted[context]
+    if stride > 1:
+        symbols.smooth(counts, *floats.widest_window(chosen).tolist())
     plan = entropy.best_plan(effort.coder, counts)
     final = replace(chosen, coder=plan.coder, tables=plan.tables)
     window = floats.window_of(plan.tables.numbers, final)
@@ -221,24 +223,10 @@ def _count(code: FloatCode, sample: Ints, stride: int) -> Counts:
     return counts
 
 
-def _smoothed(counts: Counts, code: FloatCode) -> Counts:
-    """Counts of a sample, made to serve for all words: every symbol from the lowest to the highest seen has a code in
-    every table, and so has the escape for what lies beyond. Codes for what the sample didn't hold cost all others more
-    than the escapes do."""
-    low, high = (int(end) for end in floats.widest_window(code))
-    used = np.flatnonzero(counts[:, low : high + 1].any(axis=0))
-    first, last = (low + int(used[0]), low + int(used[-1])) if len(used) else (low, low)
-    smooth = counts.copy()
-    smooth[:, first : last + 1] += 1
-    smooth[:, :low] += 1
-    smooth[:, symbols.ESCAPE] += 1
-    return smooth
-
-
 def _bits(code: FloatCode, plan: entropy.Plan, counts: Counts, words: int) -> int:
     """Bits that all words take, going by the counts of the sample, without the head."""
     tail_bytes = sum(int(tails.tail_bytes(code.cols, words, found)) for found in code.classes)
-    seen = int(counts.sum())
+    seen = plan.symbols
     repeated = int(counts[:, : len(code.frequent)].sum())
     coded = plan.coded_bits + int(counts[:, symbols.ESCAPE].sum()) * 8 * chunks.ESCAPE_BYTES
     return (coded * words + (seen - repeated) * (code.field_width * words + 8 * tail_bytes)) // seen

@@ -190,6 +190,21 @@ def tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, co
 
 
 @compiled
+def smooth(counts, low, high):
+    """Make counts [tables, 256] of a sample serve for all words: every symbol from the lowest to the highest one seen
+    among low..high has a code in every table then, and so have those below and the escape. Codes for magnitudes that
+    the sample didn't hold would cost all others more than the escapes do."""
+    first, last = high, low
+    for t in range(counts.shape[0]):
+        for s in range(low, high + 1):
+            if counts[t, s] > 0:
+                first, last = min(first, s), max(last, s)
+    for t in range(counts.shape[0]):
+        for s in range(256):
+            counts[t, s] += s < low or min(first, last) <= s <= last or s == ESCAPE
+
+
+@compiled
 def of_magnitude_zero(words, step_shift):
     """How many words have magnitude zero."""
     found = 0
