@@ -3,7 +3,7 @@
 import numpy as np
 
 from mc.analysis.kinds import NONE, STEPS
-from mc.codec.compiled import compiled
+from mc.codec.compiled import released
 
 I64, I32, U32 = np.int64, np.int32, np.uint32
 
@@ -11,7 +11,7 @@ NEAR_BELOW, NEAR_ABOVE = 3 * STEPS // 2, 8 * STEPS  # a weight farther from its 
 CLASSES, SPAN, CENTRE = 4, 512, 384  # tables by the quarter of an octave of the scale; symbols in each; see `given`
 
 
-@compiled
+@released
 def count(words, cols, octaves, counts, rows, sums, some):
     """Count words into the tables `counts` u32 [lanes, bins] in turn, and find the scales of rows of `cols` words.
 
@@ -41,7 +41,7 @@ def count(words, cols, octaves, counts, rows, sums, some):
                 some[i] += known
 
 
-@compiled
+@released
 def given(words, cols, symbols, rows, columns, counts):
     """Count each word's quarter-octave symbol, relative to its row's and column's scale, into the table that the
     fraction of the scale's octave names.
@@ -60,7 +60,7 @@ def given(words, cols, symbols, rows, columns, counts):
             counts[(scale & I32(7)) >> I32(1), place] += 1
 
 
-@compiled
+@released
 def moments(numbers, smallest, sums):
     """Fill `sums` f64 [12] with what `Sums` holds, of wide numbers (f32 or f64); `smallest` is the smallest normal
     magnitude."""
@@ -94,7 +94,7 @@ def moments(numbers, smallest, sums):
     sums[:] = np.array([n, nan, above, below, zeros, subnormal, least, most, mean, m2, m3, m4])
 
 
-@compiled
+@released
 def halves(words, counts):
     """Count the 16-bit pieces of wide words, all but the uppermost.
 
@@ -104,7 +104,7 @@ def halves(words, counts):
             counts[piece, words[i, piece]] += 1
 
 
-@compiled
+@released
 def beyond(numbers, mean, distance):
     """How many numbers lie farther than `distance` from `mean`; NaN and infinities don't count."""
     found = 0

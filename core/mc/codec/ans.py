@@ -10,7 +10,7 @@ arithmetic coding" (2013); the spread of symbols over states is that of Collet's
 import numpy as np
 
 from mc.codec.bitstream import BITS_IN_BYTE, SPARE_BYTES, U8, U64, load, load_near_end, read32, store, store32
-from mc.codec.compiled import compiled, inlined
+from mc.codec.compiled import compiled, inlined, released
 from mc.codec.frequencies import LOG_STATES, STATES, spread
 from mc.codec.tables import EMPTY
 
@@ -163,7 +163,7 @@ def _place(out, first, end, p):
     return p + (end - first)
 
 
-@compiled
+@released
 def encode(symbols, counts, states, bits_from, offset, lone, out, at):
     """Code segments of `symbols` u8, counts[t] symbols with table t, into `out` from byte `at` on; return the byte
     after the last. `out` holds at least `entropy.capacity` bytes from there."""
@@ -320,7 +320,7 @@ def _decode_lanes(data, ends, words, entries, out, begin, n):
     )
 
 
-@compiled
+@released
 def decode(data, counts, entries, lone, out):
     """Undo `encode`: fill `out` u8 with sum(counts) symbols. True if `data` was used up exactly and made sense.
     Never reads outside `data` nor writes outside `out`, whatever the bytes say."""

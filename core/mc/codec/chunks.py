@@ -7,7 +7,7 @@ of a chunk is laid out in FORMAT.md, section 5.5.
 import numpy as np
 
 from mc.codec.bitstream import read32, store32
-from mc.codec.compiled import compiled, inlined
+from mc.codec.compiled import inlined, released
 from mc.codec.entropy import capacity, code_symbols, decode_symbols
 from mc.codec.planes import field_bytes, pack_fields, unpack_fields
 from mc.codec.symbols import add_escapes, escaped, put_together, segment_sizes, take_apart, unsorted
@@ -53,7 +53,7 @@ def _without(frequent, words, fields):
     return kept, many
 
 
-@compiled
+@released
 def encode(words, frequent, shape, scales, window, classes, coder):
     """The coded chunk, u8, of `words`. What escapes is told by `window`, what is frequent by `frequent`.
 
@@ -86,7 +86,7 @@ def encode(words, frequent, shape, scales, window, classes, coder):
     return out[:at]
 
 
-@compiled
+@released
 def decode(data, frequent, shape, scales, classes, tables, lone, words):
     """Undo `encode` into `words`; returns the number of a fault, or 0. Never reads or writes outside its arrays."""
     cols, low, padding, mantissa, width = shape

@@ -1,4 +1,4 @@
-"""How the loops of the codec are compiled: numba, without the GIL, kept on disk where that is possible.
+"""How the loops of the codec are compiled: numba, kept on disk where that is possible.
 
 numba looks at the file of a function alone to see whether what it kept is still true. Our loops are compiled into each
 other across files; so what is kept lies in a folder that is named after the contents of all files with loops.
@@ -43,11 +43,21 @@ FOLDER = _folder()
 
 
 def compiled(function: Loop) -> Loop:
-    """Compile `function` on first use, in every process anew if nothing can be kept."""
+    """Compile `function` on first use, in every process anew if nothing can be kept. It keeps the interpreter's lock:
+    for what takes some microseconds, since another thread may take its time to give the lock back."""
+    return _kept(function, nogil=False)
+
+
+def released(function: Loop) -> Loop:
+    """`compiled` without the interpreter's lock: for what takes longer, so that threads work side by side."""
+    return _kept(function, nogil=True)
+
+
+def _kept(function: Loop, nogil: bool) -> Loop:
     usual = config.CACHE_DIR
     config.CACHE_DIR = FOLDER or usual
     try:
-        loop: Loop = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, cache=FOLDER is not None)(function)
+        loop: Loop = njit(nogil=nogil, error_model="numpy", no_cfunc_wrapper=True, cache=FOLDER is not None)(function)
     finally:
         config.CACHE_DIR = usual
     return loop

@@ -20,7 +20,7 @@ from mc.codec.bitstream import (
     store,
     store32,
 )
-from mc.codec.compiled import compiled, inlined
+from mc.codec.compiled import compiled, inlined, released
 from mc.codec.lengths import LONGEST
 from mc.codec.tables import EMPTY
 
@@ -151,7 +151,7 @@ def _encode_lane(symbols, start, stop, singles, pairs, out, p):
     return p + ((filled + U64(7)) >> U64(3))
 
 
-@compiled
+@released
 def encode(symbols, counts, singles, pairs, lone, out, at):
     """Code segments of `symbols` u8, counts[t] symbols with table t of `singles` and `pairs`, into `out` from byte
     `at` on; return the byte after the last. `out` holds at least `entropy.capacity` bytes from there."""
@@ -257,7 +257,7 @@ def _decode_lanes(data, ends, lookup, out, begin, n):
     )
 
 
-@compiled
+@released
 def decode(data, counts, lookups, lone, out):
     """Undo `encode`: fill `out` u8 with sum(counts) symbols. True if `data` was used up exactly and made sense.
     Never reads outside `data` nor writes outside `out`, whatever the bytes say."""

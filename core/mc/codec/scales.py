@@ -7,7 +7,7 @@ the first symbol is decoded, so that they can serve as contexts (`mc.codec.symbo
 
 import numpy as np
 
-from mc.codec.compiled import compiled, inlined
+from mc.codec.compiled import inlined, released
 from mc.codec.narrow import shift_right
 from mc.codec.planes import head_of
 from mc.codec.prefetch import ask_for_next
@@ -85,7 +85,7 @@ def _all_positive(words):
     return True
 
 
-@compiled
+@released
 def scan(words, cols, first, step_shift, mantissa, every, stride, column_stride, rows, columns, classes, sample):
     """Measure the rows of `cols` words each (the last may be shorter), of which the first has the number `first`.
 

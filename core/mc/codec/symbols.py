@@ -8,7 +8,7 @@ the symbols of a chunk may be sorted by table into segments, and each segment de
 import numpy as np
 
 from mc.codec.bitstream import read32, store32
-from mc.codec.compiled import compiled, inlined
+from mc.codec.compiled import compiled, inlined, released
 from mc.codec.narrow import shift_left, shift_right
 from mc.codec.planes import head_of, put_head
 from mc.codec.prefetch import ask_for_next
@@ -161,7 +161,7 @@ def take_apart(
     return escapes
 
 
-@compiled
+@released
 def tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, counts):
     """Add to `counts` [tables, 256] i64 how often each symbol stands in each table's segment: what `take_apart` would
     make of these rows, without sorting them."""

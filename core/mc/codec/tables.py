@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mc.codec.compiled import compiled
+from mc.codec.compiled import compiled, released
 from mc.codec.typing import Bytes, Counts
 from mc.errors import DamagedError
 
@@ -25,7 +25,7 @@ class Tables:
     lone: Counts
 
 
-@compiled
+@released
 def _histogram(symbols, sizes, counts):
     four = np.zeros((4, 256), np.int64)  # neighbours are often equal, and must not wait for each other's counts
     begin = 0
