@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import io
 import mmap
+import threading
+import time
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,24 +14,46 @@ from numpy.typing import NDArray
 from mc.errors import McError
 
 KEPT = 1 << 24  # bytes
-HUGE = 1 << 22  # bytes from which huge pages are worth asking for
+HUGE = 1 << 21  # bytes of a huge page
+STRETCH = 1 << 23  # bytes for which huge pages are asked at once
+SLOW = 0.001  # seconds for the first page of a stretch; it usually takes a fifth of this
+ENOUGH = 2  # slow ones
 
 
 class Room:
-    """A stream over `size` zero bytes that is filled in place and handed over as bytes without a copy."""
+    """A stream over `size` zero bytes that is filled in place and handed over as bytes without a copy.
+
+    Where it can, the system backs it by pages of 2 MiB: filled the first time, pages of 4 KiB cost more than all the
+    coding (2 GB/s, and 10 with huge ones). But on a virtual machine a huge page may be one that the host has to find
+    first, and then takes ten times as long; so they are asked for by stretches, until the first pages of two came
+    slowly. What is in the pages doesn't depend on it."""
 
     def __init__(self, size: int) -> None:
         """McError if there isn't so much memory."""
-        self._stream, self.place, self._at = *_blank(size), 0
+        self._stream, self._place = _blank(size)
+        self._at = 0
+        self._asked = 0  # bytes from the front for which huge pages have been asked, or won't be
+        self._slow = 0  # stretches whose first page came slowly
+        self._asking = threading.Lock()  # the first page of a stretch is touched before anyone may fill it
+
+    def part(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """The bytes from `start` to `stop`, to be filled, on any thread."""
+        with self._asking:
+            while self._asked < stop:
+                stretch = self._place[self._asked : self._asked + STRETCH]
+                self._asked += STRETCH
+                if self._slow < ENOUGH and not _huge_and_quick(stretch):
+                    self._slow += 1
+        return self._place[start:stop]
 
     def write(self, data: bytes | memoryview) -> int:
         """Put `data` at the position, which moves behind it. Without the interpreter's lock, other than BytesIO."""
         end = self._at + len(data)
-        if end > len(self.place):  # a small file whose headers outweigh what coding saves
-            before = self.place
-            self._stream, self.place = _blank(2 * end)
-            self.place[: len(before)] = before
-        self.place[self._at : end] = np.frombuffer(data, np.uint8)
+        if end > len(self._place):  # a small file whose headers outweigh what coding saves
+            before = self._place
+            self._stream, self._place = _blank(2 * end)
+            self._place[: len(before)] = before
+        self.part(self._at, end)[:] = np.frombuffer(data, np.uint8)
         self._at = end
         return len(data)
 
@@ -44,7 +68,7 @@ class Room:
 
     def result(self, size: int) -> bytes:
         """The first `size` bytes. The stream is empty then, and no view of it may be left."""
-        self.place = self.place[:0].copy()
+        self._place = self._place[:0].copy()
         self._stream.truncate(size)
         return self._stream.getvalue()
 
@@ -56,21 +80,26 @@ def _blank(size: int) -> tuple[io.BytesIO, NDArray[np.uint8]]:
         stream = io.BytesIO(bytes(size))
     except MemoryError:
         raise McError(f"{size} bytes are more than there is memory. Use files instead of bytes.") from None
-    place: NDArray[np.uint8] = np.frombuffer(stream.getbuffer(), np.uint8)
-    _ask_for_huge_pages(place)
-    return stream, place
+    return stream, np.frombuffer(stream.getbuffer(), np.uint8)
 
 
-def _ask_for_huge_pages(room: NDArray[np.uint8]) -> None:
-    """Have the system back `room` by pages of 2 MiB where it can: filled the first time, pages of 4 KiB cost more
-    than all the coding (2 GB/s, and 10 with huge ones). Only a hint; without it all is as before, but slower."""
-    advice = getattr(mmap, "MADV_HUGEPAGE", None)
-    if advice is None:  # no Linux
-        return
-    start = room.ctypes.data + -room.ctypes.data % mmap.PAGESIZE
-    size = (room.ctypes.data + room.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
-    if size >= HUGE:
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)
+def _huge_and_quick(stretch: NDArray[np.uint8]) -> bool:
+    """Ask for huge pages behind these bytes, none of which has been written, unless the first one comes slowly."""
+    advice, against = getattr(mmap, "MADV_HUGEPAGE", None), getattr(mmap, "MADV_NOHUGEPAGE", None)
+    if advice is None or against is None or len(stretch) < STRETCH:  # no Linux, or too little to gain
+        return False
+    front = -stretch.ctypes.data % mmap.PAGESIZE
+    start = ctypes.c_void_p(stretch.ctypes.data + front)
+    size = ctypes.c_size_t((len(stretch) - front) // mmap.PAGESIZE * mmap.PAGESIZE)
+    advise = ctypes.CDLL(None).madvise
+    advise(start, size, advice)
+    first = front + -(stretch.ctypes.data + front) % HUGE
+    began = time.perf_counter()
+    stretch[first] = 0
+    if time.perf_counter() - began < SLOW:
+        return True
+    advise(start, size, against)
+    return False
 
 
 def keep_freed() -> None:

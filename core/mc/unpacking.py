@@ -260,12 +260,11 @@ def restore_bytes(source: Source, work: Workers) -> bytes:
     opening = open_packed(stream, source.size)
     out = Room(opening.original.size)
     out.write(opening.original.prefix)
-    _fill(out.place, stream, source, opening, work)
+    _fill(out, stream, source, opening, work)
     return out.result(opening.original.size)
 
 
-def _fill(place: Bytes, stream: FromSource, source: Source, opening: Opening, work: Workers) -> None:
-    """Decode every tensor into its part of `place`; on return no view of it is left."""
-    tensors = opening.original.tensors
-    for _ in chunks(stream, source, opening, tensors, work, lambda start, stop: place[start:stop]):
+def _fill(out: Room, stream: FromSource, source: Source, opening: Opening, work: Workers) -> None:
+    """Decode every tensor into its place; on return no view of it is left."""
+    for _ in chunks(stream, source, opening, opening.original.tensors, work, out.part):
         pass
