@@ -23,6 +23,7 @@ from checkpoints import (
     Texture,
     arange,
     build,
+    cast,
     checkpoints,
     constant,
     even,
@@ -245,3 +246,15 @@ def test_a_header_that_would_grow_over_the_limit_is_refused_when_packing() -> No
     data = build([Piece("a" * 60_000_000, "U8", (1,), b"x")])
     with pytest.raises(McError):
         mc.compress(data, threads=1)
+
+
+@every_level
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
+def test_rows_of_one_magnitude_each_are_coded(level: Level, dtype: str) -> None:
+    draw = np.random.default_rng(0)
+    magnitudes = np.exp2(draw.integers(-12, 0, (128, 1))).astype("<f4")  # as signs with a scale for each row
+    values = magnitudes * draw.choice(np.array([-1, 1], "<f4"), (128, 256)) * (1 + draw.random((128, 256)) / 8)
+    stored = cast(values, dtype)
+    packed = round_trip(build([Piece("x", dtype, stored.shape, stored.tobytes())]), level)
+    coding = dissect(packed).manifest["tensors"]["x"][2]
+    assert coding.startswith("alone" if level == "fast" else "rows"), coding  # a table of one symbol escapes nothing

@@ -184,9 +184,12 @@ def widest_window(code: FloatCode) -> Words:
 
 
 def window_of(numbers: Bytes, code: FloatCode) -> Words:
-    """The lowest and the highest symbol with a code, given the numbers of the tables [tables, 256]."""
+    """The lowest and the highest symbol that stand in one of the code's tables, be it alone; given the numbers of these
+    tables [tables, 256]."""
     low, high = widest_window(code)
-    used = np.flatnonzero(numbers[:, low : high + 1].any(axis=0))
+    stand = numbers.any(axis=0)
+    stand[code.tables.lone[code.tables.lone >= 0]] = True
+    used = np.flatnonzero(stand[low : high + 1])
     return np.array([low + used[0], low + used[-1]] if len(used) else [low, low], np.uint16)
 
 
