@@ -187,10 +187,9 @@ def window_of(numbers: Bytes, code: FloatCode) -> Words:
     """The lowest and the highest symbol that stand in one of the code's tables, be it alone; given the numbers of these
     tables [tables, 256]."""
     low, high = widest_window(code)
-    stand = numbers.any(axis=0)
-    stand[code.tables.lone[code.tables.lone >= 0]] = True
-    used = np.flatnonzero(stand[low : high + 1])
-    return np.array([low + used[0], low + used[-1]] if len(used) else [low, low], np.uint16)
+    found = np.concatenate([np.flatnonzero(numbers.any(axis=0)), code.tables.lone])
+    used = found[(low <= found) & (found <= high)]
+    return np.array([used.min(), used.max()] if len(used) else [low, low], np.uint16)
 
 
 def encode_chunk(code: FloatCode, window: Words, coder: tuple[Ints, ...], raw: Bytes, first_row: int) -> Bytes:
