@@ -258,3 +258,13 @@ def test_rows_of_one_magnitude_each_are_coded(level: Level, dtype: str) -> None:
     packed = round_trip(build([Piece("x", dtype, stored.shape, stored.tobytes())]), level)
     coding = dissect(packed).manifest["tensors"]["x"][2]
     assert coding.startswith("alone" if level == "fast" else "rows"), coding  # a table of one symbol escapes nothing
+
+
+@pytest.mark.parametrize("level", ["default", "best"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_rows_that_come_again_at_powers_of_two_are_seen_for_what_they_are(level: Level, first: int) -> None:
+    values = np.random.default_rng(0).normal(0, 0.02, (2048, 512))
+    even_rows = round_trip(build([Piece("x", "BF16", values.shape, cast(values, "BF16").tobytes())]), level)
+    values[first::32] *= 64
+    packed = round_trip(build([Piece("x", "BF16", values.shape, cast(values, "BF16").tobytes())]), level)
+    assert len(packed) < 1.01 * len(even_rows)
