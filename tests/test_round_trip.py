@@ -63,7 +63,7 @@ def round_trip(data: bytes, level: Level, threads: int = 1) -> bytes:
 
 
 def allowed(data: bytes, packed: bytes) -> int:
-    """Bytes that a packed file may have: the original's data, and what container.md's point 7 grants."""
+    """Bytes that a packed file may have: the original's data, and what headers and checksums may take."""
     parts = dissect(packed)
     listed = parts.manifest["tensors"].values()
     names = [*parts.blobs, *(name for entry in listed if entry[2] == "same" for name in entry[3:])]

@@ -21,7 +21,6 @@ RAW, CODED = 0, 1
 CLASSES = 4
 BYTE_PLANES, NIBBLE_PLANES, ROW_CLASSES, PALETTE = 0, 1, 2, 3
 FORMS = ("bytes", "nibbles", "rows", "palette")
-MOST_PLANES = 16
 
 
 @dataclass(frozen=True)
