@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import forging
 import mc
-from anatomy import Header, compact, dissect, places, seal, split
+from anatomy import Blob, Chunk, Header, checksum, compact, dissect, places, seal, split
 from checkpoints import Piece, arange, build, few, gaussian, grid, narrow, noise, piece, text
 from mc.api import Level
 from mc.errors import DamagedError, McError
@@ -193,3 +195,17 @@ def test_a_manifest_with_a_true_digest_is_refused_or_harmless() -> None:
             parts.manifest = {**kept, key: other}
             said = refused(seal(parts))
             assert said or key in ("level", "sha256", "base", "version", "needs"), (key, other, compact(value)[:50])
+
+
+@pytest.mark.parametrize("palette", [(1, 2), (1, 1), (2, 1)])
+def test_the_words_of_a_palette_rise_even_if_all_checksums_fit(palette: tuple[int, int]) -> None:
+    raw = struct.pack("<I", palette[0]) * 100
+    alone = bytes([255, 0, 0])  # a table whose only symbol is the first word
+    head = forging.planes(form=forging.PALETTE, width=4, rest=struct.pack("<H2I", 2, *palette) + alone)
+    blob = Blob(head, [Chunk(forging.chunk(b""), checksum(raw, 0, 0))])
+    packed = seal(forging.anatomy("U32", [100], len(raw), blob))
+    if palette == (1, 2):
+        assert mc.decompress(packed, threads=1).endswith(raw)
+    else:
+        with pytest.raises(DamagedError, match="don't rise"):
+            mc.decompress(packed, threads=1)

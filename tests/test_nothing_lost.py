@@ -10,6 +10,8 @@ import pytest
 
 import mc
 from mc.errors import McError
+from mc.packing import _Digest
+from mc.source import Source
 
 
 def small(name: str = "w") -> bytes:
@@ -66,3 +68,19 @@ def test_a_tensor_whose_name_has_brackets_is_found_by_it(tmp_path: Path) -> None
     mc.unpack(tmp_path / "p.mc.safetensors", tmp_path / "one.safetensors", tensors=["a[0]"])
     with mc.open(tmp_path / "one.safetensors") as one:
         assert one.names() == ["a[0]"] and bytes(one.tensor("a[0]")) == b"abc"
+
+
+def test_no_digest_of_a_part_passes_for_that_of_the_whole() -> None:
+    source = Source.of(small())
+    source.close()  # a fault while hashing, other than those that are expected
+    with _Digest(source) as digest, pytest.raises(ValueError, match="is closed"):
+        digest.result()
+
+
+def test_a_shard_is_compared_with_its_original_whatever_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "a.mc.safetensors.safetensors").write_bytes(small())
+    mc.pack(tmp_path / "m", tmp_path / "m.mc")
+    assert mc.verify(tmp_path / "m.mc", tmp_path / "m").intact
+    mc.unpack(tmp_path / "m.mc", tmp_path / "back", check=True)
+    assert (tmp_path / "back" / "a.mc.safetensors.safetensors").read_bytes() == small()

@@ -23,6 +23,7 @@ from checkpoints import (
     Texture,
     arange,
     build,
+    cast,
     checkpoints,
     constant,
     even,
@@ -62,7 +63,7 @@ def round_trip(data: bytes, level: Level, threads: int = 1) -> bytes:
 
 
 def allowed(data: bytes, packed: bytes) -> int:
-    """Bytes that a packed file may have: the original's data, and what container.md's point 7 grants."""
+    """Bytes that a packed file may have: the original's data, and what headers and checksums may take."""
     parts = dissect(packed)
     listed = parts.manifest["tensors"].values()
     names = [*parts.blobs, *(name for entry in listed if entry[2] == "same" for name in entry[3:])]
@@ -245,3 +246,25 @@ def test_a_header_that_would_grow_over_the_limit_is_refused_when_packing() -> No
     data = build([Piece("a" * 60_000_000, "U8", (1,), b"x")])
     with pytest.raises(McError):
         mc.compress(data, threads=1)
+
+
+@every_level
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
+def test_rows_of_one_magnitude_each_are_coded(level: Level, dtype: str) -> None:
+    draw = np.random.default_rng(0)
+    magnitudes = np.exp2(draw.integers(-12, 0, (128, 1))).astype("<f4")  # as signs with a scale for each row
+    values = magnitudes * draw.choice(np.array([-1, 1], "<f4"), (128, 256)) * (1 + draw.random((128, 256)) / 8)
+    stored = cast(values, dtype)
+    packed = round_trip(build([Piece("x", dtype, stored.shape, stored.tobytes())]), level)
+    coding = dissect(packed).manifest["tensors"]["x"][2]
+    assert coding.startswith("alone" if level == "fast" else "rows"), coding  # a table of one symbol escapes nothing
+
+
+@pytest.mark.parametrize("level", ["default", "best"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_rows_that_come_again_at_powers_of_two_are_seen_for_what_they_are(level: Level, first: int) -> None:
+    values = np.random.default_rng(0).normal(0, 0.02, (2048, 512))
+    even_rows = round_trip(build([Piece("x", "BF16", values.shape, cast(values, "BF16").tobytes())]), level)
+    values[first::32] *= 64
+    packed = round_trip(build([Piece("x", "BF16", values.shape, cast(values, "BF16").tobytes())]), level)
+    assert len(packed) < 1.01 * len(even_rows)

@@ -20,7 +20,6 @@ COLUMNS = (
 )  # fmt: skip
 LARGE = 3  # tensors that are shown large, at most
 NARROWEST = 12  # characters of a name
-EXAMPLES = 2  # tensors named for a piece of advice
 
 
 def overview(found: Sequence[Analysis], manner: show.Manner, *, one_by_one: bool) -> None:

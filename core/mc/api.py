@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal
 from mc.atomic import replacing, replacing_folder
 from mc.checkpoint import Source
 from mc.errors import DamagedError, McError
-from mc.folder import PACKED_SUFFIX, SHARD_SUFFIX, Folder, check_index, read_folder, refuse_pickle, scan_folder
+from mc.folder import Folder, check_index, packed_name, plain_name, read_folder, refuse_pickle, scan_folder
 from mc.memory import Room
 from mc.packing import pack_file
 from mc.parallel import Workers, workers
@@ -84,13 +84,13 @@ def _pack_folder(
         raise McError(f"{path} holds packed shards already. Unpack it first.")
     total = _Sum(sum((path / name).stat().st_size for name in folder.shards), progress)
     reports = []
-    names = [name.removesuffix(SHARD_SUFFIX) + PACKED_SUFFIX for name in folder.shards]
+    names = [packed_name(name) for name in folder.shards]
     with _new_folder(path, target, [*folder.others, *names]) as place:
         _copy_others(path, place, folder.others)
         for name in folder.shards:
-            packed_name = name.removesuffix(SHARD_SUFFIX) + PACKED_SUFFIX
-            with Source.of(path / name) as source, replacing(place / packed_name) as out:
-                reports.append(_pack_one(source, out, str(Path(_path(target)) / packed_name), level, work, total.step))
+            packed = packed_name(name)
+            with Source.of(path / name) as source, replacing(place / packed) as out:
+                reports.append(_pack_one(source, out, str(Path(_path(target)) / packed), level, work, total.step))
     return PackReport(tuple(reports))
 
 
@@ -130,11 +130,11 @@ def _unpack_folder(
         raise DamagedError(f"{path} holds plain shards, not packed ones. There is nothing to unpack.")
     files = []
     whole = 0
-    names = [name.removesuffix(PACKED_SUFFIX) + SHARD_SUFFIX for name in folder.shards]
+    names = [plain_name(name) for name in folder.shards]
     with _new_folder(path, target, [*folder.others, *names]) as place:
         _copy_others(path, place, folder.others)
         for name in folder.shards:
-            plain = name.removesuffix(PACKED_SUFFIX) + SHARD_SUFFIX
+            plain = plain_name(name)
             done_before = whole
 
             def shown(done: int, size: int, before: int = done_before) -> None:
@@ -182,7 +182,7 @@ def _verify_folder(
         findings += _compare_others(path, other, folder)
     files: list[VerifiedFile] = []
     for name in folder.shards:
-        plain = name.removesuffix(PACKED_SUFFIX) + SHARD_SUFFIX if name.endswith(PACKED_SUFFIX) else name
+        plain = plain_name(name)
         with Source.of(path / name) as source:
             if other is None:
                 file, found = verify_file(source, None, work, progress or _ignore)
@@ -199,7 +199,7 @@ def _verify_folder(
 
 def _compare_others(path: Path, other: Path, folder: Folder) -> Iterator[Finding]:
     """Files besides the shards that differ, and files of the original that the folder lacks."""
-    shards = {name.replace(PACKED_SUFFIX, SHARD_SUFFIX) for name in folder.shards}
+    shards = {plain_name(name) for name in folder.shards}
     for missing in sorted({str(found.relative_to(other)) for found in other.rglob("*") if found.is_file()}):
         if missing not in shards and missing not in folder.others:
             yield Finding(str(path), None, "file", f"{path} lacks {missing}, which {other} has.")

@@ -108,11 +108,11 @@ def check_index(folder: Folder) -> tuple[Finding, ...]:
     expected: dict[str, set[str]] = {}
     for tensor, shard in weight_map.items():
         expected.setdefault(shard, set()).add(tensor)
-    standing = {_plain_name(name): name for name in folder.shards}
+    standing = {plain_name(name): name for name in folder.shards}
     findings: list[Finding] = []
     for shard in sorted(expected.keys() | standing.keys()):
         if shard not in standing:
-            name = _packed_name(shard) if folder.packed else shard
+            name = packed_name(shard) if folder.packed else shard
             held = len(expected[shard])
             missing = f"is missing, and the index {folder.index} places {held} tensors in it. Fetch it."
             findings.append(_finding(folder, name, missing))
@@ -206,11 +206,13 @@ def _advice(files: list[str], top: Path) -> str:
     return "Give a folder that holds safetensors files."
 
 
-def _plain_name(shard: str) -> str:
+def plain_name(shard: str) -> str:
+    """What a shard is called when it is plain."""
     return shard.removesuffix(PACKED_SUFFIX) + SHARD_SUFFIX if shard.endswith(PACKED_SUFFIX) else shard
 
 
-def _packed_name(shard: str) -> str:
+def packed_name(shard: str) -> str:
+    """What a plain shard is called when it is packed."""
     return shard.removesuffix(SHARD_SUFFIX) + PACKED_SUFFIX
 
 

@@ -198,7 +198,7 @@ class _Digest:
         self._source = source
         self._sha256 = hashlib.sha256()
         self._stopped = threading.Event()
-        self._failure: McError | None = None
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="mc-sha256")
 
     def _run(self) -> None:
@@ -209,7 +209,7 @@ class _Digest:
                 if self._stopped.is_set():
                     return
                 self._sha256.update(self._source.read(at, min(at + most, self._source.size)))
-        except McError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the digest isn't that of the whole
             self._failure = error
 
     def result(self) -> str:

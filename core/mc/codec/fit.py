@@ -145,6 +145,7 @@ def fit(
     contexts = [c for c in effort.contexts if (c != BOTH or has_columns) and (c == ALONE or words >= FEW)]
     rows = -(-words // cols)
     stride = max(1, min(words // (effort.sample << mantissa), rows // LEAST_ROWS), words // MOST_SAMPLED)
+    stride -= 1 - stride % 2  # odd: what comes again every so many rows, such as heads, does so at powers of two
     matrix = _Matrix(
         geometry, words, cols, geometry.mantissa - mantissa + geometry.padding, mantissa,
         1 if ROWS in contexts else stride, stride, -(-rows // scales.COLUMN_ROWS) if BOTH in contexts else 0,

@@ -184,10 +184,12 @@ def widest_window(code: FloatCode) -> Words:
 
 
 def window_of(numbers: Bytes, code: FloatCode) -> Words:
-    """The lowest and the highest symbol with a code, given the numbers of the tables [tables, 256]."""
+    """The lowest and the highest symbol that stand in one of the code's tables, be it alone; given the numbers of these
+    tables [tables, 256]."""
     low, high = widest_window(code)
-    used = np.flatnonzero(numbers[:, low : high + 1].any(axis=0))
-    return np.array([low + used[0], low + used[-1]] if len(used) else [low, low], np.uint16)
+    found = np.concatenate([np.flatnonzero(numbers.any(axis=0)), code.tables.lone])
+    used = found[(low <= found) & (found <= high)]
+    return np.array([used.min(), used.max()] if len(used) else [low, low], np.uint16)
 
 
 def encode_chunk(code: FloatCode, window: Words, coder: tuple[Ints, ...], raw: Bytes, first_row: int) -> Bytes:

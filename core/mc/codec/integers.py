@@ -21,7 +21,6 @@ RAW, CODED = 0, 1
 CLASSES = 4
 BYTE_PLANES, NIBBLE_PLANES, ROW_CLASSES, PALETTE = 0, 1, 2, 3
 FORMS = ("bytes", "nibbles", "rows", "palette")
-MOST_PLANES = 16
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,8 @@ def read_head(reader: Reader, nbytes: int, most_chunks: int) -> PlaneCode:
         if not 1 <= size <= 256:
             raise DamagedError(f"its palette has {size} words, not 1 to 256")
         palette = np.frombuffer(reader.take(size * width), f"<u{width}")
+        if (palette[1:] <= palette[:-1]).any():
+            raise DamagedError("the words of its palette don't rise")
     name = entropy.CODERS[coder]
     blank = Tables(np.zeros((0, 256), np.uint8), np.zeros(0, np.int64))
     code = PlaneCode(form, width, cols, classes, palette, raw, name, blank)
