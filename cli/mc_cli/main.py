@@ -76,10 +76,9 @@ def run(arguments: list[str]) -> int:
             return int(code or 0)
         except click.Abort as error:
             # click's word for an EOFError too, which numba raises for a cut file in its cache.
-            folder = os.environ.get("NUMBA_CACHE_DIR", "the __pycache__ folders of mc")
-            message = (
-                f"A compiled loop can't be read: the cache is damaged. Delete its files *.nbi and *.nbc in {folder}."
-            )
+            from mc.codec.compiled import FOLDER
+
+            message = f"A compiled loop can't be read: the cache is damaged. Delete the folder {FOLDER}."
             return failed(arguments, error, message, 1)
         except click.UsageError as error:
             if not asks_json(arguments):

@@ -111,12 +111,13 @@ def unpack(
                 )
             return _unpack_folder(Path(_path(source)), target, check, work, progress)
         _refuse_same(source, target)
+        shown, own = progress or _ignore, isinstance(target, str | os.PathLike)
         with _writing(target) as out:
             if isinstance(source, str | os.PathLike):
                 with _random_access(source) as opened:
-                    found = restore(FromSource(opened), opened, out, work, check, tensors, progress or _ignore)
+                    found = restore(FromSource(opened), opened, out, work, check, tensors, shown, own)
             else:
-                found = restore(FromPipe(source, STDIN), None, out, work, check, tensors, progress or _ignore)
+                found = restore(FromPipe(source, STDIN), None, out, work, check, tensors, shown, own)
         name = _name(source)
         file = RestoredFile(name, _name(target), found.size, found.packed_size, found.sha256, check and tensors is None)
         return UnpackReport((file,))
@@ -142,7 +143,7 @@ def _unpack_folder(
                     progress(before + done, before + size)
 
             with Source.of(path / name) as source, replacing(place / plain) as out:
-                found = restore(FromSource(source), source, out, work, check, None, shown)
+                found = restore(FromSource(source), source, out, work, check, None, shown, own=True)
             whole += found.size
             plain_path = str(Path(_path(target)) / plain)
             files.append(RestoredFile(str(path / name), plain_path, found.size, found.packed_size, found.sha256, check))
