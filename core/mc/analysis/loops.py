@@ -49,15 +49,24 @@ def given(words, cols, symbols, rows, columns, counts):
     words: u8 or u16 [len(rows) * cols]; symbols: i16 [bins]; rows, columns: i32, in eighths of an octave (columns may
     be empty: zero); counts: i64 [CLASSES, SPAN]. Symbol 0 stands for words without a magnitude; magnitudes beyond the
     table's ends count at its ends."""
+    table, odd = counts.reshape(-1), np.zeros(counts.size, np.int64)  # equal neighbours wait for each other
+    first, base = np.empty(cols, np.int32), np.empty(cols, np.int32)  # of each column: its table, and what symbol is 0
     for row in range(len(rows)):
         for i in range(cols):
-            scale = rows[row]
-            if len(columns):
-                scale += columns[i]
-            symbol = I32(symbols[words[row * cols + i]])
-            place = min(max(symbol - I32(4) * (scale >> I32(3)) + I32(CENTRE), I32(1)), I32(SPAN - 1))
-            place = place if symbol != NONE else I32(0)
-            counts[(scale & I32(7)) >> I32(1), place] += 1
+            scale = I32(rows[row] + (columns[i] if len(columns) else I32(0)))
+            first[i] = I32(((scale & I32(7)) >> I32(1)) * SPAN)
+            base[i] = I32(CENTRE - I32(4) * (scale >> I32(3)))
+        line = words[row * cols : (row + 1) * cols]
+        for i in range(cols):
+            symbol = I32(symbols[line[i]])
+            place = min(max(I32(symbol + base[i]), I32(1)), I32(SPAN - 1))
+            place = I32(first[i] + (place if symbol != NONE else I32(0)))
+            if i & 1:
+                odd[place] += 1
+            else:
+                table[place] += 1
+    for k in range(len(odd)):
+        table[k] += odd[k]
 
 
 @released

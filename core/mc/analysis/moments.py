@@ -142,7 +142,7 @@ def histogram(kind: Kind, counts: Counts, here: Ints, sums: Sums) -> Histogram |
     if not (low < high and isfinite(high - low)):
         return None
     below = cumulated(kind, counts, here, np.linspace(low, high, COLUMNS + 1))
-    columns = tuple(round(float(x), 3) for x in np.diff(below))
+    columns = tuple(np.round(np.diff(below), 3).tolist())
     return Histogram(low, high, columns, float(below[0]), float(counts[here].sum() - below[-1]))
 
 
