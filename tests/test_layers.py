@@ -23,6 +23,7 @@ LAYERS = [
     ["mc"],
     ["mc.api"],
     ["mc.analysis"],
+    ["mc.lossy"],
     ["mc.warming", "mc.verifying", "mc.loader"],
     ["mc.packing", "mc.unpacking"],
     ["mc.opening", "mc.heading", "mc.twins"],
