@@ -87,14 +87,17 @@ def _step(found: object, what: str) -> Quantize:
 
 def _quantized(name: str, found: object, what: str) -> Quantized:
     match found:
-        case {"dtype": str(dtype), "shape": list(shape), "error": float() | int() as error} if (
+        case {"dtype": str(dtype), "shape": list(shape), "error": float() | int() as error, **scheme_of} if (
             dtype in FLOATS
             and all(type(count) is int and 0 < count < 2**63 for count in shape)
             and type(error) is not bool
             and isfinite(error)
             and error >= 0
         ):
-            scheme, objective = read(found), found.get("objective", "")
+            scheme, objective = (
+                read({str(key): value for key, value in scheme_of.items()}),
+                scheme_of.get("objective", ""),
+            )
             if scheme is not None and isinstance(objective, str):
                 return Quantized(scheme, dtype, tuple(shape), float(error), objective)
     raise DamagedError(f"{what} says {describe(found)} of tensor {quote(name)}, which no scheme has. Quantize again.")
