@@ -139,7 +139,8 @@ def test_not_finite_weights_are_refused_by_name_unless_kept(
 ) -> None:
     w = np.ones((4, 4), np.float32)
     w[1, 1] = np.nan
-    (place / "nan.safetensors").write_bytes(built({"a.weight": ("F32", w), "b.weight": ("F32", w * 0 + 1)}))
+    fine = np.ones((4, 4), np.float32)
+    (place / "nan.safetensors").write_bytes(built({"a.weight": ("F32", w), "b.weight": ("F32", fine)}))
     line = ("quantize", "nan.safetensors", "-o", "q.safetensors", "--scheme", "int4")
     text = refused(mc(*line, cwd=place), 1)
     assert "nan.safetensors" in text and "'a.weight'" in text and "NaN" in text
@@ -184,7 +185,7 @@ def test_a_folder_is_quantized_with_its_config_and_index(mc: Command, place: Pat
         (("m.safetensors", "--scheme", "int4", "--keep", "*"), 2, "no tensor that is to be"),
         (("m.mc.safetensors", "--scheme", "int4"), 1, "is packed"),
         (("q.safetensors", "--scheme", "int4"), 1, "quantized already"),
-        (("none.safetensors", "--scheme", "int4"), 1, "no file"),
+        (("none.safetensors", "--scheme", "int4"), 1, "not exist"),
     ],
 )  # fmt: skip
 def test_refusals(mc: Command, place: Path, line: tuple[str, ...], code: int, text: str) -> None:
@@ -221,3 +222,27 @@ def test_damage_in_a_packed_quantized_file_is_found(mc: Command, place: Path) ->
         done = mc("unpack", "bad.mc.safetensors", "-o", "x.safetensors", "--dequantize", cwd=place)
         refused(done, 3)
         assert not (place / "x.safetensors").exists()
+
+
+def test_verify_against_recomputes_every_error(mc: Command, place: Path) -> None:
+    for name, scheme in (("q.mc.safetensors", ("int4",)), ("g.safetensors", ("grid", "--max-error", "0.01"))):
+        line = ("quantize", "model.safetensors", "-o", name, "--json", "--scheme", *scheme)
+        made = {one["name"]: one for one in document(mc(*line, cwd=place))["files"][0]["tensors"]}
+        done = mc("verify", name, "--against", "model.safetensors", "--json", cwd=place)
+        found = {one["name"]: one for one in document(done)["tensors"]}
+        for tensor, one in found.items():
+            assert one["error"] == pytest.approx(made[tensor]["error"] if tensor in made else 0, rel=1e-6)
+    line = ("verify", "g.safetensors", "--against", "model.safetensors", "--max-error")
+    assert mc(*line, "0.0101", "-q", cwd=place).returncode == 0
+    for more in ((), ("--overall",)):
+        done = mc(*line, "0.005", "-q", *more, cwd=place)
+        assert done.returncode == 4 and b"Traceback" not in done.stderr
+
+
+def test_verify_against_another_model_is_no_match(mc: Command, place: Path, built: Callable[..., bytes]) -> None:
+    library.quantize(place / "model.safetensors", place / "q.safetensors", scheme="int4")
+    (place / "other.safetensors").write_bytes(built({"half.weight": ("F16", np.zeros((3, 3), np.float16))}))
+    done = mc("verify", "q.safetensors", "--against", "other.safetensors", cwd=place)
+    assert done.returncode == 3 and b"Its shape is [32, 192], and the original's [3, 3]." in done.stdout
+    for line in (("--max-error", "1"), ("--against", "m", "--overall"), ("model.safetensors", "--against", "m")):
+        refused(mc("verify", "q.safetensors", *line, cwd=place), 2)

@@ -19,7 +19,7 @@ from mc.codec.fields import Reader
 from mc.codec.grids import GridCode
 from mc.errors import DamagedError
 
-INTS = {1: np.int8, 2: np.int16, 4: np.int32}
+INTS: dict[int, type[np.signedinteger[Any]]] = {1: np.int8, 2: np.int16, 4: np.int32}
 
 
 def made(rows: int, cols: int, width: int, seed: int, spread: float) -> np.ndarray[Any, Any]:
@@ -29,7 +29,8 @@ def made(rows: int, cols: int, width: int, seed: int, spread: float) -> np.ndarr
     q = np.rint(draw.normal(size=(rows, cols)) * scale * spread)
     info = np.iinfo(INTS[width])
     q.reshape(-1)[draw.integers(q.size, size=2)] = (info.min, info.max)
-    return np.clip(q, info.min, info.max).astype(INTS[width])
+    clipped: np.ndarray[Any, Any] = np.clip(q, info.min, info.max).astype(INTS[width])
+    return clipped
 
 
 def fitted(q: np.ndarray[Any, Any]) -> gridfit.Fitted:
@@ -59,12 +60,12 @@ def test_there_and_back(shape: tuple[int, int], width: int, seed: int, spread: f
         row = start // (q.shape[1] * width)
         coded = grids.encode_chunk(code, encoder, raw[start:stop], row)
         out = np.empty(stop - start, np.uint8)
-        grids.decode_chunk(code, decoder, memoryview(coded), row, out)
+        grids.decode_chunk(code, decoder, memoryview(coded.tobytes()), row, out)
         assert np.array_equal(out, raw[start:stop])
         size += len(coded)
     assert size <= fit.bytes * 1.01 + 40 * len(code.spans)
     with pytest.raises(DamagedError):
-        grids.decode_chunk(code, decoder, memoryview(coded)[:-1], row, out)
+        grids.decode_chunk(code, decoder, memoryview(coded.tobytes())[:-1], row, out)
 
 
 def test_codes_near_the_entropy_of_each_row_and_column(built: Callable[..., bytes]) -> None:
@@ -74,8 +75,8 @@ def test_codes_near_the_entropy_of_each_row_and_column(built: Callable[..., byte
     levels = np.arange(-127, 128)
     cdf = np.vectorize(erf)
     p = (
-        cdf((levels + 0.5) / (scale.reshape(-1, 1) * 2**0.5)[::4099])
-        - cdf((levels - 0.5) / (scale.reshape(-1, 1) * 2**0.5)[::4099])
+        cdf((levels + 0.5) / (scale.reshape(-1, 1) * 2**0.5)[::97])
+        - cdf((levels - 0.5) / (scale.reshape(-1, 1) * 2**0.5)[::97])
     ) / 2
     ideal = float(-(p * np.log2(np.maximum(p, 1e-300))).sum(axis=1).mean())
     packed = mc.compress(built({"w": ("I8", q)}))
@@ -87,11 +88,12 @@ def test_codes_near_the_entropy_of_each_row_and_column(built: Callable[..., byte
 def test_pack_chooses_it_for_quantized_matrices(dtype: str, built: Callable[..., bytes]) -> None:
     q = made(300, 256, int(dtype[1:]) // 8, 0, 2.0)
     data = built({"w": (dtype, q)})
-    for level in ("default", "best"):
-        packed = mc.compress(data, level=level)  # type: ignore[arg-type]
+    levels: tuple[mc.Level, ...] = ("default", "best")
+    for level in levels:
+        packed = mc.compress(data, level=level)
         assert dissect(packed).manifest["tensors"]["w"][2] == "grid+ans"
         assert mc.decompress(packed) == data
-        assert packed == mc.compress(data, level=level, threads=3)  # type: ignore[arg-type]
+        assert packed == mc.compress(data, level=level, threads=3)
 
 
 def test_below_one_bit_a_weight(built: Callable[..., bytes]) -> None:

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mc.analysis.against import compare
     from mc.analysis.examine import analyze
-    from mc.api import Level, Progress, compress, decompress, pack, unpack, verify, warm
+    from mc.api import Level, Progress, compress, decompress, pack, unpack, verify
     from mc.loader import Checkpoint
     from mc.lossy.files import open_checkpoint as open
-    from mc.simplifying import dequantize, quantize
+    from mc.simplifying import dequantize, measure, quantize, warm
 
 __version__ = "0.1.0"
 __all__ = [
-    "Checkpoint", "Level", "Progress", "analyze", "compare", "compress", "decompress", "dequantize", "open", "pack",
-    "quantize", "unpack", "verify", "warm",
+    "Checkpoint", "Level", "Progress", "analyze", "compare", "compress", "decompress", "dequantize", "measure", "open",
+    "pack", "quantize", "unpack", "verify", "warm",
 ]  # fmt: skip
 
 _HOMES = {
@@ -31,8 +31,10 @@ _HOMES = {
     "analyze": ("mc.analysis.examine", "analyze"),
     "compare": ("mc.analysis.against", "compare"),
     "dequantize": ("mc.simplifying", "dequantize"),
+    "measure": ("mc.simplifying", "measure"),
     "open": ("mc.lossy.files", "open_checkpoint"),
     "quantize": ("mc.simplifying", "quantize"),
+    "warm": ("mc.simplifying", "warm"),
 }
 
 

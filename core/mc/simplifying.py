@@ -12,6 +12,9 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
+from mc import api
 from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
 from mc.atomic import replacing
 from mc.checkpoint import Source, read_layout
@@ -19,6 +22,8 @@ from mc.dtypes import element_bits
 from mc.errors import McError, UsageError, quote
 from mc.folder import PACKED_SUFFIX, SHARD_SUFFIX, Folder, read_folder
 from mc.loader import Checkpoint
+from mc.lossy import arrays
+from mc.lossy.against import TensorError, errors
 from mc.lossy.configs import index_of, with_quantization, without_quantization
 from mc.lossy.files import Floats, dequantize_file, plain_layout
 from mc.lossy.measure import Measured, packed_as
@@ -243,6 +248,49 @@ def _rewrite(
     if folder.index is not None:
         index = place / folder.index
         index.write_bytes(index_of(index.read_bytes(), held, str(folder.path / folder.index)))
+
+
+def measure(
+    packed: PathLike | BinaryIO, original: PathLike | BinaryIO, *, threads: int | None = None,
+    executor: Executor | None = None, progress: Progress | None = None,
+) -> tuple[TensorError, ...]:  # fmt: skip
+    """The error of every tensor of a quantized file or folder, packed or not, against the original's. DamagedError for
+    bytes that can't be decoded, McError for what can't be read."""
+    with workers(threads, executor) as work:
+        if not is_folder(packed):
+            return tuple(_measure_one(packed, original, work, progress))
+        ours, theirs = Path(str(packed)), Path(str(original))
+        found: list[TensorError] = []
+        for name in read_folder(ours).shards:
+            plain = name.removesuffix(PACKED_SUFFIX) + SHARD_SUFFIX if name.endswith(PACKED_SUFFIX) else name
+            found += _measure_one(ours / name, theirs / plain, work, progress)
+        return tuple(found)
+
+
+def _measure_one(
+    packed: PathLike | BinaryIO, original: PathLike | BinaryIO, work: Workers, progress: Progress | None
+) -> list[TensorError]:
+    with random_access(packed) as one, random_access(original) as other:
+        floats, plain = Floats(Checkpoint(one)), Checkpoint(other)
+        done = _Done(sum(_bytes(floats, name) for name in floats.names()), progress)
+        found: list[TensorError] = []
+        for error in errors(floats, plain, work):
+            found.append(error)
+            if error.name in floats.names():
+                done.step(_bytes(floats, error.name))
+        return found
+
+
+def warm() -> None:
+    """Compile every loop of every dtype, level and scheme, so that no later call has to."""
+    api.warm()
+    w = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
+    raw = w.reshape(-1).view(np.uint8)
+    for scheme in ("int4", "int4,symmetric=no,scales=mse", "grid", "grid,columns=yes"):
+        for step in (0.5, 0.01, 1e-5):  # integers of one, two and four bytes
+            matrix = arrays.as_matrix(raw, "F32", w.shape)
+            found = arrays.quantize("w", matrix, "F32", w.shape, parse_request(scheme), 0, step, "row")
+            arrays.dequantize("w", found.about, found.stored)
 
 
 class _Done:

@@ -234,7 +234,7 @@ def rows(report: QuantizeReport) -> list[tuple[object, ...]]:
 def summary(report: QuantizeReport, seconds: float, target: str) -> str:
     """The closing line: sizes, bits and error over all, and a format of fixed rate with such an error."""
     weights = sum(file.weights for file in report.files)
-    bits = sum(file.bits * file.weights for file in report.files) / weights
+    bits = sum(file.bits * file.weights for file in report.files) / weights if weights else 0.0
     power = sum(one.power for file in report.files for one in file.tensors)
     error = sum(one.squared for file in report.files for one in file.tensors) / power if power else 0.0
     before, after = (sum(getattr(file, name) for file in report.files) for name in ("bytes", "packed_bytes"))

@@ -103,6 +103,11 @@ class Floats:
         self._listed = undone(self._recipe, stored, where)
 
     @property
+    def where(self) -> str:
+        """The file's name for messages."""
+        return self._where
+
+    @property
     def metadata(self) -> dict[str, str]:
         """The original's `__metadata__`."""
         return {key: value for key, value in self._checkpoint.metadata.items() if key != RECIPE_KEY}
