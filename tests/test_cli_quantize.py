@@ -174,6 +174,27 @@ def test_a_folder_is_quantized_with_its_config_and_index(mc: Command, place: Pat
             assert relative(original, back.tensor("layer.1.weight")) < 0.02
 
 
+def test_a_grid_of_bytes_is_a_standard_file_and_packs_to_its_entropy(mc: Command, place: Path) -> None:
+    """int-quantized of compressed-tensors: X.weight int8, X.weight_scale [out, 1], dequantized by their product."""
+    options = ("--scheme", "grid", "--bits", "3", "--format", "compressed-tensors", "--json")
+    found = document(mc("quantize", "folder", "-o", "q", *options, cwd=place))
+    config = json.loads((place / "q" / "config.json").read_text())["quantization_config"]
+    assert config["format"] == "int-quantized"
+    group = config["config_groups"]["group_0"]
+    assert group["weights"] == {
+        "num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False,
+    }  # fmt: skip
+    assert group["input_activations"]["dynamic"] and group["input_activations"]["strategy"] == "token"
+    for number, file in enumerate(found["files"], 1):
+        shard, name = Path(file["target"]).name, f"layer.{number}.weight"
+        stored = load_file(place / "q" / shard)
+        assert stored[name].dtype == np.int8 and stored[f"{name}_scale"].shape == (64, 1)
+        original = load_file(place / "folder" / shard)[name]
+        error = relative(original, stored[name] * stored[f"{name}_scale"])
+        assert error == pytest.approx(file["error"], rel=1e-5) and file["bits"] <= 3 and error < 0.08
+        assert (np.abs(original).max(axis=1) <= 127.5 * stored[f"{name}_scale"][:, 0]).all()
+
+
 @pytest.mark.parametrize(
     ("line", "code", "text"),
     [

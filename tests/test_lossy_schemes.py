@@ -13,7 +13,7 @@ from mc.dtypes import numpy_dtype
 from mc.errors import DamagedError, McError
 from mc.lossy import arrays, codebooks, grids
 from mc.lossy.recipe import Quantized
-from mc.lossy.requests import parse_request
+from mc.lossy.requests import Request, parse_request
 from mc.lossy.schemes import Codebook, Grid, Int, Nf4, matrix, parts
 
 SHAPES = [(1, 1), (1, 97), (97, 1), (5, 33), (3, 2, 3, 3), (16, 128), (2, 7, 1), (40,), ()]
@@ -22,6 +22,9 @@ SCHEMES = [
     "int8", "int4,group=5,symmetric=no", "int3,symmetric=no,scales=mse", "int4,scales=mse", "codebook,codes=16",
     "codebook,codes=3,rows=2", "codebook,codes=256", "nf4", "nf4,group=5", "grid", "grid,columns=yes",
 ]  # fmt: skip
+
+
+REQUESTS = {**{text: parse_request(text) for text in SCHEMES}, "channel": Request("grid", standard=True)}
 
 
 def drawn(shape: tuple[int, ...], seed: int, kind: str) -> np.ndarray[Any, Any]:
@@ -42,7 +45,9 @@ def through(
 ) -> Any:
     typed = w.astype(numpy_dtype(dtype))
     as_read = arrays.as_matrix(typed.reshape(-1).view(np.uint8), dtype, w.shape)
-    result = arrays.quantize("w", as_read, dtype, w.shape, parse_request(scheme), 0, step, objective)
+    result = arrays.quantize(
+        "w", as_read, dtype, w.shape, REQUESTS.get(scheme) or parse_request(scheme), 0, step, objective
+    )
     back = arrays.dequantize("w", result.about, result.stored)
     return typed, result, back
 
@@ -50,7 +55,7 @@ def through(
 @settings(max_examples=120, deadline=None)
 @given(
     st.sampled_from(SHAPES),
-    st.sampled_from(SCHEMES),
+    st.sampled_from(sorted(REQUESTS)),
     st.sampled_from(["F32", "BF16", "F16", "F64"]),
     st.sampled_from(["plain", "tensor", "row"]),
     st.sampled_from(["usual", "huge", "zero"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +11,7 @@ import click
 from mc_cli import files, options, show
 
 if TYPE_CHECKING:
+    from mc.lossy.requests import Request
     from mc.simplifying import QuantizeReport
 
 COLUMNS = ("tensor", "scheme", "shape", "bits", "error", "snr", "above bound", "side")
@@ -114,7 +115,8 @@ def quantize(
       codebook     codes=K, rows=N that share one
       nf4          group=N
       grid         columns=yes|no; uniform steps for the entropy coder; needs one of --bits, --max-error,
-                   --snr and --target-size, which is met and never exceeded
+                   --snr and --target-size, which is met and never exceeded. With --format
+                   compressed-tensors: bytes and a scale for each row, wider where a row needs it
     """
     import mc
     from mc.lossy.requests import parse_request
@@ -123,7 +125,7 @@ def quantize(
     request = parse_request(scheme, **given)
     chosen = [(pattern, parse_request(text, **given)) for pattern, text in map(split_set, sets)]
     if layout == "compressed-tensors":
-        standard([request, *(one for _, one in chosen)])
+        request, chosen = standard(request), [(pattern, standard(one)) for pattern, one in chosen]
     limit = limit_of(bits, max_error, snr, target_size, overall)
     began = time.perf_counter()
     target = files.STDIO if files.is_stdout(output) else output
@@ -166,11 +168,12 @@ def split_set(text: str) -> tuple[str, str]:
     return pattern, scheme + comma + keys
 
 
-def standard(requests: list[Any]) -> None:
-    """UsageError for schemes that compressed-tensors doesn't have."""
-    for request in requests:
-        if request.kind in ("codebook", "nf4", "grid"):
-            raise click.UsageError(f"compressed-tensors has no scheme like {request.kind}; use int or fp8.")
+def standard(request: Request) -> Request:
+    """The request as compressed-tensors stores it; UsageError for a scheme that it doesn't have."""
+    if request.kind in ("codebook", "nf4") or request.columns:
+        kind = "grid with columns" if request.columns else request.kind
+        raise click.UsageError(f"compressed-tensors has no scheme like {kind}; use int, fp8 or grid.")
+    return replace(request, standard=request.kind == "grid")
 
 
 def limit_of(bits: float | None, max_error: float | None, snr: float | None, size: int | None, overall: bool) -> Any:

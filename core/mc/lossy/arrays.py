@@ -14,7 +14,7 @@ from mc.lossy import casts, codebooks, grids, integers
 from mc.lossy.loops import faults, squares
 from mc.lossy.recipe import Quantized
 from mc.lossy.requests import Request
-from mc.lossy.schemes import Cast, Codebook, Fp8, Grid, Int, Nf4, Scheme, Shape, matrix, parts, scale_dtype
+from mc.lossy.schemes import Cast, Channel, Codebook, Fp8, Grid, Int, Nf4, Scheme, Shape, matrix, parts, scale_dtype
 
 Array = np.ndarray[Any, Any]
 
@@ -88,6 +88,9 @@ def _quantized(
     if frame is None:
         raise ValueError("a grid needs a frame")
     absolute = step * frame.unit
+    if request.standard:
+        scales = casts.scales_of(grids.channel_steps(w, frame, absolute), scale_dtype(dtype))
+        return Channel("I8"), [grids.quantize_channels(w, frame, scales), scales]
     q = grids.quantize(w, frame, absolute)
     grid = Grid(grids.narrow(q), absolute, frame.rows is not None, frame.columns is not None)
     return grid, [q, *(codes for codes in (frame.rows, frame.columns) if codes is not None)]
@@ -103,7 +106,7 @@ def dequantize(name: str, about: Quantized, stored: Mapping[str, Array]) -> Arra
     match about.scheme:
         case Cast():
             w = first.astype(np.float32)
-        case Fp8():
+        case Fp8() | Channel():
             w = casts.dequantize(first.reshape(shape), more[0])
         case Int() as scheme:
             if tuple(int(count) for count in more[1]) != shape:

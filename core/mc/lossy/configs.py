@@ -9,7 +9,7 @@ from typing import Any
 
 from mc.errors import DamagedError
 from mc.lossy.recipe import Quantized
-from mc.lossy.schemes import Cast, Fp8, Int, Scheme
+from mc.lossy.schemes import Cast, Channel, Fp8, Int, Scheme
 
 KEY = "quantization_config"
 WEIGHT = ".weight"
@@ -20,7 +20,7 @@ def with_quantization(config: bytes, tensors: Mapping[str, Quantized], kept: Seq
     `kept`: names of tensors that are not quantized. DamagedError if the file is no JSON object."""
     groups: dict[Scheme, list[str]] = {}
     for name, about in tensors.items():
-        if isinstance(about.scheme, Int | Fp8) and name.endswith(WEIGHT):
+        if isinstance(about.scheme, Int | Fp8 | Channel) and name.endswith(WEIGHT):
             groups.setdefault(about.scheme, []).append(name.removesuffix(WEIGHT))
     if not groups:
         return without_quantization(config, where)
@@ -62,7 +62,9 @@ def index_of(index: bytes, shards: Mapping[str, Sequence[tuple[str, int]]], wher
 
 
 def _format(scheme: Scheme) -> str:
-    return "pack-quantized" if isinstance(scheme, Int) else "float-quantized"
+    if isinstance(scheme, Int):
+        return "pack-quantized"
+    return "int-quantized" if isinstance(scheme, Channel) else "float-quantized"
 
 
 def _group(scheme: Scheme, targets: list[str]) -> dict[str, Any]:
@@ -72,8 +74,9 @@ def _group(scheme: Scheme, targets: list[str]) -> dict[str, Any]:
         weights = {"num_bits": scheme.bits, "type": "int", "symmetric": scheme.symmetric, **strategy, "dynamic": False}
     else:
         per = scheme.per if isinstance(scheme, Fp8) else "channel"
-        weights = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": per, "dynamic": False}
-        inputs = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "token", "dynamic": True}
+        kind = "int" if isinstance(scheme, Channel) else "float"
+        weights = {"num_bits": 8, "type": kind, "symmetric": True, "strategy": per, "dynamic": False}
+        inputs = {"num_bits": 8, "type": kind, "symmetric": True, "strategy": "token", "dynamic": True}
     return {"targets": targets, "weights": weights, "input_activations": inputs, "output_activations": None}
 
 

@@ -72,7 +72,27 @@ def steps_of(step: float, rows: Array | None, columns: Array | None, shape: tupl
 def quantize(w: Array, of: Frame, step: float, weight: float = SLOPE) -> Array:
     """Integers of the narrowest type for f32 [rows, cols] in steps of `step` times the scales. `weight`: squared steps
     that a bit is worth; 0 rounds to the nearest."""
-    steps, factors = steps_of(step, of.rows, of.columns, w.shape)
+    q = _rounded(w, of, *steps_of(step, of.rows, of.columns, w.shape), weight)
+    most = max(int(q.max()), -int(q.min()))
+    kind = next(kind for kind in NARROW if most <= LIMITS[kind])
+    return q.astype(f"<i{int(kind[1:]) // 8}")
+
+
+def channel_steps(w: Array, of: Frame, step: float) -> Array:
+    """Steps f64 [rows, 1] like those of `quantize`, but wider where a row would need integers beyond a byte."""
+    steps, _ = steps_of(step, of.rows, None, w.shape)
+    wider: Array = np.maximum(steps, np.abs(w).max(axis=1) / LIMITS["I8"])
+    return wider[:, None]
+
+
+def quantize_channels(w: Array, of: Frame, scales: Array, weight: float = SLOPE) -> Array:
+    """Integers i8, from -127 to 127, for f32 [rows, cols] in units of `scales` [rows, 1]."""
+    q = _rounded(w, of, scales.astype(np.float64)[:, 0], np.empty(0), weight)
+    return np.clip(q, -LIMITS["I8"], LIMITS["I8"]).astype(np.int8)
+
+
+def _rounded(w: Array, of: Frame, steps: Array, factors: Array, weight: float) -> Array:
+    """Integers i32 in units of steps f64 [rows] x factors f64 [cols], or [0]; code lengths come from some rows."""
     q = np.empty(w.shape, np.int32)
     contexts = _contexts(of, steps, factors)
     lengths = np.zeros((CONTEXTS, 2 * HALF + 1), np.float32)
@@ -83,9 +103,7 @@ def quantize(w: Array, of: Frame, step: float, weight: float = SLOPE) -> Array:
             round_grid(w, every, steps, factors, contexts, lengths, trial, q, counts)
             lengths = _lengths(counts)
     round_grid(w, 1, steps, factors, contexts, lengths, weight, q, np.zeros(lengths.shape, np.int64))
-    most = max(int(q.max()), -int(q.min()))
-    kind = next(kind for kind in NARROW if most <= LIMITS[kind])
-    return q.astype(f"<i{int(kind[1:]) // 8}")
+    return q
 
 
 def _contexts(of: Frame, steps: Array, factors: Array) -> tuple[Array, Array]:

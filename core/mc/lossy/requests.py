@@ -34,6 +34,7 @@ class Request:
     codes: int = 16
     rows: int = 0  # that share a codebook; 0: all
     columns: bool = False  # whether columns of a grid have scales
+    standard: bool = False  # whether a grid is stored as compressed-tensors stores bytes
 
 
 @dataclass(frozen=True)

@@ -71,9 +71,17 @@ class Grid:
     columns: bool
 
 
-Scheme = Cast | Fp8 | Int | Codebook | Nf4 | Grid
+@dataclass(frozen=True)
+class Channel:
+    """Integers of eight bits in units of a scale for each row, as readers of compressed-tensors know them."""
+
+    to: str  # I8
+
+
+Scheme = Cast | Fp8 | Int | Codebook | Nf4 | Grid | Channel
 SCHEMES: dict[str, type[Any]] = {
     "cast": Cast, "fp8": Fp8, "int": Int, "codebook": Codebook, "nf4": Nf4, "grid": Grid,
+    "channel": Channel,
 }  # fmt: skip
 
 
@@ -97,6 +105,8 @@ def described(scheme: Scheme) -> str:
             return f"nf4 g{group}"
         case Grid(to, _, rows, columns):
             return f"grid {to.lower()}" + " rows" * rows + " columns" * columns
+        case Channel(to):
+            return f"grid {to.lower()} per channel"
 
 
 def written(scheme: Scheme) -> dict[str, object]:
@@ -126,6 +136,8 @@ def read(found: Mapping[str, object]) -> Scheme | None:
             "rows": bool(rows), "columns": bool(columns),
         } if isfinite(step) and step >= 0:  # fmt: skip
             return Grid(to, step, rows, columns)
+        case {"scheme": "channel", "to": "I8" as to}:
+            return Channel(to)
     return None
 
 
@@ -168,6 +180,8 @@ def parts(name: str, scheme: Scheme, dtype: str, shape: Shape) -> Parts:
             }
         case Nf4(group):
             return {f"{name}_indices": ("U8", shape), f"{name}_absmax": ("F32", (_count(rows * cols, group),))}
+        case Channel(to):
+            return {name: (to, shape), f"{name}_scale": (scale, (rows, 1))}
         case Grid(to, _, by_row, by_column):
             stored: Parts = {name: (to, shape)}
             if by_row:
