@@ -94,7 +94,7 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
         "nibbles": ("U8", halves[0] | halves[1] << 4),
         "grid": ("I8", np.rint(normal(128, 200, 4) * 500).clip(-127, 127).astype(np.int8)),
         "grid.wide": ("I16", np.rint(normal(64, 130, 3, 3) * 900).astype(np.int16)),
-        "grid.wider": ("I32", np.rint(normal(40, 70, 2, 2) * 200).astype(np.int32)),
+        "grid.wider": ("I32", np.rint(normal(72, 130, 2, 2) * 200).astype(np.int32)),
         "rows.of.bytes": ("U8", np.rint(normal(128, 200, 4) * 500).clip(-127, 127).astype(np.int8).view(np.uint8)),
         "palette": ("F32", few),
         "text": ("U8", text),
