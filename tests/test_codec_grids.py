@@ -133,3 +133,14 @@ def test_no_bytes_do_more_than_be_refused(data: bytes, method: int) -> None:
             grids.decode_chunk(code, decoder, memoryview(coded), 0, out)
         except DamagedError:
             continue
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=120), st.integers(0, 70), st.integers(0, 9), st.sampled_from([64, 65, 128, 4096]))
+def test_no_head_does_more_than_be_refused(data: bytes, tables: int, shift: int, cols: int) -> None:
+    for body in (data, struct.pack("<BBBBI", 1, 1, tables, shift, cols) + data):
+        try:
+            code = grids.read_head(Reader(memoryview(body)), 4096, 100)
+            entropy.decoder(code.coder, code.tables, 4096)
+        except DamagedError:
+            continue

@@ -29,7 +29,7 @@ schemes = st.one_of(
     st.builds(Codebook, st.integers(2, 256), st.integers(0, 64)),
     st.just(Channel("I8")),
     st.builds(Nf4, st.integers(1, 256)),
-    st.builds(Grid, st.sampled_from(["I8", "I16", "I32"]), st.floats(0, 1e300), st.booleans(), st.booleans()),
+    st.builds(Grid, st.sampled_from(["I8", "I16", "I32"]), st.floats(0, 1e38), st.booleans(), st.booleans()),
 )
 
 
@@ -67,6 +67,26 @@ def test_an_entry_of_anything_else_is_refused(built: Callable[..., bytes], key: 
 def test_a_text_that_is_no_recipe_is_refused(built: Callable[..., bytes], text: str) -> None:
     with pytest.raises(DamagedError, match=r"mc\.recipe"):
         read_back(built(TENSORS, {"mc.recipe": text}))
+
+
+def test_recipes_of_many_steps_are_refused(built: Callable[..., bytes]) -> None:
+    entry = {"scheme": "cast", "to": "BF16", "dtype": "BF16", "shape": [3, 4], "error": 0}
+    steps = [{"step": "quantize", "tensors": {"w": entry}}]
+    tensors = {"w": ("BF16", np.zeros((3, 4), np.uint16))}
+    with mc.open(built(tensors, {"mc.recipe": json.dumps(16 * steps)}), dequantize=True) as floats:
+        assert floats.tensor("w").shape == (3, 4)
+    with pytest.raises(DamagedError, match="17 steps"):
+        read_back(built(tensors, {"mc.recipe": json.dumps(17 * steps)}))
+
+
+def test_scales_from_outside_may_be_anything(built: Callable[..., bytes], recwarn: pytest.WarningsRecorder) -> None:
+    metadata = {"mc.recipe": json.dumps(GOOD).replace("0.5", "1e38")}
+    scales = ("U8", np.array([0, 128, 255], np.uint8))
+    with mc.open(
+        built({**TENSORS, "w": ("I8", np.ones((3, 4), np.int8)), "w_row_scale": scales}, metadata), dequantize=True
+    ) as floats:
+        assert floats.tensor("w")[:, 0].tolist() == [np.float32(1e38 * 2.0**-16), np.float32(1e38), np.inf]
+    assert not recwarn.list
 
 
 def test_a_step_of_a_later_version_is_refused_as_such(built: Callable[..., bytes]) -> None:

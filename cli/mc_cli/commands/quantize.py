@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mc.lossy.requests import Request
     from mc.simplifying import QuantizeReport
 
-COLUMNS = ("tensor", "scheme", "shape", "bits", "error", "snr", "above bound", "side")
+COLUMNS = ("tensor", "scheme", "shape", "bits", "error", "snr", "above Gaussian", "side")
 PLAN_COLUMNS = ("file", "tensor", "scheme")
 # Bits a weight and error of formats of fixed rate, measured on the matrices of MiniLM.
 FIXED = (

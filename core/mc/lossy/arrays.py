@@ -100,8 +100,15 @@ def dequantize(name: str, about: Quantized, stored: Mapping[str, Array]) -> Arra
     """The tensor `name` of before, in its own dtype and shape, from the arrays that `schemes.parts` lists, which have
     the dtypes and shapes it says. DamagedError for an index that isn't in its dictionary, or sizes that contradict."""
     listed = list(parts(name, about.scheme, about.dtype, about.shape))
-    first = stored[listed[0]]
-    more = [stored[part] for part in listed[1:]]
+    # Scales from outside may be anything: what overflows becomes infinite, as FORMAT.md says, without a warning.
+    with np.errstate(over="ignore", invalid="ignore"):
+        w = _dequantized(about, stored[listed[0]], [stored[part] for part in listed[1:]], listed)
+        plain: Array = w.astype(numpy_dtype(about.dtype)).reshape(about.shape)
+    return plain
+
+
+def _dequantized(about: Quantized, first: Array, more: list[Array], listed: list[str]) -> Array:
+    """f32 [rows, cols]."""
     shape = matrix(about.shape)
     match about.scheme:
         case Cast():
@@ -120,6 +127,4 @@ def dequantize(name: str, about: Quantized, stored: Mapping[str, Array]) -> Arra
         case Grid() as scheme:
             rows = more[0] if scheme.rows else None
             w = grids.dequantize(first.reshape(shape), scheme, rows, more[-1] if scheme.columns else None)
-    with np.errstate(over="ignore"):
-        plain: Array = w.astype(numpy_dtype(about.dtype)).reshape(about.shape)
-    return plain
+    return w

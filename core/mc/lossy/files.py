@@ -171,8 +171,9 @@ class Floats:
             about = step.tensors.get(name)
             if about is not None:
                 needed = parts(name, about.scheme, about.dtype, about.shape)
+                stored = {part: self._tensor(part, number + 1) for part in needed}
                 with naming(self._where, name):
-                    return arrays.dequantize(name, about, {part: self._tensor(part, number + 1) for part in needed})
+                    return arrays.dequantize(name, about, stored)
         return self._checkpoint.tensor(name)
 
 

@@ -19,6 +19,7 @@ from mc.manifest import RECIPE_KEY
 from mc.strict_json import describe, parse_json
 
 QUANTIZE = "quantize"
+MOST_STEPS = 16  # FORMAT.md, section 11; undoing them goes as deep
 OBJECTIVES = ("plain", "tensor", "row")
 
 
@@ -69,6 +70,8 @@ def read_recipe(layout: Layout, where: str) -> Recipe:
     found = parse_json(text.encode(), what)
     if not isinstance(found, list):
         raise DamagedError(f"{what} is {describe(found)}, where a list of steps was expected. Quantize again.")
+    if len(found) > MOST_STEPS:
+        raise DamagedError(f"{what} has {len(found)} steps, and {MOST_STEPS} are allowed. Quantize again.")
     recipe = tuple(_step(step, what) for step in found)
     undone(recipe, {tensor.name: (tensor.dtype, tensor.shape) for tensor in layout.tensors}, what)
     return recipe

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite, prod
+from math import prod
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -17,6 +17,7 @@ Parts = dict[str, tuple[str, Shape]]  # dtype and shape of each stored tensor, b
 FLOATS = ("F64", "F32", "F16", "BF16")  # what can be quantized
 NARROW = ("I8", "I16", "I32")  # types of a grid's integers
 MOST_CODES = 256
+BEYOND = 2.0**127  # steps of a grid are below
 NF4_GROUP = 64
 
 
@@ -134,7 +135,7 @@ def read(found: Mapping[str, object]) -> Scheme | None:
         case {
             "scheme": "grid", "to": ("I8" | "I16" | "I32") as to, "step": float(step),
             "rows": bool(rows), "columns": bool(columns),
-        } if isfinite(step) and step >= 0:  # fmt: skip
+        } if 0 <= step < BEYOND:  # fmt: skip
             return Grid(to, step, rows, columns)
         case {"scheme": "channel", "to": "I8" as to}:
             return Channel(to)
