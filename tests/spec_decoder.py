@@ -108,7 +108,8 @@ def decode_blob(blob: Reader, tensor: int, dtype: str, size: int, seen: set[str]
     need(checksum(head.data, 0xFFFFFFFF) == head_sum, "4: head checksum")
     coding = head.number("B")
     width = 1 if size % WIDTHS.get(dtype, 1) else WIDTHS.get(dtype, 1)
-    span, decode = (open_raw, open_floats, open_affine, open_planes, open_zstd)[coding](head, dtype, width, size, seen)
+    openers = (open_raw, open_floats, open_affine, open_planes, open_zstd, open_grid)
+    span, decode = openers[coding](head, dtype, width, size, seen)
     head.end()
     out, sizes = [], []
     for chunk, start in enumerate(range(0, size, span)):
@@ -174,6 +175,35 @@ def open_planes(head: Reader, dtype: str, width: int, size: int, seen: set[str])
         return bytes(byte for word in zip(*planes, strict=True) for byte in word)
 
     return (cols * max(1, (1 << 18) // cols) if form == 2 else width << 18), chunk
+
+
+def open_grid(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.6
+    width, coder, count_of_tables, shift, cols = (head.number(kind) for kind in "BBBBI")
+    need(width in (1, 2, 4) and size % width == 0 and coder < 2, "7.6: head")
+    need(0 < count_of_tables <= 64 and shift <= 8 and 0 < cols <= 1 << 20 and size % (width * cols) == 0, "7.6: head")
+    rows, columns = array(head, size // width // cols), array(head, cols)
+    streams = Streams(head, count_of_tables, coder)
+    seen.add(f"grid of {width}")
+
+    def chunk(coded: Reader, start: int, count: int) -> bytes:
+        if coded.number("B") == 0:
+            return coded.take(count)
+        stream = Reader(coded.take(coded.number("I")))
+        first = start // (cols * width)
+        here = rows[first : first + count // (cols * width)]
+        contexts = [min(count_of_tables - 1, row + column >> shift) for row in here for column in columns]
+        segments = streams.decode(stream, [contexts.count(t) for t in range(count_of_tables)])
+        sorted_symbols = [iter(segment) for segment in segments]
+        out = bytearray()
+        for context in contexts:
+            k = next(sorted_symbols[context])
+            v = -(k + 1 >> 1) if k & 1 else k >> 1
+            out += coded.take(width) if k == 255 else v.to_bytes(width, "little", signed=True)
+            if k == 255:
+                seen.add("grid escapes")
+        return bytes(out)
+
+    return cols * max(1, (1 << 18) // cols) * width, chunk
 
 
 def open_floats(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 5

@@ -28,6 +28,7 @@ WANTED = {
     *("floats method 0, context 0", "raw planes 1", "class 0", "class 1", "class 2"),
     *("coding 0 of U8", "coding 2 of I32", "coding 2 of Q3_K", "coding 3 of F32", "coding 4 of U8"),
     *(f"flags {flags}, frequent {frequent}" for flags in range(2) for frequent in range(3)),
+    *("grid of 1", "grid of 2", "grid of 4", "grid escapes", "coding 5 of I8"),
     *("one chunk", "many chunks", "same", "empty", "reserved 1"),
 }
 
@@ -92,6 +93,9 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
         "bytes": ("I32", draw.integers(-1000, 1000, size=(300, 7), dtype=np.int32)),
         "nibbles": ("U8", halves[0] | halves[1] << 4),
         "grid": ("I8", np.rint(normal(128, 200, 4) * 500).clip(-127, 127).astype(np.int8)),
+        "grid.wide": ("I16", np.rint(normal(64, 130, 3, 3) * 900).astype(np.int16)),
+        "grid.wider": ("I32", np.rint(normal(72, 130, 2, 2) * 200).astype(np.int32)),
+        "rows.of.bytes": ("U8", np.rint(normal(128, 200, 4) * 500).clip(-127, 127).astype(np.int8).view(np.uint8)),
         "palette": ("F32", few),
         "text": ("U8", text),
         "positions": ("I64", np.arange(512)),

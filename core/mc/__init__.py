@@ -1,4 +1,4 @@
-"""mc: checkpoints of neural networks, packed without loss, verified, restored byte for byte.
+"""mc: checkpoints of neural networks, packed without loss, verified, restored byte for byte; or quantized first.
 
     data = mc.compress(safetensors_bytes)          # and mc.decompress(data)
     mc.pack("model.safetensors", "model.mc.safetensors")
@@ -15,21 +15,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mc.analysis.against import compare
     from mc.analysis.examine import analyze
-    from mc.api import Level, Progress, compress, decompress, pack, unpack, verify, warm
+    from mc.api import Level, Progress, compress, decompress, pack, unpack, verify
     from mc.loader import Checkpoint
-    from mc.loader import open_checkpoint as open
+    from mc.lossy.files import open_checkpoint as open
+    from mc.simplifying import dequantize, measure, quantize, warm
 
 __version__ = "0.1.0"
 __all__ = [
-    "Checkpoint", "Level", "Progress", "analyze", "compare", "compress", "decompress", "open", "pack", "unpack",
-    "verify", "warm",
+    "Checkpoint", "Level", "Progress", "analyze", "compare", "compress", "decompress", "dequantize", "measure", "open",
+    "pack", "quantize", "unpack", "verify", "warm",
 ]  # fmt: skip
 
 _HOMES = {
     "Checkpoint": ("mc.loader", "Checkpoint"),
     "analyze": ("mc.analysis.examine", "analyze"),
     "compare": ("mc.analysis.against", "compare"),
-    "open": ("mc.loader", "open_checkpoint"),
+    "dequantize": ("mc.simplifying", "dequantize"),
+    "measure": ("mc.simplifying", "measure"),
+    "open": ("mc.lossy.files", "open_checkpoint"),
+    "quantize": ("mc.simplifying", "quantize"),
+    "warm": ("mc.simplifying", "warm"),
 }
 
 

@@ -61,10 +61,10 @@ def pack(
 
     A path as target is replaced when all is written, never before. Raises McError and its kin (see mc.errors)."""
     with workers(threads, executor) as work:
-        if _is_folder(source):
+        if is_folder(source):
             return _pack_folder(Path(_path(source)), target, level, work, progress)
         _refuse_same(source, target)
-        with _random_access(source) as opened, _writing(target) as out:
+        with random_access(source) as opened, writing(target) as out:
             report = _pack_one(opened, out, _name(target), level, work, _Sum(opened.size, progress).step)
         return PackReport((report,))
 
@@ -85,8 +85,8 @@ def _pack_folder(
     total = _Sum(sum((path / name).stat().st_size for name in folder.shards), progress)
     reports = []
     names = [packed_name(name) for name in folder.shards]
-    with _new_folder(path, target, [*folder.others, *names]) as place:
-        _copy_others(path, place, folder.others)
+    with new_folder(path, target, [*folder.others, *names]) as place:
+        copy_others(path, place, folder.others)
         for name in folder.shards:
             packed = packed_name(name)
             with Source.of(path / name) as source, replacing(place / packed) as out:
@@ -104,7 +104,7 @@ def unpack(
 
     Raises DamagedError, naming file and tensor, where a byte is not what was packed."""
     with workers(threads, executor) as work:
-        if _is_folder(source):
+        if is_folder(source):
             if tensors is not None:
                 raise McError(
                     f"{_path(source)} is a folder; tensors can be picked from a single file. Name one of its shards."
@@ -112,9 +112,9 @@ def unpack(
             return _unpack_folder(Path(_path(source)), target, check, work, progress)
         _refuse_same(source, target)
         shown, own = progress or _ignore, isinstance(target, str | os.PathLike)
-        with _writing(target) as out:
+        with writing(target) as out:
             if isinstance(source, str | os.PathLike):
-                with _random_access(source) as opened:
+                with random_access(source) as opened:
                     found = restore(FromSource(opened), opened, out, work, check, tensors, shown, own)
             else:
                 found = restore(FromPipe(source, STDIN), None, out, work, check, tensors, shown, own)
@@ -132,8 +132,8 @@ def _unpack_folder(
     files = []
     whole = 0
     names = [plain_name(name) for name in folder.shards]
-    with _new_folder(path, target, [*folder.others, *names]) as place:
-        _copy_others(path, place, folder.others)
+    with new_folder(path, target, [*folder.others, *names]) as place:
+        copy_others(path, place, folder.others)
         for name in folder.shards:
             plain = plain_name(name)
             done_before = whole
@@ -158,13 +158,13 @@ def verify(
 
     Damage is reported, not raised; McError is raised for what can't be read at all."""
     with workers(threads, executor) as work:
-        if _is_folder(packed):
+        if is_folder(packed):
             return _verify_folder(Path(_path(packed)), original, work, progress)
-        with _random_access(packed) as source:
+        with random_access(packed) as source:
             if original is None:
                 file, findings = verify_file(source, None, work, progress or _ignore)
             else:
-                with _random_access(original) as plain:
+                with random_access(original) as plain:
                     file, findings = verify_file(source, plain, work, progress or _ignore)
         return VerifyReport((file,), findings)
 
@@ -253,7 +253,7 @@ def _status(place: PathLike | BinaryIO) -> os.stat_result | None:
         return None
 
 
-def _is_folder(source: PathLike | BinaryIO) -> bool:
+def is_folder(source: PathLike | BinaryIO) -> bool:
     return isinstance(source, str | os.PathLike) and os.path.isdir(source)
 
 
@@ -268,12 +268,12 @@ def _name(place: PathLike | BinaryIO) -> str:
 
 
 @contextmanager
-def _random_access(source: PathLike | BinaryIO) -> Iterator[Source]:
+def random_access(source: PathLike | BinaryIO) -> Iterator[Source]:
     """A source to be read by position; what can only be read once is spooled to a temporary file first."""
     if isinstance(source, str | os.PathLike):
         refuse_pickle(source)
         if os.path.exists(source) and not os.path.isfile(source) and not os.path.isdir(source):
-            with open(source, "rb") as pipe, _random_access(pipe) as spooled:
+            with open(source, "rb") as pipe, random_access(pipe) as spooled:
                 yield spooled
             return
         with Source.of(source) as opened:
@@ -287,7 +287,7 @@ def _random_access(source: PathLike | BinaryIO) -> Iterator[Source]:
 
 
 @contextmanager
-def _writing(target: PathLike | BinaryIO) -> Iterator[BinaryIO]:
+def writing(target: PathLike | BinaryIO) -> Iterator[BinaryIO]:
     """A stream that can seek. A path is replaced at the end; a stream that can't seek gets all of it at the end."""
     if isinstance(target, str | os.PathLike):
         with replacing(target) as out:
@@ -315,7 +315,7 @@ def _spooled(target: BinaryIO) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _new_folder(source: Path, target: PathLike | BinaryIO, names: Sequence[str]) -> Iterator[Path]:
+def new_folder(source: Path, target: PathLike | BinaryIO, names: Sequence[str]) -> Iterator[Path]:
     """A folder that takes the place of `target` at the end, which may hold nothing but files of these names."""
     destination = Path(_path(target))
     if source.resolve() in (destination.resolve(), *destination.resolve().parents):
@@ -333,7 +333,7 @@ def _new_folder(source: Path, target: PathLike | BinaryIO, names: Sequence[str])
         yield place
 
 
-def _copy_others(source: Path, place: Path, names: tuple[str, ...]) -> None:
+def copy_others(source: Path, place: Path, names: tuple[str, ...]) -> None:
     for name in names:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, place / name)

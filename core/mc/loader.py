@@ -41,6 +41,16 @@ class Checkpoint:
         """The original's `__metadata__`."""
         return dict(self._layout.metadata)
 
+    @property
+    def layout(self) -> Layout:
+        """The original's header, as it was read."""
+        return self._layout
+
+    @property
+    def where(self) -> str:
+        """The file's name for messages."""
+        return self._source.where
+
     def names(self) -> list[str]:
         """All tensors, in data order."""
         return list(self._tensors)
@@ -58,6 +68,11 @@ class Checkpoint:
         bytes aren't what was packed."""
         tensor = self._named(name)
         return self._shaped(tensor, self._bytes(tensor, 0, tensor.stop - tensor.start), tensor.shape)
+
+    def data(self, name: str) -> Bytes:
+        """The bytes of a whole tensor of any dtype."""
+        tensor = self._named(name)
+        return self._bytes(tensor, 0, tensor.stop - tensor.start)
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray[Any, Any]:
         """Entries `start` to `stop` (exclusive) along the first dimension, decoding the chunks that hold them."""

@@ -19,6 +19,7 @@ from mc.strict_json import describe, parse_json
 VERSION = 1
 RESERVED = "__mc__"  # the tensor that holds the original header; one mark of a packed file
 FORMAT_KEY, MANIFEST_KEY, DIGEST_KEY = "mc.format", "mc.manifest", "mc.digest"  # the first is the other mark
+RECIPE_KEY = "mc.recipe"  # what a quantized file was made with: no mark, since such a file is a plain one
 BLANK_DIGEST = "0" * 64
 SAME = "same"
 ALIGNMENT = 8  # the header is padded with spaces to a multiple
@@ -57,7 +58,7 @@ class Packed:
 def is_packed(layout: Layout, where: str) -> bool:
     """Whether a file is meant as a packed one: either mark or the name says so."""
     return (
-        any(key.startswith("mc.") for key in layout.metadata)
+        any(key.startswith("mc.") and key != RECIPE_KEY for key in layout.metadata)
         or any(tensor.name == RESERVED for tensor in layout.tensors)
         or PurePath(where).name.endswith(".mc.safetensors")
     )
@@ -115,6 +116,8 @@ def read_packed(layout: Layout, where: str) -> Packed:
         raise DamagedError(
             f"{where} is meant as a packed file, but has {found}: its header is damaged. Fetch it again."
         )
+    if RECIPE_KEY in metadata:
+        raise DamagedError(f"{where} is a packed file with {RECIPE_KEY!r} among its marks, where it never stands.")
     if version != str(VERSION):
         _refuse_version(version, layout, where)
     _check_digest(layout.prefix, metadata[DIGEST_KEY], where)

@@ -45,7 +45,8 @@ def verify_file(
 def looks_packed(source: Source) -> bool:
     """Whether a file without a readable header has a mark of a packed one, in its name or its first bytes."""
     front = bytes(source.read(0, min(source.size, 4096)))
-    return source.where.endswith(".mc.safetensors") or b'"mc.' in front or b'"__mc__"' in front
+    marked = b'"mc.' in front.replace(b'"mc.recipe"', b"") or b'"__mc__"' in front
+    return source.where.endswith(".mc.safetensors") or marked
 
 
 def _verify_packed(

@@ -30,6 +30,8 @@ COLUMNS = (
 @options.force
 @click.option("--check", is_flag=True, help="Compare the whole file's sha256 too; chunks are always checked.")
 @click.option("--tensor", "tensors", multiple=True, metavar="GLOB", help="Write only these tensors; may be repeated.")
+@click.option("--dequantize", is_flag=True, help="Plain floats under the original names, from a quantized checkpoint.")
+@click.option("--dtype", type=click.Choice(["f32", "bf16", "fp16", "f64"]), help="Of these floats; else what each was.")
 @options.threads
 @options.speaking
 def unpack(
@@ -38,6 +40,8 @@ def unpack(
     force: bool,
     check: bool,
     tensors: tuple[str, ...],
+    dequantize: bool,
+    dtype: str | None,
     threads: int,
     quiet: bool,
     verbose: bool,
@@ -49,11 +53,17 @@ def unpack(
     IN is a packed file, a packed folder, or - for stdin, whose original goes to stdout. The output is
     model.safetensors for model.mc.safetensors, and the folder X for X.mc. Every chunk's checksum is verified
     on the way; where one does not fit, nothing is written and the exit code is 3.
+
+    With --dequantize, what mc quantize made becomes floats again, whether it is packed or not (then name OUT).
     """
     import mc
 
     if check and tensors:
         raise click.UsageError("--check compares the whole file, so it does not go with --tensor.")
+    if dequantize and (check or tensors):
+        raise click.UsageError("--dequantize makes other bytes than were packed: no --check, and no --tensor.")
+    if dtype is not None and not dequantize:
+        raise click.UsageError("--dtype says what --dequantize makes.")
     began = time.perf_counter()
     target = files.target_of(source, output, files.plain_name)
     manner = show.Manner(quiet, verbose, as_json, not no_progress, target == files.STDIO)
@@ -62,14 +72,17 @@ def unpack(
         files.reading(source) as packed,
         show.progress("unpacking", manner) as progress,
     ):
-        report = mc.unpack(
-            packed,
-            restored,
-            check=check,
-            tensors=tensors or None,
-            threads=options.count(threads),
-            progress=progress,
-        )
+        if dequantize:
+            report = mc.dequantize(packed, restored, dtype=dtype, threads=options.count(threads), progress=progress)
+        else:
+            report = mc.unpack(
+                packed,
+                restored,
+                check=check,
+                tensors=tensors or None,
+                threads=options.count(threads),
+                progress=progress,
+            )
     seconds = time.perf_counter() - began
     whole, small = report.bytes, report.packed_bytes
     if as_json:

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from mc.codec import dictionary, entropy, fit, floats, integers, planes, runs
-from mc.codec.codings import AFFINE, FLOATS, PLANES, RAW, ZSTD, plain_spans, word_width
+from mc.codec import dictionary, entropy, fit, floats, gridfit, grids, integers, planes, runs
+from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, ZSTD, plain_spans, word_width
 from mc.codec.fit import Each, Read
 from mc.codec.integers import PlaneCode
 from mc.codec.tables import Tables
@@ -20,6 +20,7 @@ from mc.codec.typing import Bytes, Counts, Ints
 
 LOOKED_AT = 1024  # words in which repetition is looked for
 SPREAD = np.uint64(0x9E3779B97F4A7C15)  # an odd number that makes one word of two
+SIGNED = ("I8", "I16", "I32")
 PIECES, PIECE = 16, 1 << 14  # words of the sample on which integer codings are compared
 
 
@@ -47,7 +48,7 @@ def code(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str
     if dtype in planes.GEOMETRIES and nbytes % planes.GEOMETRIES[dtype].width == 0 and palette is None:
         best = _floats(dtype, shape, nbytes, read, level, each)
     else:
-        best = _integers(shape, nbytes, width, palette, read, level, each)
+        best = _integers(dtype, shape, nbytes, width, palette, read, level, each)
     return best
 
 
@@ -134,7 +135,14 @@ def _zstd_code(nbytes: int, width: int, level: str, why: str) -> Coded:
 
 
 def _integers(
-    shape: tuple[int, ...], nbytes: int, width: int, palette: Ints | None, read: Read, level: str, each: Each
+    dtype: str,
+    shape: tuple[int, ...],
+    nbytes: int,
+    width: int,
+    palette: Ints | None,
+    read: Read,
+    level: str,
+    each: Each,
 ) -> Coded:
     coder = fit.EFFORTS[level].coder
     spans = plain_spans(nbytes, width)
@@ -157,8 +165,15 @@ def _integers(
         planned["rows"] = plan_planes(rows, counts)
         costs["rows"] = _plane_cost(*planned["rows"], nbytes)
     costs["zstd"] = min(_zstd_cost(sample, width, level), _chunk_cost(read(*spans[0]), level)) * nbytes
+    grid = _grid(dtype, shape, nbytes, width, read, level, each)
+    if grid is not None:
+        costs["grid"] = grid.bytes
+        if costs["zstd"] < grid.bytes:  # rows of an embedding that were never trained fill the first chunk: look at all
+            costs["zstd"] = sum(each(lambda span: _chunk_cost(read(*span), level) * (span[1] - span[0]), spans))
     best = min(costs, key=lambda name: costs[name])
     why = " ".join(f"{name} {8 * cost * width / nbytes:.2f}" for name, cost in costs.items())
+    if best == "grid" and grid is not None:
+        return _grid_code(grid, why)
     if best == "raw":
         return raw_code(nbytes, width, why)
     if best == "zstd":
@@ -173,6 +188,31 @@ def _integers(
 
     head = bytes([PLANES]) + integers.write_head(final, entropy.described(plan))
     return Coded(PLANES, f"{best}+{coder}", why, head, spans, encode_chunk)
+
+
+def _grid(
+    dtype: str, shape: tuple[int, ...], nbytes: int, width: int, read: Read, level: str, each: Each
+) -> gridfit.Fitted | None:
+    """Contexts of rows and columns for signed integers; None where there are no rows, or speed comes first."""
+    if dtype not in SIGNED or nbytes % width or floats.ROWS not in fit.EFFORTS[level].contexts:
+        return None
+    words = nbytes // width
+    cols = fit.columns_of(shape, words)[0]
+    if words % cols or words // cols < gridfit.FEWEST_ROWS:
+        return None
+    return gridfit.fit(nbytes, width, cols, entropy.ANS, read, each)
+
+
+def _grid_code(grid: gridfit.Fitted, why: str) -> Coded:
+    code, spans = grid.code, grid.code.spans
+    arrays = entropy.encoder(code.coder, code.tables)
+    row_bytes = code.cols * code.width
+
+    def encode_chunk(k: int, raw: Bytes) -> Bytes:
+        return grids.encode_chunk(code, arrays, raw, spans[k][0] // row_bytes)
+
+    head = bytes([GRID]) + grids.write_head(code, entropy.described(grid.plan))
+    return Coded(GRID, f"grid+{code.coder}", why, head, spans, encode_chunk)
 
 
 _NO_TABLES = Tables(np.zeros((0, 256), np.uint8), np.zeros(0, np.int64))

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mc.codec import dictionary, entropy, floats, integers, planes, runs
-from mc.codec.codings import AFFINE, FLOATS, PLANES, RAW, ZSTD, plain_spans, word_width
+from mc.codec import dictionary, entropy, floats, grids, integers, planes, runs
+from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, ZSTD, plain_spans, word_width
 from mc.codec.fields import Reader
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError
@@ -52,7 +52,9 @@ def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opene
         if width not in (1, 2, 4, 8):
             raise DamagedError(f"its head says words of {width} bytes")
         return Opened(plain_spans(nbytes, width), _decode_zstd)
-    raise DamagedError(f"it has coding {coding}, and this version knows 0 to {ZSTD}")
+    if coding == GRID:
+        return _open_grid(reader, nbytes, most_chunks)
+    raise DamagedError(f"it has coding {coding}, and this version knows 0 to {GRID}")
 
 
 def _decode_raw(_: int, coded: memoryview, raw: Bytes) -> None:
@@ -96,3 +98,16 @@ def _open_planes(reader: Reader, nbytes: int, most_chunks: int) -> Opened:
         integers.decode_chunk(plane_code, coder, coded, plane_spans[k][0] // max(plane_code.cols, 1), raw)
 
     return Opened(plane_spans, decode_planes)
+
+
+def _open_grid(reader: Reader, nbytes: int, most_chunks: int) -> Opened:
+    grid_code = grids.read_head(reader, nbytes, most_chunks)
+    reader.end()
+    coder = entropy.decoder(grid_code.coder, grid_code.tables, nbytes // grid_code.width)
+    grid_spans = grid_code.spans
+    row_bytes = grid_code.cols * grid_code.width
+
+    def decode_grid(k: int, coded: memoryview, raw: Bytes) -> None:
+        grids.decode_chunk(grid_code, coder, coded, grid_spans[k][0] // row_bytes, raw)
+
+    return Opened(grid_spans, decode_grid)

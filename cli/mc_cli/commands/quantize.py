@@ -1,0 +1,253 @@
+"""`mc quantize`: fewer bits a weight, with the error stated and a limit that is met."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mc_cli import files, options, show
+
+if TYPE_CHECKING:
+    from mc.lossy.requests import Request
+    from mc.simplifying import QuantizeReport
+
+COLUMNS = ("tensor", "scheme", "shape", "bits", "error", "snr", "above Gaussian", "side")
+PLAN_COLUMNS = ("file", "tensor", "scheme")
+# Bits a weight and error of formats of fixed rate, measured on the matrices of MiniLM.
+FIXED = (
+    ("GGUF Q6_K", 6.56, 0.00033), ("GGUF Q5_K", 5.50, 0.00135), ("GGUF Q4_K", 4.50, 0.00526),
+    ("NF4", 4.13, 0.00865), ("int4 g128", 4.13, 0.0135), ("GGUF Q3_K", 3.44, 0.0235), ("GGUF Q2_K", 2.63, 0.0904),
+)  # fmt: skip
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions
+    """Bytes: 1500000, 1.5MB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes."""
+        text = str(value).strip().lower().removesuffix("b")
+        number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS and text[-1:] else (text, "")
+        try:
+            size = int(float(number) * UNITS[unit])
+        except (ValueError, OverflowError):
+            size = 0
+        if size < 1:
+            self.fail(f"{value!r} is no size: give bytes, or a number with kB, MB or GB.", param, ctx)
+        return size
+
+
+@click.command(
+    epilog=options.examples(
+        "mc quantize model.safetensors -o small.mc.safetensors --scheme grid --bits 3",
+        "mc quantize folder -o int4 --scheme int4 --group 32 --keep 'layer.2.*'",
+    )
+)
+@options.source
+@click.option("-o", "--output", type=options.PATH, metavar="OUT", required=True, help="Where to write; - is stdout.")
+@options.force
+@click.option("--scheme", required=True, help="bf16, fp16, fp8, int2 to int8, codebook, nf4 or grid; see below.")
+@click.option("--bits", type=click.FloatRange(0, 32, min_open=True), metavar="B", help="Bits a weight, packed.")
+@click.option("--max-error", type=click.FloatRange(0, 1, min_open=True), metavar="E", help="Relative squared error.")
+@click.option("--snr", type=click.FloatRange(0, 200), metavar="DB", help="The same in decibels.")
+@click.option("--target-size", type=Size(), metavar="SIZE", help="Of the packed file: bytes, or 12MB.")
+@click.option("--overall", is_flag=True, help="The error over all tensors, not of each.")
+@click.option(
+    "--objective",
+    type=click.Choice(["plain", "tensor", "row"]),
+    default="row",
+    show_default=True,
+    help="What errors of a grid are relative to: nothing, a tensor's or a row's power.",
+)
+@click.option(
+    "--format", "layout", type=click.Choice(["mc", "compressed-tensors"]), help="What must be able to load it."
+)
+@click.option(
+    "--group", type=click.IntRange(1), metavar="N", help="Columns that share a scale (int), or numbers (nf4)."
+)
+@click.option("--codes", type=click.IntRange(2, 256), metavar="K", help="Values in a codebook.")
+@click.option("--keep", multiple=True, metavar="PATTERN", help="Leave these tensors as they are; may be repeated.")
+@click.option("--set", "sets", multiple=True, metavar="PATTERN=SCHEME", help="Another scheme for these tensors.")
+@click.option("--seed", type=click.IntRange(0), default=0, metavar="S", help="What picks samples; 0 by default.")
+@click.option("-n", "--dry-run", is_flag=True, help="List what would be done to each tensor; write nothing.")
+@options.threads
+@options.speaking
+def quantize(
+    source: str,
+    output: str,
+    force: bool,
+    scheme: str,
+    bits: float | None,
+    max_error: float | None,
+    snr: float | None,
+    target_size: int | None,
+    overall: bool,
+    objective: str,
+    layout: str | None,
+    group: int | None,
+    codes: int | None,
+    keep: tuple[str, ...],
+    sets: tuple[str, ...],
+    seed: int,
+    dry_run: bool,
+    threads: int,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    no_progress: bool,
+) -> int:
+    """Quantize a checkpoint, with the error stated and a limit met.
+
+    IN is a plain safetensors file, a folder of them, or - for stdin. OUT is a safetensors file or folder; with a name
+    that ends in .mc.safetensors (a folder: .mc) it is packed too. Tensors of fewer than two dimensions, norms and
+    biases among them, stay unless --set names them; PATTERN is a glob on names, or re: and a regular expression.
+
+    \b
+    Schemes and their keys, as in --set '*.query.*=int8,group=64':
+      bf16, fp16   narrower floats
+      fp8          format=e4m3|e5m2, per=channel|tensor
+      int2 .. int8 group=N, symmetric=yes|no, scales=absmax|mse; compressed-tensors files
+      codebook     codes=K, rows=N that share one
+      nf4          group=N
+      grid         columns=yes|no; uniform steps for the entropy coder; needs one of --bits, --max-error,
+                   --snr and --target-size, which is met and never exceeded. With --format
+                   compressed-tensors: bytes and a scale for each row, wider where a row needs it
+    """
+    import mc
+    from mc.lossy.requests import parse_request
+
+    given = {key: value for key, value in (("group", group), ("codes", codes)) if value is not None}
+    request = parse_request(scheme, **given)
+    chosen = [(pattern, parse_request(text, **given)) for pattern, text in map(split_set, sets)]
+    if layout == "compressed-tensors":
+        request, chosen = standard(request), [(pattern, standard(one)) for pattern, one in chosen]
+    limit = limit_of(bits, max_error, snr, target_size, overall)
+    began = time.perf_counter()
+    target = files.STDIO if files.is_stdout(output) else output
+    manner = show.Manner(quiet, verbose, as_json, not no_progress, target == files.STDIO)
+    if dry_run:
+        return rehearse(source, request, chosen, keep, manner)
+    with (
+        files.writing(source, target, force=force) as quantized,
+        files.reading(source) as original,
+        show.progress("quantizing", manner) as progress,
+    ):
+        report = mc.quantize(
+            original, quantized, scheme=request, limit=limit, objective=objective, sets=chosen, keep=keep, seed=seed,
+            pack=is_packed_name(target), threads=options.count(threads), progress=progress,
+        )  # fmt: skip
+    seconds = time.perf_counter() - began
+    if as_json:
+        facts = {"source": source, "target": target, "seconds": round(seconds, 3), "objective": objective}
+        show.document("quantize", facts | asdict(report), manner)
+    elif not quiet:
+        show.table(COLUMNS, rows(report), manner)
+    show.closing(summary(report, seconds, target), manner, after_table=True)
+    return 0
+
+
+def split_set(text: str) -> tuple[str, str]:
+    """Pattern and scheme of PATTERN=SCHEME[,key=value...]. A pattern may hold =, a scheme's name none."""
+    head, comma, keys = text.partition(",") if not text.startswith("re:") else (text, "", "")
+    if text.startswith("re:"):
+        # A regular expression may hold commas: the scheme begins behind the last = that a scheme's name follows.
+        parts = text.split("=")
+        for count in range(len(parts) - 1, 0, -1):
+            name = parts[count].split(",")[0]
+            if name.isalnum() and not name.isdecimal() and name not in ("yes", "no", "absmax", "mse"):
+                return "=".join(parts[:count]), "=".join(parts[count:])
+        raise click.UsageError(f"--set {text!r} isn't of the form PATTERN=SCHEME.")
+    pattern, equals, scheme = head.rpartition("=")
+    if not equals or not pattern:
+        raise click.UsageError(f"--set {text!r} isn't of the form PATTERN=SCHEME.")
+    return pattern, scheme + comma + keys
+
+
+def standard(request: Request) -> Request:
+    """The request as compressed-tensors stores it; UsageError for a scheme that it doesn't have."""
+    if request.kind in ("codebook", "nf4") or request.columns:
+        kind = "grid with columns" if request.columns else request.kind
+        raise click.UsageError(f"compressed-tensors has no scheme like {kind}; use int, fp8 or grid.")
+    return replace(request, standard=request.kind == "grid")
+
+
+def limit_of(bits: float | None, max_error: float | None, snr: float | None, size: int | None, overall: bool) -> Any:
+    """The one target that was given, if any."""
+    from mc.lossy.requests import Target
+
+    given = [
+        Target("bits", bits) if bits is not None else None,
+        Target("error", max_error, overall) if max_error is not None else None,
+        Target("error", 10 ** (-snr / 10), overall) if snr is not None else None,
+        Target("size", size) if size is not None else None,
+    ]
+    targets = [one for one in given if one is not None]
+    if len(targets) > 1:
+        raise click.UsageError("Only one of --bits, --max-error, --snr and --target-size can be met at once.")
+    if overall and not (targets and targets[0].kind == "error"):
+        raise click.UsageError("--overall goes with --max-error and --snr.")
+    return targets[0] if targets else None
+
+
+def is_packed_name(target: str) -> bool:
+    """Whether the name of a file or folder asks for a packed one."""
+    return target.rstrip("/").endswith((files.PACKED, ".mc"))
+
+
+def rehearse(source: str, request: Any, chosen: list[Any], keep: tuple[str, ...], manner: show.Manner) -> int:
+    """List what would be done."""
+    from mc.simplifying import plan
+
+    if source == files.STDIO:
+        raise click.UsageError("-n reads names from a file, and - is read once. Name a file.")
+    found = plan(source, request, chosen, keep)
+    count = sum(bool(scheme) for _, _, scheme in found)
+    if manner.json:
+        listed = [{"file": file, "tensor": name, "scheme": scheme or None} for file, name, scheme in found]
+        show.document("quantize", {"source": source, "dry_run": True, "tensors": listed}, manner)
+    elif not manner.quiet:
+        show.table(PLAN_COLUMNS, [(file, name, scheme or "kept") for file, name, scheme in found], manner)
+    show.closing(f"{count} of {len(found)} tensors would be quantized; nothing is written.", manner, after_table=True)
+    return 0
+
+
+def rows(report: QuantizeReport) -> list[tuple[object, ...]]:
+    """One row a quantized tensor, with the names of COLUMNS."""
+    return [
+        (
+            one.name,
+            one.scheme,
+            "x".join(map(str, one.shape)) or "scalar",
+            f"{one.bits:.3f}",
+            f"{one.error:.3g}",
+            "-" if one.snr is None else f"{one.snr:.2f}",
+            "-" if one.snr is None else f"{one.bits - one.bound:.3f}",
+            f"{one.side_bytes / one.bytes:.2%}" if one.bytes else "-",
+        )
+        for file in report.files
+        for one in file.tensors
+    ]
+
+
+def summary(report: QuantizeReport, seconds: float, target: str) -> str:
+    """The closing line: sizes, bits and error over all, and a format of fixed rate with such an error."""
+    weights = sum(file.weights for file in report.files)
+    bits = sum(file.bits * file.weights for file in report.files) / weights if weights else 0.0
+    power = sum(one.power for file in report.files for one in file.tensors)
+    error = sum(one.squared for file in report.files for one in file.tensors) / power if power else 0.0
+    before, after = (sum(getattr(file, name) for file in report.files) for name in ("bytes", "packed_bytes"))
+    text = f"{show.amount(before)} -> {show.amount(after)} packed, {bits:.3f} bits a weight, error {error:.3g}"
+    return text + f"{equivalent(error, bits)}, {seconds:.2f} s, {'stdout' if target == files.STDIO else target}"
+
+
+def equivalent(error: float, bits: float) -> str:
+    """', the error of NF4 at 88 % of its bits': of the formats that have at least this error, the least one."""
+    for name, fixed, theirs in FIXED:
+        if error <= theirs and error > 0.5 * theirs:
+            return f" (that of {name} or less, at {bits / fixed:.0%} of its bits)"
+    return ""

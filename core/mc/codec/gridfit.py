@@ -1,0 +1,105 @@
+"""Contexts for a grid: how large each row and column is, in integers alone, and how finely to tell them apart."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mc.codec import entropy, grids
+from mc.codec.fit import Each, Read
+from mc.codec.floats import spans
+from mc.codec.grids import MOST_SHIFT, MOST_TABLES, GridCode
+from mc.codec.tables import SEVERAL
+from mc.codec.typing import Bytes, Counts
+
+EIGHTHS = 4  # codes for an octave of the mean square: eighths of an octave of the magnitude
+DEEPEST = 100  # codes between the least and the largest row, or column
+FEWEST_ROWS = 16
+LANES_FROM = 4096  # symbols of a segment that has four lanes (FORMAT.md, 6.3)
+LANE = 8  # bytes of a lane's head
+FRACTIONS = np.array([2.0 ** (k / EIGHTHS - 1) for k in range(EIGHTHS)])  # that frexp can give, from a half up
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A way to code, and what it costs."""
+
+    code: GridCode
+    plan: entropy.Plan
+    bytes: int  # with the head and all that goes with segments
+
+
+def codes_of(energy: Counts, count: int) -> Bytes:
+    """Codes u8 for sums of squares over `count` words: eighths of an octave of the magnitude above the least. The
+    division and comparisons are exact, so they are the same on every machine."""
+    fraction, exponent = np.frexp(energy / count)
+    found = EIGHTHS * exponent.astype(np.int64) + np.searchsorted(FRACTIONS, fraction, side="right") - 1
+    live = energy > 0
+    if not live.any():
+        return np.zeros(len(energy), np.uint8)
+    least = max(int(found[live].min()), int(found[live].max()) - DEEPEST)
+    codes: Bytes = np.where(live, np.maximum(found - least, 0), 0).astype(np.uint8)
+    return codes
+
+
+def fit(nbytes: int, width: int, cols: int, coder: str, read: Read, each: Each) -> Fitted:
+    """The cheapest contexts for a tensor of signed words of `width` bytes in rows of `cols`."""
+    words = nbytes // width
+    parts = spans(words, cols)
+    dtype = f"<i{width}"
+
+    def rows_of(part: tuple[int, int]) -> Counts:
+        rows = np.zeros((part[1] - part[0]) // cols, np.int64)
+        grids.energies(_words(read, part, dtype), cols, rows, rows[:0], rows[:0])
+        return rows
+
+    row_energy = np.concatenate(list(each(rows_of, parts)))
+    # Each row weighs as much as any other, down to those whose mean square is 2^-10.
+    weights = np.minimum((cols << 16) // np.maximum(row_energy, 1), 1 << 26)
+
+    def columns_of(part: tuple[int, int]) -> Counts:
+        rows, columns = np.zeros((part[1] - part[0]) // cols, np.int64), np.zeros(cols, np.int64)
+        first = part[0] // cols
+        grids.energies(_words(read, part, dtype), cols, rows, columns, weights[first : first + len(rows)])
+        return columns
+
+    column_energy: Counts = np.sum(list(each(columns_of, parts)), axis=0)
+    rows, columns = codes_of(row_energy, cols), codes_of(column_energy, max(words // cols, 1) << 16)
+    tried = []
+    for of_columns in (columns, np.zeros(cols, np.uint8)):
+
+        def count(part: tuple[int, int], of_columns: Bytes = of_columns) -> Counts:
+            counts = np.zeros((2 * DEEPEST + 1, 256), np.int64)
+            grids.count_symbols(_words(read, part, dtype), rows[part[0] // cols : part[1] // cols], of_columns, counts)
+            return counts
+
+        counts: Counts = np.sum(list(each(count, parts)), axis=0)
+        tried += [
+            _fitted(counts, shift, rows, of_columns, width, cols, coder, len(parts)) for shift in range(MOST_SHIFT + 1)
+        ]
+    return min((one for one in tried if one is not None), key=lambda one: one.bytes)
+
+
+def _words(read: Read, part: tuple[int, int], dtype: str) -> Counts:
+    width = int(dtype[2:])
+    words: Counts = read(part[0] * width, part[1] * width).view(dtype)
+    return words
+
+
+def _fitted(
+    counts: Counts, shift: int, rows: Bytes, columns: Bytes, width: int, cols: int, coder: str, chunks: int
+) -> Fitted | None:
+    """The cost with contexts of 2^shift codes each; None if those are too many."""
+    contexts = ((int(rows.max()) + int(columns.max())) >> shift) + 1
+    if contexts > MOST_TABLES:
+        return None
+    merged = np.zeros((contexts, 256), np.int64)
+    np.add.at(merged, np.arange(len(counts)).clip(max=int(rows.max()) + int(columns.max())) >> shift, counts)
+    plan = entropy.plan(coder, merged)
+    if shift == MOST_SHIFT:  # all in one context: nothing is known of rows and columns
+        rows, columns = np.zeros_like(rows), np.zeros_like(columns)
+    code = GridCode(width, cols, shift, rows, columns, coder, plan.tables)
+    sizes = merged.sum(axis=1) // chunks
+    lanes = np.where(sizes >= LANES_FROM, 4, plan.tables.lone == SEVERAL)
+    escapes = int(merged[:, grids.ESCAPE].sum()) * width
+    head = len(grids.write_head(code, entropy.described(plan)))
+    return Fitted(code, plan, plan.coded_bits // 8 + head + escapes + chunks * (5 + LANE * int(lanes.sum())))

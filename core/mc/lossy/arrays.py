@@ -1,0 +1,130 @@
+"""One tensor through a scheme and back: the one place that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mc.dtypes import numpy_dtype
+from mc.errors import DamagedError, McError
+from mc.lossy import casts, codebooks, grids, integers
+from mc.lossy.loops import faults, squares
+from mc.lossy.recipe import Quantized
+from mc.lossy.requests import Request
+from mc.lossy.schemes import Cast, Channel, Codebook, Fp8, Grid, Int, Nf4, Scheme, Shape, matrix, parts, scale_dtype
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A quantized tensor."""
+
+    about: Quantized
+    stored: dict[str, Array]  # by name, each with the dtype and shape that `schemes.parts` says
+    error: float  # sum of squared differences
+    power: float  # sum of squares
+
+
+def as_matrix(raw: Array, dtype: str, shape: Shape) -> Array:
+    """f32 [rows, cols] of a tensor's bytes. McError for numbers that aren't finite, or not in f32."""
+    with np.errstate(over="ignore"):
+        w = np.ascontiguousarray(raw.view(numpy_dtype(dtype)).astype(np.float32, copy=False))
+    count = faults(w.reshape(-1))
+    if count:
+        plural = "s that are" if count > 1 else " that is"
+        beyond = ", or beyond f32" if dtype == "F64" else ""
+        raise McError(f"has {count} number{plural} NaN or infinite{beyond}, which no scheme can hold")
+    return w.reshape(matrix(shape))
+
+
+def quantize(
+    name: str, w: Array, dtype: str, shape: Shape, request: Request, seed: int, step: float = 0.0,
+    objective: str = "", frame: grids.Frame | None = None,
+) -> Result:  # fmt: skip
+    """The matrix w, which was a tensor of this name, dtype and shape, as `request` asks. Only a grid takes `step`,
+    relative to its frame's unit, and the objective."""
+    scheme, stored = _quantized(w, dtype, request, seed, step, frame or _no_frame(w, request, objective))
+    listed = parts(name, scheme, dtype, shape)
+    arrays = {
+        part: np.ascontiguousarray(array).reshape(listed[part][1]) for part, array in zip(listed, stored, strict=True)
+    }
+    grid = objective if request.kind == "grid" else ""
+    about = Quantized(scheme, dtype, shape, 0.0, grid)
+    error, power = squares(w.reshape(-1), dequantize(name, about, arrays).reshape(-1).astype(np.float32))
+    about = Quantized(scheme, dtype, shape, error / power if power else 0.0, grid)
+    return Result(about, arrays, error, power)
+
+
+def _no_frame(w: Array, request: Request, objective: str) -> grids.Frame | None:
+    return grids.frame(w, objective, request.columns) if request.kind == "grid" else None
+
+
+def _quantized(
+    w: Array, dtype: str, request: Request, seed: int, step: float, frame: grids.Frame | None
+) -> tuple[Scheme, list[Array]]:
+    """The scheme and what it stores, in the order of `schemes.parts`."""
+    match request.kind:
+        case "bf16" | "fp16":
+            cast = Cast({"bf16": "BF16", "fp16": "F16"}[request.kind])
+            return cast, [casts.cast(w, cast)]
+        case "fp8":
+            fp8 = Fp8(request.to, request.per)
+            return fp8, list(casts.quantize(w, fp8, scale_dtype(dtype)))
+        case "int":
+            whole = Int(request.bits, request.group if request.group < w.shape[1] else 0, request.symmetric)
+            packed = integers.quantize(w, whole, scale_dtype(dtype), request.least_error)
+            size = np.array(w.shape, np.int64)
+            return whole, [packed.words, packed.scales, size] + ([] if packed.points is None else [packed.points])
+        case "codebook":
+            book = Codebook(request.codes, request.rows if request.rows < len(w) else 0)
+            return book, list(codebooks.quantize(w, book, seed))
+        case "nf4":
+            nf4 = Nf4(request.group)
+            return nf4, list(codebooks.quantize_nf4(w, nf4))
+    if frame is None:
+        raise ValueError("a grid needs a frame")
+    absolute = step * frame.unit
+    if request.standard:
+        scales = casts.scales_of(grids.channel_steps(w, frame, absolute), scale_dtype(dtype))
+        return Channel("I8"), [grids.quantize_channels(w, frame, scales), scales]
+    q = grids.quantize(w, frame, absolute)
+    grid = Grid(grids.narrow(q), absolute, frame.rows is not None, frame.columns is not None)
+    return grid, [q, *(codes for codes in (frame.rows, frame.columns) if codes is not None)]
+
+
+def dequantize(name: str, about: Quantized, stored: Mapping[str, Array]) -> Array:
+    """The tensor `name` of before, in its own dtype and shape, from the arrays that `schemes.parts` lists, which have
+    the dtypes and shapes it says. DamagedError for an index that isn't in its dictionary, or sizes that contradict."""
+    listed = list(parts(name, about.scheme, about.dtype, about.shape))
+    # Scales from outside may be anything: what overflows becomes infinite, as FORMAT.md says, without a warning.
+    with np.errstate(over="ignore", invalid="ignore"):
+        w = _dequantized(about, stored[listed[0]], [stored[part] for part in listed[1:]], listed)
+        plain: Array = w.astype(numpy_dtype(about.dtype)).reshape(about.shape)
+    return plain
+
+
+def _dequantized(about: Quantized, first: Array, more: list[Array], listed: list[str]) -> Array:
+    """f32 [rows, cols]."""
+    shape = matrix(about.shape)
+    match about.scheme:
+        case Cast():
+            w = first.astype(np.float32)
+        case Fp8() | Channel():
+            w = casts.dequantize(first.reshape(shape), more[0])
+        case Int() as scheme:
+            if tuple(int(count) for count in more[1]) != shape:
+                raise DamagedError(f"says in {listed[2]!r} that it is {more[1].tolist()}, and its recipe {list(shape)}")
+            points = None if scheme.symmetric else more[2]
+            w = integers.dequantize(integers.Packed(first, more[0], points), scheme, shape)
+        case Codebook() as scheme:
+            w = codebooks.dequantize(first.reshape(shape), more[0], scheme)
+        case Nf4() as scheme:
+            w = codebooks.dequantize_nf4(first.reshape(shape), more[0], scheme)
+        case Grid() as scheme:
+            rows = more[0] if scheme.rows else None
+            w = grids.dequantize(first.reshape(shape), scheme, rows, more[-1] if scheme.columns else None)
+    return w

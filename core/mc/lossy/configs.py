@@ -1,0 +1,98 @@
+"""The JSON files beside the shards: `quantization_config` for readers of compressed-tensors, and the index."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mc.errors import DamagedError
+from mc.lossy.recipe import Quantized
+from mc.lossy.schemes import Cast, Channel, Fp8, Int, Scheme
+
+KEY = "quantization_config"
+WEIGHT = ".weight"
+
+
+def with_quantization(config: bytes, tensors: Mapping[str, Quantized], kept: Sequence[str], where: str) -> bytes:
+    """config.json with what compressed-tensors needs to know, or as it was if nothing is stored as it stores it.
+    `kept`: names of tensors that are not quantized. DamagedError if the file is no JSON object."""
+    groups: dict[Scheme, list[str]] = {}
+    for name, about in tensors.items():
+        if isinstance(about.scheme, Int | Fp8 | Channel) and name.endswith(WEIGHT):
+            groups.setdefault(about.scheme, []).append(name.removesuffix(WEIGHT))
+    if not groups:
+        return without_quantization(config, where)
+    casts = [name for name, about in tensors.items() if isinstance(about.scheme, Cast)]
+    modules = {name.removesuffix(WEIGHT) for name in (*kept, *casts) if name.endswith(WEIGHT)}
+    kinds = {_format(scheme) for scheme in groups}
+    listed = {
+        f"group_{number}": _group(scheme, ["Linear"] if len(groups) == 1 else [_one_of(names)])
+        for number, (scheme, names) in enumerate(groups.items())
+    }
+    added = {
+        "quant_method": "compressed-tensors",
+        "format": kinds.pop() if len(kinds) == 1 else "mixed-precision",
+        "quantization_status": "compressed",
+        "ignore": sorted(modules),
+        "config_groups": listed,
+    }
+    return _written({**_object(config, where), KEY: added})
+
+
+def without_quantization(config: bytes, where: str) -> bytes:
+    """config.json without it; the same bytes if there is none."""
+    found = _object(config, where)
+    if KEY not in found:
+        return config
+    return _written({key: value for key, value in found.items() if key != KEY})
+
+
+def index_of(index: bytes, shards: Mapping[str, Sequence[tuple[str, int]]], where: str) -> bytes:
+    """The index for shards that hold these tensors, each with its bytes; what else it says stays."""
+    found = _object(index, where)
+    metadata = found.get("metadata")
+    total = sum(size for tensors in shards.values() for _, size in tensors)
+    weight_map = {name: shard for shard, tensors in shards.items() for name, _ in tensors}
+    kept = metadata if isinstance(metadata, dict) else {}
+    return _written(
+        {**found, "metadata": {**kept, "total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    )
+
+
+def _format(scheme: Scheme) -> str:
+    if isinstance(scheme, Int):
+        return "pack-quantized"
+    return "int-quantized" if isinstance(scheme, Channel) else "float-quantized"
+
+
+def _group(scheme: Scheme, targets: list[str]) -> dict[str, Any]:
+    inputs: dict[str, Any] | None = None
+    if isinstance(scheme, Int):
+        strategy = {"strategy": "group", "group_size": scheme.group} if scheme.group else {"strategy": "channel"}
+        weights = {"num_bits": scheme.bits, "type": "int", "symmetric": scheme.symmetric, **strategy, "dynamic": False}
+    else:
+        per = scheme.per if isinstance(scheme, Fp8) else "channel"
+        kind = "int" if isinstance(scheme, Channel) else "float"
+        weights = {"num_bits": 8, "type": kind, "symmetric": True, "strategy": per, "dynamic": False}
+        inputs = {"num_bits": 8, "type": kind, "symmetric": True, "strategy": "token", "dynamic": True}
+    return {"targets": targets, "weights": weights, "input_activations": inputs, "output_activations": None}
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"re:^({'|'.join(re.escape(name) for name in sorted(names))})$"
+
+
+def _object(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{where} is no JSON: {error}. Fetch it again.") from error
+    if not isinstance(found, dict):
+        raise DamagedError(f"{where} holds no JSON object, as was expected. Fetch it again.")
+    return found
+
+
+def _written(found: dict[str, Any]) -> bytes:
+    return (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode()

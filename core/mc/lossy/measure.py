@@ -1,0 +1,80 @@
+"""What quantizing cost and what it could have cost: bits, error, and the least that any code needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import log10
+from typing import Any
+
+import numpy as np
+
+from mc.lossy.arrays import Result
+from mc.lossy.loops import powers
+from mc.lossy.recipe import Recipe
+from mc.lossy.schemes import Shape, described, parts
+
+Array = np.ndarray[Any, Any]
+EIGHTH = 8  # bins of an octave of variance, in which rows and columns are told apart
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One quantized tensor."""
+
+    name: str
+    scheme: str  # as people call it
+    dtype: str  # before
+    shape: Shape
+    weights: int
+    bytes: int  # stored, or packed once that is known
+    side_bytes: int  # of them, what isn't the integers themselves
+    bits: float  # a weight
+    error: float  # relative squared
+    snr: float | None  # dB; None where nothing is lost
+    bound: float  # bits a weight that a Gaussian with these row and column scales needs at this error
+    squared: float  # sums, for errors over several tensors
+    power: float
+
+
+def measured(name: str, result: Result, stored: int, bound: float) -> Measured:
+    """The figures of a result that takes `stored` bytes."""
+    about = result.about
+    weights = int(np.prod(about.shape, dtype=np.int64))
+    snr = -10 * log10(about.error) if about.error > 0 else None
+    return Measured(
+        name, described(about.scheme), about.dtype, about.shape, weights, stored, 0, 8 * stored / weights, about.error,
+        snr, bound, result.error, result.power,
+    )  # fmt: skip
+
+
+def bound(w: Array, squared: float) -> float:
+    """Bits a weight that no code beats for squared error `squared` over f32 [rows, cols], were weights Gaussian with
+    variances row x column: reverse water-filling (Cover and Thomas, 10.3.3)."""
+    rows, columns = np.empty(w.shape[0]), np.empty(w.shape[1])
+    powers(w, rows, columns)
+    if squared <= 0 or not rows.any():
+        return 0.0 if not rows.any() else float(8 * w.itemsize)
+    low, counts = 0, np.ones(1)
+    for power in (rows, columns):
+        live = np.rint(EIGHTH * np.log2(power[power > 0])).astype(np.int64)
+        low += int(live.min())
+        counts = np.convolve(counts, np.bincount(live - live.min()))
+    variances = np.exp2((low + np.arange(len(counts))) / EIGHTH)
+    least, most = 0.0, float(variances.max())
+    for _ in range(60):
+        level = (least + most) / 2
+        if float((np.minimum(level, variances) * counts).sum()) > squared:
+            most = level
+        else:
+            least = level
+    above = variances > most
+    return float((counts[above] * np.log2(variances[above] / most)).sum()) / 2 / w.size if most > 0 else 0.0
+
+
+def packed_as(one: Measured, recipe: Recipe, sizes: Mapping[str, int]) -> Measured:
+    """The same once the packed bytes of every stored tensor are known."""
+    about = recipe[0].tensors[one.name]
+    first, *others = (sizes[part] for part in parts(one.name, about.scheme, about.dtype, about.shape))
+    whole = first + sum(others)
+    return replace(one, bytes=whole, side_bytes=sum(others), bits=8 * whole / one.weights)

@@ -1,0 +1,140 @@
+"""The recipe in `__metadata__`: how the tensors of a file were made from others, so that it can be undone.
+
+A recipe is a list of steps. Each names the tensors that it replaced; undone in reverse, the steps give these back
+under their own names. What one step stored is an ordinary tensor to the next. All that a recipe claims is compared
+with the file here, once, before any of it is used (FORMAT.md, section 11).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite, prod
+
+from mc.checkpoint import Layout
+from mc.errors import DamagedError, McError, quote
+from mc.lossy.schemes import FLOATS, Parts, Scheme, Shape, parts, read, written
+from mc.manifest import RECIPE_KEY
+from mc.strict_json import describe, parse_json
+
+QUANTIZE = "quantize"
+MOST_STEPS = 16  # FORMAT.md, section 11; undoing them goes as deep
+OBJECTIVES = ("plain", "tensor", "row")
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """How one tensor was quantized."""
+
+    scheme: Scheme
+    dtype: str  # before
+    shape: Shape
+    error: float  # relative squared, with the dtype above
+    objective: str  # what the error was weighed by; empty where there was no choice
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """The step that `mc quantize` is."""
+
+    tensors: dict[str, Quantized]  # by the name of before
+
+
+Recipe = tuple[Quantize, ...]  # one kind of step so far: another becomes a union, and a case in each function here
+
+
+def write_recipe(recipe: Recipe) -> str:
+    """The recipe as it stands under RECIPE_KEY."""
+    return json.dumps([_written(step) for step in recipe], ensure_ascii=False, separators=(",", ":"))
+
+
+def _written(step: Quantize) -> dict[str, object]:
+    listed: dict[str, object] = {}
+    for name, one in step.tensors.items():
+        about: dict[str, object] = {**written(one.scheme), "dtype": one.dtype, "shape": list(one.shape)}
+        about["error"] = one.error
+        listed[name] = about | ({"objective": one.objective} if one.objective else {})
+    return {"step": QUANTIZE, "tensors": listed}
+
+
+def read_recipe(layout: Layout, where: str) -> Recipe:
+    """The recipe of a file, compared with its tensors; empty if it has none.
+
+    Raises DamagedError, naming file and tensor, for one that can't have been written or doesn't fit the file;
+    McError for a kind of step that this version doesn't know."""
+    text = layout.metadata.get(RECIPE_KEY)
+    if text is None:
+        return ()
+    what = f"{where}: the recipe under {RECIPE_KEY!r}"
+    found = parse_json(text.encode(), what)
+    if not isinstance(found, list):
+        raise DamagedError(f"{what} is {describe(found)}, where a list of steps was expected. Quantize again.")
+    if len(found) > MOST_STEPS:
+        raise DamagedError(f"{what} has {len(found)} steps, and {MOST_STEPS} are allowed. Quantize again.")
+    recipe = tuple(_step(step, what) for step in found)
+    undone(recipe, {tensor.name: (tensor.dtype, tensor.shape) for tensor in layout.tensors}, what)
+    return recipe
+
+
+def _step(found: object, what: str) -> Quantize:
+    match found:
+        case {"step": "quantize", "tensors": dict(tensors), **more} if not more:
+            return Quantize({name: _quantized(name, about, what) for name, about in tensors.items()})
+        case {"step": str(kind)} if kind != QUANTIZE:
+            raise McError(
+                f"{what} has a step {quote(kind)}, which this version of mc doesn't know. Install a newer one."
+            )
+    raise DamagedError(f"{what} has {describe(found)} for a step, where an object with step and tensors was expected.")
+
+
+def _quantized(name: str, found: object, what: str) -> Quantized:
+    match found:
+        case {"dtype": str(dtype), "shape": list(shape), "error": float() | int() as error, **scheme_of} if (
+            dtype in FLOATS
+            and all(type(count) is int and 0 < count < 2**63 for count in shape)
+            and type(error) is not bool
+            and isfinite(error)
+            and error >= 0
+        ):
+            scheme, objective = (
+                read({str(key): value for key, value in scheme_of.items()}),
+                scheme_of.get("objective", ""),
+            )
+            if scheme is not None and isinstance(objective, str):
+                return Quantized(scheme, dtype, tuple(shape), float(error), objective)
+    raise DamagedError(f"{what} says {describe(found)} of tensor {quote(name)}, which no scheme has. Quantize again.")
+
+
+def undone(recipe: Recipe, tensors: Mapping[str, tuple[str, Shape]], what: str) -> Parts:
+    """Dtype and shape of the tensors before all steps, in the order of the stored ones. DamagedError where a step
+    needs a tensor that isn't there as it says, or gives back a name that is taken."""
+    current = dict(tensors)
+    for step in reversed(recipe):
+        places: dict[str, str] = {}  # the tensor that stands where a part stood
+        for name, one in step.tensors.items():
+            for part, expected in parts(name, one.scheme, one.dtype, one.shape).items():
+                if part in places or part not in current:
+                    raise DamagedError(f"{what} needs a tensor {quote(part)} for {quote(name)}, which isn't there.")
+                if current[part] != expected:
+                    raise DamagedError(
+                        f"{what} needs {quote(part)} to be {expected[0]} of shape {list(expected[1])} for "
+                        f"{quote(name)}, and it is {current[part][0]} of shape {list(current[part][1])}."
+                    )
+                places[part] = name
+        before: Parts = {}
+        for name, about in current.items():
+            if name not in places:
+                if name in step.tensors:
+                    raise DamagedError(f"{what} gives back a tensor {quote(name)}, and there is one already.")
+                before[name] = about
+            elif places[name] not in before:
+                one = step.tensors[places[name]]
+                before[places[name]] = (one.dtype, one.shape)
+        current = before
+    return current
+
+
+def elements(one: Quantized) -> int:
+    """Weights of a tensor."""
+    return prod(one.shape)

@@ -1,0 +1,130 @@
+"""What was asked for: a scheme as text, which tensors it is for, and the limit that it is to meet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from mc.checkpoint import Tensor
+from mc.errors import UsageError, quote
+from mc.lossy.schemes import FLOATS, MOST_CODES, NF4_GROUP
+
+KEYS = {
+    "bf16": (), "fp16": (), "fp8": ("format", "per"), "int": ("group", "symmetric", "scales"),
+    "codebook": ("codes", "rows"), "nf4": ("group",), "grid": ("columns",),
+}  # fmt: skip
+SCHEMES = "bf16, fp16, fp8, int2 to int8, codebook, nf4 or grid"
+YES_NO = {"yes": True, "no": False}
+FORMATS = {"e4m3": "F8_E4M3", "e5m2": "F8_E5M2"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A scheme as the user asks for it."""
+
+    kind: str  # a key of KEYS
+    bits: int = 0  # of int
+    group: int = 0  # columns of int; numbers of nf4
+    symmetric: bool = True
+    least_error: bool = False  # scales of int by least squared error
+    to: str = "F8_E4M3"  # of fp8
+    per: str = "channel"
+    codes: int = 16
+    rows: int = 0  # that share a codebook; 0: all
+    columns: bool = False  # whether columns of a grid have scales
+    standard: bool = False  # whether a grid is stored as compressed-tensors stores bytes
+
+
+@dataclass(frozen=True)
+class Target:
+    """The limit to meet."""
+
+    kind: str  # error, bits (a weight) or size (bytes of the packed file)
+    value: float
+    overall: bool = False  # error: pooled over all tensors; else in each
+
+
+def parse_request(text: str, **defaults: int) -> Request:
+    """`int4,group=128`, `fp8,format=e5m2`, `codebook,codes=8`: a scheme and its keys; `defaults` are for keys that
+    aren't given and that the scheme has. UsageError says what was expected."""
+    name, *given = text.split(",")
+    whole = re.fullmatch(r"int([2-8])", name)
+    kind = "int" if whole else name
+    if kind not in KEYS or name == "int":
+        raise UsageError(f"The scheme {quote(name)} isn't one of {SCHEMES}.")
+    request = Request(kind, bits=int(whole[1]) if whole else 0, group=NF4_GROUP if kind == "nf4" else 0)
+    settings = {key: str(value) for key, value in defaults.items() if key in KEYS[kind]}
+    for setting in given:
+        key, equals, value = setting.partition("=")
+        if not equals or key not in KEYS[kind]:
+            known = f"it has {' and '.join(KEYS[kind])}" if KEYS[kind] else "it has no keys"
+            raise UsageError(f"The scheme {quote(text)} has {quote(setting)}; {known}, each as key=value.")
+        settings[key] = value
+    for key, value in settings.items():
+        request = _set(request, key, value)
+    return request
+
+
+def _set(request: Request, key: str, value: str) -> Request:
+    match key, value:
+        case "format", ("e4m3" | "e5m2"):
+            return replace(request, to=FORMATS[value])
+        case "per", ("channel" | "tensor"):
+            return replace(request, per=value)
+        case "symmetric", ("yes" | "no"):
+            return replace(request, symmetric=YES_NO[value])
+        case "columns", ("yes" | "no"):
+            return replace(request, columns=YES_NO[value])
+        case "scales", ("absmax" | "mse"):
+            return replace(request, least_error=value == "mse")
+        case "group", _ if value.isdecimal() and 1 <= int(value) < 2**31:
+            return replace(request, group=int(value))
+        case "codes", _ if value.isdecimal() and 2 <= int(value) <= MOST_CODES:
+            return replace(request, codes=int(value))
+        case "rows", _ if value.isdecimal() and 1 <= int(value) < 2**31:
+            return replace(request, rows=int(value))
+    expected = {
+        "format": "e4m3 or e5m2", "per": "channel or tensor", "scales": "absmax or mse",
+        "codes": f"a number from 2 to {MOST_CODES}", "group": "a number from 1", "rows": "a number from 1",
+    }  # fmt: skip
+    raise UsageError(f"{key}={value} was given, where {key} is {expected.get(key, 'yes or no')}.")
+
+
+def spelled(request: Request) -> str:
+    """The scheme in short, for people."""
+    return f"int{request.bits}" if request.kind == "int" else request.kind
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a glob, or a regular expression behind `re:`, fits the whole name."""
+    if pattern.startswith("re:"):
+        try:
+            return re.fullmatch(pattern[3:], name) is not None
+        except re.error as error:
+            raise UsageError(f"{quote(pattern)} is no regular expression: {error}.") from error
+    return fnmatchcase(name, pattern)
+
+
+def assign(
+    tensors: Iterable[Tensor], default: Request, sets: Sequence[tuple[str, Request]], keeps: Sequence[str]
+) -> tuple[dict[str, Request], set[str]]:
+    """The request for each tensor that is to be quantized; and the patterns that fit any. The last of `sets` that fits
+    counts; what `keeps` names stays. Without being asked for, tensors of fewer than two dimensions stay, norms
+    and biases among them."""
+    wanted: dict[str, Request] = {}
+    used: set[str] = set()
+    for tensor in tensors:
+        kept = [pattern for pattern in keeps if matches(pattern, tensor.name)]
+        asked = [(pattern, request) for pattern, request in sets if matches(pattern, tensor.name)]
+        used.update(kept)
+        used.update(pattern for pattern, _ in asked)
+        if kept or tensor.dtype not in FLOATS or tensor.start == tensor.stop:
+            continue
+        last = tensor.name.rpartition(".")[2]
+        if asked:
+            wanted[tensor.name] = asked[-1][1]
+        elif len(tensor.shape) > 1 and last != "bias":
+            wanted[tensor.name] = default
+    return wanted, used

@@ -1,0 +1,168 @@
+"""Targets met: the step of a grid with which an error or a size is just not exceeded, found by exact trials."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from math import inf, prod, sqrt
+
+from mc.checkpoint import Layout, Source, Tensor
+from mc.errors import LimitError, UsageError
+from mc.lossy import arrays, grids
+from mc.lossy.files import naming, read_array
+from mc.lossy.passes import Job, results, write
+from mc.lossy.requests import Target
+from mc.lossy.sizes import packed_parts
+from mc.parallel import Workers
+
+CLOSE = 0.995  # of a limit: near enough
+ROUNDS = 24  # of a search, at most; it takes about five
+WIDEST = 64.0  # steps in a deviation, where a search starts
+
+
+def steps_for(source: Source, layout: Layout, job: Job, work: Workers) -> dict[str, float]:
+    """Relative steps of all grids, so that the target is met."""
+    gridded = [
+        tensor for tensor in layout.tensors if tensor.name in job.wanted and job.wanted[tensor.name].kind == "grid"
+    ]
+    target = job.target
+    if not gridded:
+        if target is not None and target.kind != "error":
+            raise UsageError("A size can be met with the scheme grid alone; other schemes have theirs.")
+        return {}
+    if target is None:
+        raise UsageError("The scheme grid needs a target: --bits, --max-error, --snr or --target-size.")
+    if target.kind == "error" and not target.overall:
+        return dict(work.each(lambda tensor: (tensor.name, _step_for(source, tensor, job, target.value)), gridded))
+    if target.kind == "error":
+        return _every(gridded, _meet_error(source, layout, job, target.value, gridded, work))
+    return _every(gridded, _meet_size(source, layout, job, target, gridded, work))
+
+
+def _every(gridded: Sequence[Tensor], step: float) -> dict[str, float]:
+    return {tensor.name: step for tensor in gridded}
+
+
+def _step_for(source: Source, tensor: Tensor, job: Job, limit: float) -> float:
+    """The relative step with which one tensor's error is just below the limit."""
+    with naming(source.where, tensor.name):
+        w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
+        frame = grids.frame(w, job.objective, job.wanted[tensor.name].columns)
+
+        def error(step: float) -> float:
+            found = arrays.quantize(
+                tensor.name,
+                w,
+                tensor.dtype,
+                tensor.shape,
+                job.wanted[tensor.name],
+                job.seed,
+                step,
+                job.objective,
+                frame,
+            )
+            return found.about.error
+
+        scale = sqrt(float(frame.row_power.mean())) / frame.unit if frame.unit else 1.0
+        return _widest(error, limit, sqrt(12 * limit) * scale)
+
+
+def _meet_error(
+    source: Source, layout: Layout, job: Job, limit: float, gridded: Sequence[Tensor], work: Workers
+) -> float:
+    """The relative step with which the error over all is just below the limit."""
+
+    def error(step: float) -> float:
+        sums = [
+            (found.error, found.power)
+            for _, found in results(source, layout, job, _every(gridded, step), work)
+            if found
+        ]
+        power = sum(one for _, one in sums)
+        return sum(one for one, _ in sums) / power if power else 0.0
+
+    return _widest(error, limit, sqrt(12 * limit) * _typical(source, job, gridded, work))
+
+
+def _typical(source: Source, job: Job, gridded: Sequence[Tensor], work: Workers) -> float:
+    """About the relative step that is the weights' deviation."""
+    if job.objective == "tensor":
+        return 1.0
+
+    def power(tensor: Tensor) -> tuple[float, int]:
+        with naming(source.where, tensor.name):
+            w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
+            frame = grids.frame(w, job.objective, False)
+            mean = float(frame.row_power.mean())
+            return (mean / frame.unit**2 if frame.unit else 0.0) * w.size, w.size
+
+    found = list(work.each(power, gridded, lambda tensor: tensor.stop - tensor.start))
+    total = sum(one for one, _ in found)
+    return sqrt(total / sum(size for _, size in found)) if total else 1.0
+
+
+def _widest(error: Callable[[float], float], limit: float, start: float) -> float:
+    """The widest step, within half a per cent of the error, whose error is at most `limit`. The error grows about with
+    the square of the step, so each trial aims anew; between two that
+    bracket the limit it halves where that fails."""
+    low, high = 0.0, inf  # steps below and above the limit
+    step = start
+    for _ in range(ROUNDS):
+        found = error(step)
+        if found <= limit:
+            low = step
+            if found >= CLOSE * limit or found == 0:
+                break
+        else:
+            high = step
+        aimed = step * sqrt(0.9985 * limit / found) if found else 2 * step
+        inside = low < aimed < high
+        step = aimed if inside else sqrt(low * high) if low and high < inf else step * (0.5 if found > limit else 2.0)
+    return low
+
+
+def _meet_size(
+    source: Source, layout: Layout, job: Job, target: Target, gridded: Sequence[Tensor], work: Workers
+) -> float:
+    """The finest relative step with which the packed bytes are at most what the target allows."""
+    weights = sum(prod(tensor.shape) for tensor in layout.tensors if tensor.name in job.wanted)
+    free = sum(prod(tensor.shape) for tensor in gridded)
+    limit = target.value * weights / 8 if target.kind == "bits" else target.value
+
+    def packed(step: float) -> int:
+        with tempfile.TemporaryFile() as out:
+            made = write(source, layout, job, _every(gridded, step), out, work, lambda _: None)
+            out.flush()
+            parts, size = packed_parts(Source.of(out, source.where), made.recipe, job.level, work)
+        return size if target.kind == "size" else sum(parts.values())
+
+    low, high = 0.0, inf  # steps that take too many bytes, and few enough
+    step: float = _typical(source, job, gridded, work) * min(WIDEST, 3.5 * 2.0 ** -min(8 * limit / weights, 24.0))
+    least = inf
+    for _ in range(ROUNDS):
+        found = packed(step)
+        least = min(least, found)
+        if found <= limit:
+            high = step
+            if found >= CLOSE * limit:
+                return step
+        else:
+            low = step
+        # A bit a weight for each octave of the step; fewer where the rate is low, hence the bracket.
+        change = (found - 0.998 * limit) * 8 / free
+        aimed = step * 2.0 ** min(max(change if found > free / 16 else 2 * change, -4), 4)
+        step = (
+            aimed
+            if low < aimed < high
+            else sqrt(low * high)
+            if low and high < inf
+            else step * (2 if found > limit else 0.5)
+        )
+        if low and high < inf and high / low < 1 + 1e-9:
+            break
+    if high == inf:
+        raise LimitError(
+            f"{source.where} takes at least {int(least)} bytes, and the target allows {int(limit)}. "
+            "Ask for more, or keep fewer tensors."
+        )
+    return high

@@ -1,0 +1,306 @@
+"""What `import mc` offers with a stated error: quantize and dequantize, files and folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from mc import api
+from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
+from mc.atomic import replacing
+from mc.checkpoint import Source, read_layout
+from mc.dtypes import element_bits
+from mc.errors import McError, UsageError, quote
+from mc.folder import PACKED_SUFFIX, Folder, packed_name, plain_name, read_folder
+from mc.loader import Checkpoint
+from mc.lossy import arrays
+from mc.lossy.against import TensorError, errors
+from mc.lossy.configs import index_of, with_quantization, without_quantization
+from mc.lossy.files import Floats, dequantize_file, plain_layout
+from mc.lossy.measure import Measured, packed_as
+from mc.lossy.passes import Job, Made
+from mc.lossy.quantizing import quantize_file
+from mc.lossy.recipe import OBJECTIVES, Quantized, Recipe
+from mc.lossy.requests import Request, Target, assign, parse_request, spelled
+from mc.lossy.sizes import packed_parts
+from mc.parallel import Workers, workers
+from mc.reports import RestoredFile, UnpackReport
+
+CONFIG = "config.json"
+NOTHING = "no tensor that is to be quantized: none of the floats, or all are kept."
+DTYPES = {"f32": "F32", "fp16": "F16", "bf16": "BF16", "f64": "F64"}
+
+
+@dataclass(frozen=True)
+class QuantizedFile:
+    """One file that was quantized."""
+
+    source: str
+    target: str
+    bytes: int  # of the source
+    quantized_bytes: int
+    packed_bytes: int  # of the whole file, once packed
+    weights: int  # that were quantized
+    bits: float  # a weight of these, packed, with all that belongs to them
+    error: float  # squared, over all of them, relative to their squares
+    tensors: tuple[Measured, ...]
+    kept: tuple[str, ...]  # tensors that stay as they are
+
+
+@dataclass(frozen=True)
+class QuantizeReport:
+    """Every shard that was quantized, in order."""
+
+    files: tuple[QuantizedFile, ...]
+
+
+def quantize(
+    source: PathLike | BinaryIO, target: PathLike | BinaryIO, *, scheme: str | Request, limit: Target | None = None,
+    objective: str = "row", sets: Sequence[tuple[str, str | Request]] = (), keep: Sequence[str] = (), seed: int = 0,
+    pack: bool = False, threads: int | None = None, executor: Executor | None = None, progress: Progress | None = None,
+) -> QuantizeReport:  # fmt: skip
+    """Quantize a plain file, stream or folder into another; with `pack`, the result is packed as well.
+
+    Of a folder's shards, each meets the limit by itself. Raises UsageError for what doesn't make sense, McError and its
+    kin for tensors that can't be quantized, LimitError where the limit isn't met; nothing is written then."""
+    if objective not in OBJECTIVES:
+        raise UsageError(f"The objective {quote(objective)} isn't one of {', '.join(OBJECTIVES)}.")
+    default = parse_request(scheme) if isinstance(scheme, str) else scheme
+    given = [(pattern, parse_request(one) if isinstance(one, str) else one) for pattern, one in sets]
+    job = Job({}, objective, seed, "default", limit)
+    with workers(threads, executor) as work:
+        if is_folder(source):
+            return _quantize_folder(Path(str(source)), target, job, (default, given, keep), pack, work, progress)
+        with random_access(source) as opened:
+            wanted = assign(plain_layout(opened).tensors, default, given, keep)
+            _refuse_unused(wanted[1], given, keep, opened.where)
+            if not wanted[0]:
+                raise UsageError(f"{opened.where} has {NOTHING}")
+            with writing(target) as out:
+                name = str(target) if isinstance(target, str | os.PathLike) else STDIN
+                done = _Done(opened.size, progress)
+                file, _ = _quantize_one(opened, out, name, replace(job, wanted=wanted[0]), pack, work, done.step)
+        return QuantizeReport((file,))
+
+
+def plan(
+    source: PathLike, scheme: Request, sets: Sequence[tuple[str, Request]], keep: Sequence[str]
+) -> tuple[tuple[str, str, str], ...]:
+    """File, tensor and kind of scheme (empty if it stays) of every tensor, without reading any of them."""
+    found: list[tuple[str, str, str]] = []
+    used: set[str] = set()
+    for path in _shards(Path(source)):
+        with Source.of(path) as opened:
+            tensors = plain_layout(opened).tensors
+        wanted, fitting = assign(tensors, scheme, sets, keep)
+        used |= fitting
+        found += [(str(path), one.name, spelled(wanted[one.name]) if one.name in wanted else "") for one in tensors]
+    _refuse_unused(used, sets, keep, str(source))
+    return tuple(found)
+
+
+def _shards(path: Path) -> list[Path]:
+    return [path / name for name in read_folder(path).shards] if path.is_dir() else [path]
+
+
+def _refuse_unused(used: set[str], sets: Sequence[tuple[str, Request]], keep: Sequence[str], where: str) -> None:
+    """UsageError for a pattern that fits no tensor: it would be a wish without effect."""
+    for pattern in [*(pattern for pattern, _ in sets), *keep]:
+        if pattern not in used:
+            raise UsageError(f"{where} has no tensor whose name fits {quote(pattern)}. `mc analyze` lists the names.")
+
+
+def _quantize_one(
+    source: Source, out: BinaryIO, name: str, job: Job, pack: bool, work: Workers, step: Callable[[int], None]
+) -> tuple[QuantizedFile, Made]:
+    """Quantize into a temporary file, and copy or pack that."""
+    with tempfile.TemporaryFile() as plain:
+        made = quantize_file(source, plain, job, work, step)
+        plain.flush()
+        again = Source.of(plain, source.where)
+        parts, size = packed_parts(again, made.recipe, job.level, work, out if pack else None)
+        if not pack:
+            plain.seek(0)
+            shutil.copyfileobj(plain, out, 1 << 22)
+    return _report(source, name, job, made, parts, size), made
+
+
+def _report(source: Source, name: str, job: Job, made: Made, parts: dict[str, int], size: int) -> QuantizedFile:
+    tensors = tuple(packed_as(one, made.recipe, parts) for one in made.tensors)
+    weights = sum(one.weights for one in tensors)
+    bits = 8 * sum(one.bytes for one in tensors) / weights if weights else 0.0
+    power = sum(one.power for one in tensors)
+    error = sum(one.squared for one in tensors) / power if power else 0.0
+    kept = tuple(one.name for one in read_layout(source).tensors if one.name not in job.wanted)
+    return QuantizedFile(source.where, name, source.size, made.size, size, weights, bits, error, tensors, kept)
+
+
+def _quantize_folder(
+    path: Path, target: PathLike | BinaryIO, job: Job,
+    asked: tuple[Request, Sequence[tuple[str, Request]], Sequence[str]], pack: bool, work: Workers,
+    progress: Progress | None,
+) -> QuantizeReport:  # fmt: skip
+    folder = read_folder(path)
+    if folder.packed:
+        raise McError(f"{path} holds packed shards. Unpack it first, then quantize.")
+    if len(folder.shards) > 1 and job.target is not None and job.target.kind == "size":
+        raise UsageError(f"{path} has {len(folder.shards)} shards, and --target-size is for one file. Use --bits.")
+    default, sets, keep = asked
+    if not any(scheme for _, _, scheme in plan(path, default, sets, keep)):
+        raise UsageError(f"{path} has {NOTHING}")
+    renamed = {name: packed_name(name) if pack else name for name in folder.shards}
+    done = _Done(sum((path / name).stat().st_size for name in folder.shards), progress)
+    files: list[QuantizedFile] = []
+    quantized: dict[str, Quantized] = {}
+    held: dict[str, list[tuple[str, int]]] = {}
+    with new_folder(path, target, [*folder.others, *renamed.values()]) as place:
+        copy_others(path, place, folder.others)
+        for name in folder.shards:
+            with Source.of(path / name) as opened, replacing(place / renamed[name]) as out:
+                wanted = assign(plain_layout(opened).tensors, default, sets, keep)[0]
+                shown = str(Path(str(target)) / renamed[name])
+                file, made = _quantize_one(opened, out, shown, replace(job, wanted=wanted), pack, work, done.step)
+            files.append(file)
+            for step in made.recipe:
+                quantized |= step.tensors
+            held[name] = list(made.listed)
+        kept = [name for file in files for name in file.kept]
+        _rewrite(place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
+    return QuantizeReport(tuple(files))
+
+
+def dequantize(
+    source: PathLike | BinaryIO, target: PathLike | BinaryIO, *, dtype: str | None = None, threads: int | None = None,
+    executor: Executor | None = None, progress: Progress | None = None,
+) -> UnpackReport:  # fmt: skip
+    """Plain floats under the original names, from a quantized file, stream or folder, packed or not. `dtype`: bf16,
+    fp16, f32 or f64, for all floats; by default what each tensor was. DamagedError for bytes that aren't sound."""
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"The dtype {quote(dtype)} isn't one of {', '.join(DTYPES)}.")
+    wanted = DTYPES[dtype] if dtype else None
+    with workers(threads, executor) as work:
+        if is_folder(source):
+            return _dequantize_folder(Path(str(source)), target, wanted, work, progress)
+        with random_access(source) as opened, writing(target) as out:
+            name = str(target) if isinstance(target, str | os.PathLike) else STDIN
+            with Floats(Checkpoint(opened), wanted) as floats:
+                _refuse_plain([floats.recipe], opened.where)
+                return UnpackReport((_dequantize_one(floats, opened, out, name, work, progress),))
+
+
+def _refuse_plain(recipes: Sequence[Recipe], where: str) -> None:
+    if not any(recipes):
+        raise McError(f"{where} is not quantized: it has no recipe. `mc unpack` restores what was packed.")
+
+
+def _dequantize_one(
+    floats: Floats, source: Source, out: BinaryIO, name: str, work: Workers, progress: Progress | None
+) -> RestoredFile:
+    done = _Done(sum(_bytes(floats, one) for one in floats.names()), progress)
+    size, sha256 = dequantize_file(floats, out, work, done.step)
+    return RestoredFile(source.where, name, size, source.size, sha256, False)
+
+
+def _bytes(floats: Floats, name: str) -> int:
+    return prod(floats.shape(name)) * (element_bits(floats.dtype(name)) or 8) // 8
+
+
+def _dequantize_folder(
+    path: Path, target: PathLike | BinaryIO, dtype: str | None, work: Workers, progress: Progress | None
+) -> UnpackReport:
+    folder = read_folder(path)
+    plain = {name: plain_name(name) if folder.packed else name for name in folder.shards}
+    files: list[RestoredFile] = []
+    recipes: list[Recipe] = []
+    held: dict[str, list[tuple[str, int]]] = {}
+    with new_folder(path, target, [*folder.others, *plain.values()]) as place:
+        copy_others(path, place, folder.others)
+        for name in folder.shards:
+            with (
+                Source.of(path / name) as opened,
+                Floats(Checkpoint(opened), dtype) as floats,
+                replacing(place / plain[name]) as out,
+            ):
+                shown = str(Path(str(target)) / plain[name])
+                files.append(_dequantize_one(floats, opened, out, shown, work, progress))
+                held[plain[name]] = [(one, _bytes(floats, one)) for one in floats.names()]
+                recipes.append(floats.recipe)
+        _refuse_plain(recipes, str(path))
+        _rewrite(place, folder, held, without_quantization)
+    return UnpackReport(tuple(files))
+
+
+def _rewrite(
+    place: Path, folder: Folder, held: dict[str, list[tuple[str, int]]], change: Callable[[bytes, str], bytes]
+) -> None:
+    """Change config.json and the index of a folder that is being built, where it has any."""
+    if CONFIG in folder.others:
+        (place / CONFIG).write_bytes(change((place / CONFIG).read_bytes(), str(folder.path / CONFIG)))
+    if folder.index is not None:
+        index = place / folder.index
+        index.write_bytes(index_of(index.read_bytes(), held, str(folder.path / folder.index)))
+
+
+def measure(
+    packed: PathLike | BinaryIO, original: PathLike | BinaryIO, *, threads: int | None = None,
+    executor: Executor | None = None, progress: Progress | None = None,
+) -> tuple[TensorError, ...]:  # fmt: skip
+    """The error of every tensor of a quantized file or folder, packed or not, against the original's. DamagedError for
+    bytes that can't be decoded, McError for what can't be read."""
+    with workers(threads, executor) as work:
+        if not is_folder(packed):
+            return tuple(_measure_one(packed, original, work, progress))
+        ours, theirs = Path(str(packed)), Path(str(original))
+        found: list[TensorError] = []
+        for name in read_folder(ours).shards:
+            plain = plain_name(name) if name.endswith(PACKED_SUFFIX) else name
+            found += _measure_one(ours / name, theirs / plain, work, progress)
+        return tuple(found)
+
+
+def _measure_one(
+    packed: PathLike | BinaryIO, original: PathLike | BinaryIO, work: Workers, progress: Progress | None
+) -> list[TensorError]:
+    with random_access(packed) as one, random_access(original) as other:
+        floats, plain = Floats(Checkpoint(one)), Checkpoint(other)
+        done = _Done(sum(_bytes(floats, name) for name in floats.names()), progress)
+        found: list[TensorError] = []
+        for error in errors(floats, plain, work):
+            found.append(error)
+            if error.name in floats.names():
+                done.step(_bytes(floats, error.name))
+        return found
+
+
+def warm() -> None:
+    """Compile every loop of every dtype, level and scheme, so that no later call has to."""
+    api.warm()
+    w = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
+    raw = w.reshape(-1).view(np.uint8)
+    for scheme in ("int4", "int4,symmetric=no,scales=mse", "grid", "grid,columns=yes"):
+        for step in (0.5, 0.01, 1e-5):  # integers of one, two and four bytes
+            matrix = arrays.as_matrix(raw, "F32", w.shape)
+            found = arrays.quantize("w", matrix, "F32", w.shape, parse_request(scheme), 0, step, "row")
+            arrays.dequantize("w", found.about, found.stored)
+
+
+class _Done:
+    """Progress in bytes over one file or several."""
+
+    def __init__(self, whole: int, progress: Progress | None) -> None:
+        self._whole, self._progress, self._done = whole, progress, 0
+
+    def step(self, count: int) -> None:
+        """Count bytes that are done."""
+        self._done = min(self._done + count, self._whole)
+        if self._progress is not None:
+            self._progress(self._done, self._whole)

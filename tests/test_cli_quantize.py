@@ -1,0 +1,269 @@
+"""`mc quantize` and `mc unpack --dequantize` at their boundary: files, folders, limits, refusals, exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import mc as library
+
+Command = Callable[..., Any]
+
+
+def document(done: Any) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr.decode()
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["schema"] == 1
+    return found
+
+
+def refused(done: Any, code: int) -> str:
+    assert (done.returncode, done.stdout) == (code, b""), (done.returncode, done.stderr.decode())
+    assert b"Traceback" not in done.stderr
+    text: str = done.stderr.decode()
+    return text
+
+
+def relative(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    exact, near = a.astype(np.float64), b.astype(np.float64)
+    return float(((exact - near) ** 2).sum() / (exact**2).sum())
+
+
+@pytest.mark.parametrize("scheme", ["bf16", "fp8", "int3,group=32,symmetric=no", "codebook"])
+def test_schemes_there_and_back_packed_or_not(mc: Command, place: Path, scheme: str) -> None:
+    found = document(
+        mc("quantize", "model.safetensors", "-o", "q.safetensors", "--scheme", scheme, "--json", cwd=place)
+    )
+    assert (
+        mc("quantize", "model.safetensors", "-o", "q.mc.safetensors", "--scheme", scheme, "-q", cwd=place).returncode
+        == 0
+    )
+    assert mc("unpack", "q.mc.safetensors", "-o", "same.safetensors", "-q", cwd=place).returncode == 0
+    assert (place / "same.safetensors").read_bytes() == (place / "q.safetensors").read_bytes()
+    for name in ("q.safetensors", "q.mc.safetensors"):
+        assert mc("unpack", name, "-f", "-o", "back.safetensors", "--dequantize", "-q", cwd=place).returncode == 0
+        with library.open(place / "model.safetensors") as plain, library.open(place / "back.safetensors") as back:
+            assert set(plain.names()) == set(back.names()) and back.metadata == {"format": "pt"}
+            listed = {one["name"]: one for one in found["files"][0]["tensors"]}
+            assert set(listed) == {"encoder.dense.weight", "decoder.dense.weight", "decoder.tied.weight", "half.weight"}
+            for tensor in plain.names():
+                assert (plain.dtype(tensor), plain.shape(tensor)) == (back.dtype(tensor), back.shape(tensor))
+                if tensor in listed:
+                    error = relative(plain.tensor(tensor), back.tensor(tensor))
+                    assert error == pytest.approx(listed[tensor]["error"], rel=1e-5, abs=1e-15) and error < 0.07
+                else:
+                    assert plain.tensor(tensor).tobytes() == back.tensor(tensor).tobytes()
+            with library.open(place / name, dequantize=True) as floats:
+                assert floats.names() == back.names()
+                assert np.array_equal(floats.tensor("half.weight"), back.tensor("half.weight"))
+                assert np.array_equal(floats.rows("half.weight", 3, 9), back.tensor("half.weight")[3:9])
+
+
+def test_a_grid_meets_what_is_asked_and_never_exceeds_it(mc: Command, place: Path) -> None:
+    def run(*target: str) -> Any:
+        options = ("-o", "g.mc.safetensors", "-f", "--scheme", "grid", "--json")
+        return document(mc("quantize", "model.safetensors", *options, *target, cwd=place))["files"][0]
+
+    for bits in ("2", "3.3", "6"):
+        found = run("--bits", bits)
+        assert float(bits) * 0.99 <= found["bits"] <= float(bits)
+        assert (place / "g.mc.safetensors").stat().st_size == found["packed_bytes"]
+    found = run("--target-size", "40kB")
+    assert 39_600 <= (place / "g.mc.safetensors").stat().st_size <= 40_000
+    for objective in ("plain", "tensor", "row"):
+        found = run("--max-error", "0.01", "--objective", objective)
+        assert all(0.0098 <= one["error"] <= 0.01 for one in found["tensors"])
+    found = run("--snr", "20", "--overall", "--objective", "plain")
+    assert 0.0098 <= found["error"] <= 0.01
+
+
+def test_a_limit_that_cant_be_met_is_exit_code_4_and_writes_nothing(mc: Command, place: Path) -> None:
+    before = sorted(place.iterdir())
+    done = mc(
+        "quantize", "model.safetensors", "-o", "q.safetensors", "--scheme", "int2", "--max-error", "1e-4", cwd=place
+    )
+    assert "above the limit 0.0001" in refused(done, 4)
+    done = mc(
+        "quantize", "model.safetensors", "-o", "q.safetensors", "--scheme", "grid", "--target-size", "900", cwd=place
+    )
+    assert "takes at least" in refused(done, 4)
+    assert sorted(place.iterdir()) == before
+
+
+def test_keep_and_set_choose_tensors_and_must_fit_one(mc: Command, place: Path) -> None:
+    options = ("--keep", "half.*", "--set", r"re:decoder\..*=int8,group=64", "--set", "*.bias=bf16")
+    line = ("quantize", "model.safetensors", "-o", "q.safetensors", "--scheme", "int4")
+    planned = document(mc(*line, *options, "-n", "--json", cwd=place))["tensors"]
+    assert not (place / "q.safetensors").exists()
+    expected = {
+        "encoder.dense.weight": "int4", "encoder.dense.bias": "bf16", "decoder.dense.weight": "int8",
+        "decoder.tied.weight": "int8",
+    }  # fmt: skip
+    assert {one["tensor"]: one["scheme"] for one in planned if one["scheme"]} == expected
+    found = document(mc(*line, *options, "--json", cwd=place))["files"][0]
+    assert {one["name"]: one["scheme"] for one in found["tensors"]} == {
+        "encoder.dense.weight": "int4", "encoder.dense.bias": "bf16", "decoder.dense.weight": "int8 g64",
+        "decoder.tied.weight": "int8 g64",
+    }  # fmt: skip
+    assert "fits 'no.such'" in refused(mc(*line, "-f", "--keep", "no.such", cwd=place), 2)
+    for bad in ("x", "a=int9", "a=int4,group=0", "a=int4,size=3", "a=bf16,group=3", "re:(=int4"):
+        refused(mc(*line, "-f", "--set", bad, cwd=place), 2)
+
+
+def test_tied_tensors_stay_tied(mc: Command, place: Path) -> None:
+    line = ("quantize", "model.safetensors", "-o", "q.mc.safetensors", "--scheme", "int4")
+    assert mc(*line, "--set", "decoder.tied.weight=int8", "-q", cwd=place).returncode == 0
+    with library.open(place / "q.mc.safetensors") as packed:
+        ends = ("packed", "scale", "shape")
+        for end in ends:
+            one, other = (packed.tensor(f"decoder.{name}.weight_{end}") for name in ("dense", "tied"))
+            assert np.array_equal(one, other)
+
+
+def test_the_bytes_are_the_same_at_any_thread_count(mc: Command, place: Path) -> None:
+    for scheme in (("grid", "--bits", "3"), ("int4", "--group", "32"), ("codebook",)):
+        for threads in ("1", "3"):
+            line = ("-o", f"{threads}.safetensors", "-f", "-q", "--scheme", *scheme, "-T", threads)
+            assert mc("quantize", "model.safetensors", *line, cwd=place).returncode == 0
+        assert (place / "1.safetensors").read_bytes() == (place / "3.safetensors").read_bytes()
+
+
+def test_not_finite_weights_are_refused_by_name_unless_kept(
+    mc: Command, place: Path, built: Callable[..., bytes]
+) -> None:
+    w = np.ones((4, 4), np.float32)
+    w[1, 1] = np.nan
+    fine = np.ones((4, 4), np.float32)
+    (place / "nan.safetensors").write_bytes(built({"a.weight": ("F32", w), "b.weight": ("F32", fine)}))
+    line = ("quantize", "nan.safetensors", "-o", "q.safetensors", "--scheme", "int4")
+    text = refused(mc(*line, cwd=place), 1)
+    assert "nan.safetensors" in text and "'a.weight'" in text and "NaN" in text
+    assert mc(*line, "--keep", "a.*", "-q", cwd=place).returncode == 0
+
+
+def test_a_folder_is_quantized_with_its_config_and_index(mc: Command, place: Path) -> None:
+    done = mc("quantize", "folder", "-o", "q", "--scheme", "int4", "--group", "32", "-q", cwd=place)
+    assert done.returncode == 0, done.stderr.decode()
+    config = json.loads((place / "q" / "config.json").read_text())["quantization_config"]
+    assert config["format"] == "pack-quantized" and config["quant_method"] == "compressed-tensors"
+    assert config["config_groups"]["group_0"]["targets"] == ["Linear"]
+    assert config["config_groups"]["group_0"]["weights"] == {
+        "num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32, "dynamic": False,
+    }  # fmt: skip
+    index = json.loads((place / "q" / "model.safetensors.index.json").read_text())
+    for name, shard in index["weight_map"].items():
+        assert name in load_file(place / "q" / shard)
+    assert mc("pack", "q", "-q", cwd=place).returncode == 0
+    assert mc("verify", "q.mc", "q", "-q", cwd=place).returncode == 0
+    for packed in ("q", "q.mc"):
+        line = ("unpack", packed, "-o", "back", "-f", "--dequantize", "--dtype", "bf16", "-q")
+        done = mc(*line, cwd=place)
+        assert done.returncode == 0, done.stderr.decode()
+        assert (place / "back" / "config.json").read_text() == "{}\n"
+        assert mc("verify", "back", "-q", cwd=place).returncode == 0
+        shard = "model-00001-of-00002.safetensors"
+        original = load_file(place / "folder" / shard)["layer.1.weight"]
+        with library.open(place / "back" / shard) as back:
+            assert back.dtype("layer.1.weight") == "BF16"
+            assert relative(original, back.tensor("layer.1.weight")) < 0.02
+
+
+def test_a_grid_of_bytes_is_a_standard_file_and_packs_to_its_entropy(mc: Command, place: Path) -> None:
+    """int-quantized of compressed-tensors: X.weight int8, X.weight_scale [out, 1], dequantized by their product."""
+    options = ("--scheme", "grid", "--bits", "3", "--format", "compressed-tensors", "--json")
+    found = document(mc("quantize", "folder", "-o", "q", *options, cwd=place))
+    config = json.loads((place / "q" / "config.json").read_text())["quantization_config"]
+    assert config["format"] == "int-quantized"
+    group = config["config_groups"]["group_0"]
+    assert group["weights"] == {
+        "num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False,
+    }  # fmt: skip
+    assert group["input_activations"]["dynamic"] and group["input_activations"]["strategy"] == "token"
+    for number, file in enumerate(found["files"], 1):
+        shard, name = Path(file["target"]).name, f"layer.{number}.weight"
+        stored = load_file(place / "q" / shard)
+        assert stored[name].dtype == np.int8 and stored[f"{name}_scale"].shape == (64, 1)
+        original = load_file(place / "folder" / shard)[name]
+        error = relative(original, stored[name] * stored[f"{name}_scale"])
+        assert error == pytest.approx(file["error"], rel=1e-5) and file["bits"] <= 3 and error < 0.08
+        assert (np.abs(original).max(axis=1) <= 127.5 * stored[f"{name}_scale"][:, 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "text"),
+    [
+        (("m.safetensors", "--scheme", "grid"), 2, "needs a target"),
+        (("m.safetensors", "--scheme", "int4", "--bits", "3"), 2, "grid alone"),
+        (("m.safetensors", "--scheme", "grid", "--bits", "3", "--snr", "20"), 2, "Only one"),
+        (("m.safetensors", "--scheme", "grid", "--bits", "3", "--overall"), 2, "--overall"),
+        (("m.safetensors", "--scheme", "nf4", "--format", "compressed-tensors"), 2, "no scheme like nf4"),
+        (("m.safetensors", "--scheme", "int4", "--keep", "*"), 2, "no tensor that is to be"),
+        (("m.mc.safetensors", "--scheme", "int4"), 1, "is packed"),
+        (("q.safetensors", "--scheme", "int4"), 1, "quantized already"),
+        (("none.safetensors", "--scheme", "int4"), 1, "not exist"),
+    ],
+)  # fmt: skip
+def test_refusals(mc: Command, place: Path, line: tuple[str, ...], code: int, text: str) -> None:
+    (place / "model.safetensors").rename(place / "m.safetensors")
+    if "q.safetensors" in line:
+        library.quantize(place / "m.safetensors", place / "q.safetensors", scheme="int8")
+    library.pack(place / "m.safetensors", place / "m.mc.safetensors")
+    assert text in refused(mc("quantize", *line, "-o", "out.safetensors", cwd=place), code)
+    assert not (place / "out.safetensors").exists()
+
+
+def test_dequantize_of_what_isnt_quantized_is_refused(mc: Command, place: Path) -> None:
+    done = mc("unpack", "model.safetensors", "-o", "x.safetensors", "--dequantize", cwd=place)
+    assert "no recipe" in refused(done, 1)
+    refused(mc("unpack", "model.safetensors", "-o", "x.safetensors", "--dtype", "bf16", cwd=place), 2)
+
+
+def test_in_pipes(mc: Command, place: Path, model: bytes) -> None:
+    done = mc("quantize", "-", "-o", "-", "--scheme", "int8", cwd=place, input=model)
+    assert done.returncode == 0, done.stderr.decode()
+    back = mc("unpack", "-", "--dequantize", cwd=place, input=done.stdout)
+    assert back.returncode == 0, back.stderr.decode()
+    with library.open(back.stdout) as floats, library.open(model) as plain:
+        assert relative(plain.tensor("half.weight"), floats.tensor("half.weight")) < 1e-4
+
+
+def test_damage_in_a_packed_quantized_file_is_found(mc: Command, place: Path) -> None:
+    library.quantize(place / "model.safetensors", place / "q.mc.safetensors", scheme="int4", pack=True)
+    data = bytearray((place / "q.mc.safetensors").read_bytes())
+    for at in (9, 100, len(data) // 2, len(data) - 1):
+        data[at] ^= 4
+        (place / "bad.mc.safetensors").write_bytes(data)
+        data[at] ^= 4
+        done = mc("unpack", "bad.mc.safetensors", "-o", "x.safetensors", "--dequantize", cwd=place)
+        refused(done, 3)
+        assert not (place / "x.safetensors").exists()
+
+
+def test_verify_against_recomputes_every_error(mc: Command, place: Path) -> None:
+    for name, scheme in (("q.mc.safetensors", ("int4",)), ("g.safetensors", ("grid", "--max-error", "0.01"))):
+        line = ("quantize", "model.safetensors", "-o", name, "--json", "--scheme", *scheme)
+        made = {one["name"]: one for one in document(mc(*line, cwd=place))["files"][0]["tensors"]}
+        done = mc("verify", name, "--against", "model.safetensors", "--json", cwd=place)
+        found = {one["name"]: one for one in document(done)["tensors"]}
+        for tensor, one in found.items():
+            assert one["error"] == pytest.approx(made[tensor]["error"] if tensor in made else 0, rel=1e-6)
+    line = ("verify", "g.safetensors", "--against", "model.safetensors", "--max-error")
+    assert mc(*line, "0.0101", "-q", cwd=place).returncode == 0
+    for more in ((), ("--overall",)):
+        done = mc(*line, "0.005", "-q", *more, cwd=place)
+        assert done.returncode == 4 and b"Traceback" not in done.stderr
+
+
+def test_verify_against_another_model_is_no_match(mc: Command, place: Path, built: Callable[..., bytes]) -> None:
+    library.quantize(place / "model.safetensors", place / "q.safetensors", scheme="int4")
+    (place / "other.safetensors").write_bytes(built({"half.weight": ("F16", np.zeros((3, 3), np.float16))}))
+    done = mc("verify", "q.safetensors", "--against", "other.safetensors", cwd=place)
+    assert done.returncode == 3 and b"Its shape is [32, 192], and the original's [3, 3]." in done.stdout
+    for line in (("--max-error", "1"), ("--against", "m", "--overall"), ("model.safetensors", "--against", "m")):
+        refused(mc("verify", "q.safetensors", *line, cwd=place), 2)
