@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from itertools import groupby
@@ -29,7 +28,7 @@ from mc.checkpoint import Tensor
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, quote
 from mc.heading import coded_from
-from mc.parallel import Workers, workers
+from mc.parallel import Workers, single_blas, workers
 
 WHOLE = 1 << 24  # bytes of a tensor up to which it is one piece of work, read once
 Progress = Callable[[int, int], None]
@@ -62,7 +61,7 @@ def analyze(
     `deep`, moments and bits alone are computed. The result doesn't depend on the threads. Raises DamagedError, naming
     file and tensor, for bytes that aren't sound, McError for what can't be read or doesn't match."""
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else STDIN
-    with opened(source) as files, workers(threads, executor) as work, _single_blas():
+    with opened(source) as files, workers(threads, executor) as work, single_blas():
         asked = Asked(sample, seed, deep, {file.where: _coded_from(file) for file in files})
         items = chosen(files, tensors, path)
         total, done = sum(item.nbytes for item in items), 0
@@ -88,16 +87,6 @@ def analyze(
         whole = _whole(files, items, found, _pool(pools), deep)
     facts = tuple(FileFacts(file.where, file.kind, file.nbytes, len(file.items)) for file in files)
     return Analysis(path, facts, tuple(found), groups, whole)
-
-
-@contextmanager
-def _single_blas() -> Iterator[None]:
-    """Linear algebra on the thread that asks for it: threads of its own would compete with ours, and sum in an order
-    that depends on their number."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"):
-        yield
 
 
 def _each(items: Sequence[Item], asked: Asked, work: Workers) -> Iterator[tuple[Item, _Found]]:
