@@ -197,9 +197,9 @@ def chunks(
     room: Callable[[int, int], Bytes] | None = None,
     put: Callable[[Tensor, int, Bytes], None] | None = None,
 ) -> Iterator[Bytes]:
-    """The decoded bytes of the wanted tensors, chunk by chunk in data order. `put` may be given each tensor's bytes from
-    a place on, by the thread that decoded them; or `room` says where the bytes from start to stop of the original are to
-    be put: then none come back, as a thread may hold what it returned for a while longer than its caller does."""
+    """The decoded bytes of the wanted tensors, chunk by chunk in data order. `put` may be given each tensor's bytes
+    from a place on, by the thread that decoded them; or `room` says where the bytes from start to stop of the original
+    are to be put: then none come back, as a thread may hold what it returned for longer than its caller does."""
     names = {tensor.name for tensor in wanted}
 
     def every(spool: BinaryIO) -> Iterator[Unit]:
