@@ -42,6 +42,7 @@ from checkpoints import (
 from mc.api import Level
 from mc.dtypes import DTYPES, numpy_dtype
 from mc.errors import McError
+from mc.memory import Room
 from streams import Pipe
 
 LEVELS: tuple[Level, ...] = ("fast", "default", "best")
@@ -101,6 +102,12 @@ def test_no_tensor_grows_over_the_overhead(level: Level, texture: Texture, dtype
     data = build([piece("x", dtype, shape, texture)])
     packed = round_trip(data, level)
     assert len(packed) <= allowed(data, packed)
+
+
+@pytest.mark.parametrize("size", [1 << 62, 1 << 64], ids=["memory", "numbers"])
+def test_a_result_beyond_all_memory_is_refused(size: int) -> None:
+    with pytest.raises(McError, match=str(size)):
+        Room(size)
 
 
 class Lingering(ThreadPoolExecutor):

@@ -81,7 +81,7 @@ def _blank(size: int) -> tuple[io.BytesIO, NDArray[np.uint8]]:
     nobody else holds them, so that `getvalue` copies nothing."""
     try:
         stream = io.BytesIO(bytes(size))
-    except MemoryError:
+    except (MemoryError, OverflowError):
         raise McError(f"{size} bytes are more than there is memory. Use files instead of bytes.") from None
     return stream, np.frombuffer(stream.getbuffer(), np.uint8)
 
