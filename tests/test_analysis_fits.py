@@ -211,6 +211,21 @@ def test_predicted_bytes_are_those_that_pack_writes(level: mc.Level, tmp_path: P
         assert found.bytes == len(content)
 
 
+def test_duplicates_are_predicted_as_pack_finds_them(tmp_path: Path) -> None:
+    """Of any dtype and shape in a file, each shard of a folder by itself."""
+    a = np.random.default_rng(12).normal(size=(300, 100)).astype(np.float32)
+    same = {"a": ("F32", a), "flat": ("F32", a.reshape(-1)), "ints": ("I32", a.view("i4")), "other": ("F32", -a[::-1])}
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "1.safetensors").write_bytes(safetensors(same))
+    (tmp_path / "m" / "2.safetensors").write_bytes(safetensors({"b": ("F32", a), "c": ("F32", a)}))
+    found = analyze(tmp_path / "m")
+    duplicates = {tensor.name: tensor.bits.duplicate_of for tensor in found.tensors}
+    assert duplicates == {"a": None, "flat": "a", "ints": "a", "other": None, "b": "a", "c": "b"}
+    packed = sum(mc.pack(path, io.BytesIO()).packed_bytes for path in (tmp_path / "m").iterdir())
+    assert found.whole.predicted_bytes is not None
+    assert isclose(found.whole.predicted_bytes["default"], packed, rel_tol=0.01)
+
+
 def test_advice_names_its_reasons(tmp_path: Path) -> None:
     rng = np.random.default_rng(11)
     noise = rng.normal(size=(100, 100)).astype(np.float32)

@@ -25,6 +25,7 @@ from mc.analysis.reading import STDIN, File, Item, chosen, opened
 from mc.analysis.report import Analysis, FileFacts, GroupAnalysis, ScaleMap, TensorAnalysis
 from mc.analysis.structure import structure
 from mc.analysis.tally import Each, Tally, tally
+from mc.analysis.twins import Earlier
 from mc.checkpoint import Tensor
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, quote
@@ -68,13 +69,12 @@ def analyze(
         total, done = sum(item.nbytes for item in items), 0
         found: list[TensorAnalysis] = []
         pools: dict[tuple[str, bool], Pool] = {}  # of a group's floats, and of its whole numbers
-        seen: dict[tuple[str, tuple[int, ...], str], str] = {}
+        earlier = Earlier()
         for item, one in _each(items, asked, work):
             tensor = one.tensor
-            key = (item.dtype, item.shape, one.digest)
-            if item.nbytes and tensor.counted * 8 >= item.nbytes and sample is None and key in seen:
-                tensor = _as_duplicate(tensor, seen[key])
-            seen.setdefault(key, item.name)
+            twin = earlier.twin(item, one.digest) if sample is None else None
+            if twin is not None:
+                tensor = _as_duplicate(tensor, twin, item.file)
             found.append(tensor)
             group = group_of(item.name), one.tensor.bits.sign is not None or not item.nbytes
             pools[group] = joined(pools[group], one.pool) if group in pools else one.pool
@@ -183,9 +183,12 @@ def _scales(counted: Tally) -> ScaleMap | None:
     return ScaleMap(tuple(tuple(round(x, 2) if isfinite(x) else None for x in row) for row in counted.grid.tolist()))
 
 
-def _as_duplicate(tensor: TensorAnalysis, of: str) -> TensorAnalysis:
-    where = replace(tensor.bits, duplicate_of=of)
-    predicted = dict.fromkeys(LEVELS, 0) if tensor.predicted_bytes is not None else None
+def _as_duplicate(tensor: TensorAnalysis, twin: Item, file: str) -> TensorAnalysis:
+    """Of what is the same in another file, pack stores both: it packs a shard by itself."""
+    where = replace(tensor.bits, duplicate_of=twin.name)
+    predicted = tensor.predicted_bytes
+    if predicted is not None and twin.file == file:
+        predicted = dict.fromkeys(LEVELS, 0)
     advice = advise(
         tensor.dtype, tensor.parameters, tensor.moments, where, tensor.fits, tensor.structure, tensor.bounds, predicted,
         tensor.bytes,
