@@ -173,6 +173,17 @@ def test_large_spectra_are_found_by_sketching(monkeypatch: pytest.MonkeyPatch) -
     assert 16 <= sketched.low_rank_best <= 24
 
 
+def test_a_rank_that_is_only_a_limit_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mc.analysis import structure as module
+
+    words = np.random.default_rng(13).normal(size=(300, 200)).astype(np.float32)
+    (tmp_path / "m").write_bytes(safetensors({"w": ("F32", words)}))
+    exact = "\n".join(large(analyze(tmp_path / "m").tensors[0], 100))
+    monkeypatch.setattr(module, "EXACT", 100)
+    limit = "\n".join(large(analyze(tmp_path / "m").tensors[0], 100))
+    assert "effective rank at most" in limit and "effective rank at most" not in exact
+
+
 def _built(words: np.ndarray) -> Structure:
     tallied = counted("F32", words)
     raw = np.frombuffer(words.tobytes(), np.uint8)

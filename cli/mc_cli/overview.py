@@ -188,7 +188,8 @@ def large(tensor: TensorAnalysis, width: int) -> list[str]:
             lines.append(f"  {name:<13}{charts.bar(value / b.word, wide)} {value:6.3f} of {b.word:.0f} bits")
     if tensor.structure is not None:
         s = tensor.structure
-        ranks = f"effective rank {figure(s.effective_rank)} of {min(s.rows, s.columns)}"
+        at_most = "" if s.exact else "at most "
+        ranks = f"effective rank {at_most}{figure(s.effective_rank)} of {min(s.rows, s.columns)}"
         lines += ["", f"  stable rank {figure(s.stable_rank)}, {ranks}"]
     if tensor.bounds is not None:
         needs = ", ".join(f"{db} dB {bits:.2f}" for db, bits in tensor.bounds.empirical.items())
