@@ -182,12 +182,13 @@ def test_globs_samples_and_threads(mc: Command, place: Path) -> None:
 
 def test_at_a_terminal_lines_fit_and_one_tensor_is_shown_large(place: Path) -> None:
     for width in (60, 140):
-        table = at_terminal(place, width, "model.safetensors", "--quick").split("\n*")[0]
-        lines = table.splitlines()
-        assert max(map(len, lines)) <= width
+        printed = at_terminal(place, width, "model.safetensors", "--quick")
+        assert max(map(len, printed.splitlines())) <= width
+        lines = printed.split("\n*")[0].splitlines()
         assert width == 60 or any("█" in line for line in lines)
         assert lines[0].startswith("tensor") and any(line.startswith("whole") for line in lines)
     large = at_terminal(place, 100, "model.safetensors", "--tensor", "encoder.dense.weight")
+    assert max(map(len, large.splitlines())) <= 100
     for words in ("•", "exponent", "loses", "stable rank", "30 dB", "packed: fast", "* "):
         assert words in large
     advice = at_terminal(place, 100, "model.safetensors", "-v", "--quick")

@@ -36,11 +36,24 @@ def overview(found: Sequence[Analysis], manner: show.Manner, *, one_by_one: bool
             print(show.printable(one.path), file=stream)
         if one_by_one and len(one.tensors) <= LARGE:
             for tensor in one.tensors:
-                print("\n".join(large(tensor, width)), file=stream)
+                print("\n".join(line for long in large(tensor, width) for line in wrapped(long, width)), file=stream)
             continue
         draw(one, width, stream)
         for line in advice(one, manner.verbose):
-            print(line, file=stream)
+            print("\n".join(wrapped(line, width)), file=stream)
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """A line as several that fit, broken between words only; what follows the first is indented as its text."""
+    import textwrap
+
+    if len(line) <= width:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip(" *")))
+    return textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
+        drop_whitespace=True, replace_whitespace=False,
+    )  # fmt: skip
 
 
 def full(tensor: TensorAnalysis) -> tuple[str, ...]:
