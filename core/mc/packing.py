@@ -18,6 +18,8 @@ from mc.codec.codings import word_width
 from mc.codec.typing import Bytes
 from mc.errors import McError, UsageError
 from mc.heading import WHOLE, coded_from, header_room, longest_note, most_packed
+from mc.lossy.recipe import Recipe, read_recipe
+from mc.lossy.schemes import Trellis
 from mc.manifest import SAME, Entry, Manifest, is_packed, write_header
 from mc.parallel import Workers
 from mc.reports import TensorReport
@@ -75,8 +77,9 @@ def pack_file(
     entries: dict[str, Entry] = {}
     reports: list[TensorReport] = []
     sizes: list[int] = []
+    states = _states(_recipe(layout, source.where))
     with _Digest(source) as digest:
-        for tensor, packed in _pack_tensors(source, layout, twins, level, work, target):
+        for tensor, packed in _pack_tensors(source, layout, twins, level, work, target, states):
             why = packed.why if packed.coding == SAME else packed.why[: longest_note(tensor, level)]
             entries[tensor.name] = Entry(tensor.dtype, tensor.shape, packed.coding, why)
             sizes.append(packed.size)
@@ -95,9 +98,28 @@ def pack_file(
     return manifest, tuple(reports), end - begin
 
 
+def _recipe(layout: Layout, where: str) -> Recipe:
+    """The recipe of a quantized file; empty if there is none, or none that holds: to pack it takes no sound one."""
+    try:
+        return read_recipe(layout, where)
+    except McError:
+        return ()
+
+
+def _states(recipe: Recipe) -> dict[str, int]:
+    """Of the trellises whose integers are stored, by tensor."""
+    return {
+        name: one.scheme.states
+        for step in recipe
+        for name, one in step.tensors.items()
+        if isinstance(one.scheme, Trellis)
+    }
+
+
 def _pack_tensors(
-    source: Source, layout: Layout, twins: dict[str, str], level: str, work: Workers, target: Target
-) -> Iterator[tuple[Tensor, PackedTensor]]:
+    source: Source, layout: Layout, twins: dict[str, str], level: str, work: Workers, target: Target,
+    states: dict[str, int],
+) -> Iterator[tuple[Tensor, PackedTensor]]:  # fmt: skip
     """Code and write every tensor in data order. Small ones are coded whole, several at once; large ones chunk by
     chunk. What is written doesn't depend on which way was taken."""
     smallest = coded_from((tensor.stop - tensor.start for tensor in layout.tensors), layout.size, level)
@@ -113,7 +135,8 @@ def _pack_tensors(
         if nbytes < smallest:
             coded = raw_code(nbytes, word_width(tensor.dtype, nbytes), "")
         else:
-            coded = code(tensor.dtype, tensor.shape, nbytes, lambda start, stop: whole[start:stop], level, map)
+            walks = states.get(tensor.name, 0)
+            coded = code(tensor.dtype, tensor.shape, nbytes, lambda start, stop: whole[start:stop], level, map, walks)
         parts = _whole_blob(coded, index, whole)
         size = sum(len(part) for part in parts)
         if size > most_packed(nbytes):  # what was expected to pay didn't
@@ -129,7 +152,8 @@ def _pack_tensors(
         def each(function: Callable[[Any], Any], parts: Iterable[tuple[int, int]]) -> Iterator[Any]:
             return work.each(function, parts, lambda part: part[1] - part[0])  # words or bytes: looking is quick
 
-        coded = code(tensor.dtype, tensor.shape, tensor.stop - tensor.start, read, level, each)
+        walks = states.get(tensor.name, 0)
+        coded = code(tensor.dtype, tensor.shape, tensor.stop - tensor.start, read, level, each, walks)
         head = blob.write_head(coded, index)
         target.write(head)
         sizes = []

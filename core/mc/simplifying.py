@@ -286,7 +286,7 @@ def warm() -> None:
     api.warm()
     w = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
     raw = w.reshape(-1).view(np.uint8)
-    for scheme in ("int4", "int4,symmetric=no,scales=mse", "grid", "grid,columns=yes"):
+    for scheme in ("int4", "int4,symmetric=no,scales=mse", "grid", "grid,columns=yes", "trellis", "trellis,columns=yes"):
         for step in (0.5, 0.01, 1e-5):  # integers of one, two and four bytes
             matrix = arrays.as_matrix(raw, "F32", w.shape)
             found = arrays.quantize("w", matrix, "F32", w.shape, parse_request(scheme), 0, step, "row")

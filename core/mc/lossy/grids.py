@@ -94,7 +94,7 @@ def quantize_channels(w: Array, of: Frame, scales: Array, weight: float = SLOPE)
 def _rounded(w: Array, of: Frame, steps: Array, factors: Array, weight: float) -> Array:
     """Integers i32 in units of steps f64 [rows] x factors f64 [cols], or [0]; code lengths come from some rows."""
     q = np.empty(w.shape, np.int32)
-    contexts = _contexts(of, steps, factors)
+    contexts = contexts_of(of, steps, factors)
     lengths = np.zeros((CONTEXTS, 2 * HALF + 1), np.float32)
     if weight > 0:
         every = max(1, w.size // SAMPLED)
@@ -106,7 +106,9 @@ def _rounded(w: Array, of: Frame, steps: Array, factors: Array, weight: float) -
     return q
 
 
-def _contexts(of: Frame, steps: Array, factors: Array) -> tuple[Array, Array]:
+def contexts_of(of: Frame, steps: Array, factors: Array) -> tuple[Array, Array]:
+    """Classes i64 [rows] and [cols], half an octave each, whose sum is a weight's context: MIDDLE where its deviation
+    is one step."""
     tiny = np.finfo(float).tiny
     rows = np.log2(np.maximum(of.row_power, tiny)) - 2 * np.log2(np.maximum(steps, tiny))
     columns = np.log2(np.maximum(of.column_power, tiny))

@@ -11,7 +11,7 @@ from mc.errors import LimitError, UsageError
 from mc.lossy import arrays, grids
 from mc.lossy.files import naming, read_array
 from mc.lossy.passes import Job, results, write
-from mc.lossy.requests import Target
+from mc.lossy.requests import STEPPED, Target
 from mc.lossy.sizes import packed_parts
 from mc.parallel import Workers
 
@@ -23,15 +23,15 @@ WIDEST = 64.0  # steps in a deviation, where a search starts
 def steps_for(source: Source, layout: Layout, job: Job, work: Workers) -> dict[str, float]:
     """Relative steps of all grids, so that the target is met."""
     gridded = [
-        tensor for tensor in layout.tensors if tensor.name in job.wanted and job.wanted[tensor.name].kind == "grid"
+        tensor for tensor in layout.tensors if tensor.name in job.wanted and job.wanted[tensor.name].kind in STEPPED
     ]
     target = job.target
     if not gridded:
         if target is not None and target.kind != "error":
-            raise UsageError("A size can be met with the scheme grid alone; other schemes have theirs.")
+            raise UsageError("A size can be met with the schemes grid and trellis alone; other schemes have theirs.")
         return {}
     if target is None:
-        raise UsageError("The scheme grid needs a target: --bits, --max-error, --snr or --target-size.")
+        raise UsageError("The schemes grid and trellis need a target: --bits, --max-error, --snr or --target-size.")
     if target.kind == "error" and not target.overall:
         return dict(work.each(lambda tensor: (tensor.name, _step_for(source, tensor, job, target.value)), gridded))
     if target.kind == "error":
