@@ -30,8 +30,12 @@ schemes = st.one_of(
     st.just(Channel("I8")),
     st.builds(Nf4, st.integers(1, 256)),
     st.builds(
-        Trellis, st.sampled_from(["I8", "I16", "I32"]), st.floats(0, 1e38), st.sampled_from([4, 8, 64, 256]),
-        st.booleans(), st.booleans(),
+        Trellis,
+        st.sampled_from(["I8", "I16", "I32"]),
+        st.floats(0, 1e38),
+        st.sampled_from([4, 8, 64, 256]),
+        st.booleans(),
+        st.booleans(),
     ),
     st.builds(Grid, st.sampled_from(["I8", "I16", "I32"]), st.floats(0, 1e38), st.booleans(), st.booleans()),
 )

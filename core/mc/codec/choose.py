@@ -36,9 +36,7 @@ class Coded:
     encode: Callable[[int, Bytes], Bytes]  # (chunk, its bytes) -> coded
 
 
-def code(
-    dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str, each: Each, states: int = 0
-) -> Coded:
+def code(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str, each: Each, states: int = 0) -> Coded:
     """Choose a coding for a tensor of `nbytes` >= 1 that `read` reads, at a level: fast, default or best. `states`: of
     the trellis whose integers these are, if they are any's."""
     width = word_width(dtype, nbytes)

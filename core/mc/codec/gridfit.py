@@ -42,8 +42,8 @@ def codes_of(energy: Counts, count: int) -> Bytes:
 
 
 def fit(nbytes: int, width: int, cols: int, coder: str, read: Read, each: Each, states: int = 0) -> Fitted:
-    """The cheapest contexts for a tensor of signed words of `width` bytes in rows of `cols`, which walk through a trellis
-    of `states` if there are any."""
+    """The cheapest contexts for a tensor of signed words of `width` bytes in rows of `cols`, which walk through a
+    trellis of `states` if there are any."""
     words = nbytes // width
     parts = spans(words, cols)
     dtype = f"<i{width}"
@@ -79,7 +79,8 @@ def fit(nbytes: int, width: int, cols: int, coder: str, read: Read, each: Each, 
 
         counts: Counts = np.sum(list(each(count, parts)), axis=0)
         tried += [
-            _fitted(counts, shift, rows, of_columns, width, cols, coder, len(parts), states) for shift in range(MOST_SHIFT + 1)
+            _fitted(counts, shift, rows, of_columns, width, cols, coder, len(parts), states)
+            for shift in range(MOST_SHIFT + 1)
         ]
     return min((one for one in tried if one is not None), key=lambda one: one.bytes)
 

@@ -79,8 +79,8 @@ def gather(words, rows, columns, shift, machine, sizes, symbols, escapes):
 
 @released
 def scatter(symbols, rows, columns, shift, machine, sizes, escapes, words):
-    """Undo `gather`; False unless every escape and segment is used up. A segment that is too short for the walk is never
-    read beyond `symbols`."""
+    """Undo `gather`; False unless every escape and segment is used up. Where a segment is too short for the walk,
+    nothing is read beyond `symbols`."""
     back, ahead = machine
     cols, classes = len(columns), len(sizes) // 2
     places = _places(sizes)
@@ -112,7 +112,7 @@ def scatter(symbols, rows, columns, shift, machine, sizes, escapes, words):
 
 @released
 def count_symbols(words, rows, columns, machine, counts):
-    """Add to `counts` i64 [contexts, 2, 256] the symbols of signed words on either lattice, contexts without a shift."""
+    """Add to `counts` i64 [contexts, 2, 256] the symbols of signed words on either lattice, contexts unshifted."""
     back, ahead = machine
     cols = len(columns)
     for r in range(len(rows)):

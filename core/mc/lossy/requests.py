@@ -50,7 +50,7 @@ class Target:
     overall: bool = False  # error: pooled over all tensors; else in each
 
 
-def parse_request(text: str, **defaults: int) -> Request:
+def parse_request(text: str, **defaults: int | str) -> Request:
     """`int4,group=128`, `fp8,format=e5m2`, `codebook,codes=8`: a scheme and its keys; `defaults` are for keys that
     aren't given and that the scheme has. UsageError says what was expected."""
     name, *given = text.split(",")

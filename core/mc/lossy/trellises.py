@@ -74,7 +74,7 @@ def _lengths(
 
 
 def _model() -> Array:
-    """Probabilities f64 [contexts, 2, 2 h + 1] of integers, were weights Laplacian with the deviation of the context."""
+    """Probabilities f64 [contexts, 2, 2 h + 1] of integers, were weights Laplacian with the context's deviation."""
     deviation = np.maximum(2.0 ** ((np.arange(CONTEXTS) - MIDDLE) / 2), 0.4)
     values = 2.0 * np.arange(-HALF, HALF + 1) + np.arange(2)[:, None]
     p = np.exp(np.maximum(-np.abs(values) * 2**0.5 / deviation[:, None, None], -40.0))

@@ -36,15 +36,15 @@ def _subsets(x, odd, weight, lengths, half, best, costs):
 
 @released
 def walk(w, every, steps, factors, weights, contexts, lengths, weight, machine, states, q, counts):
-    """Give each row the walk that costs least, of squared errors in steps + weight x code length: Viterbi's algorithm on
-    Ungerboeck's trellis with entropy-coded subsets (Fischer and Wang, Entropy-constrained trellis-coded quantization,
-    1992). One row of `every` is done. Returns the squared error of these rows in units of w, unweighted, and their
-    squares.
+    """Give each row the walk that costs least, of squared errors in steps + weight x code length: Viterbi's algorithm
+    on Ungerboeck's trellis with entropy-coded subsets (Fischer and Wang, Entropy-constrained trellis-coded
+    quantization, 1992). One row of `every` is done. Returns the squared error of these rows in units of w, unweighted,
+    and their squares.
 
     w f32 [rows, cols]; steps f64 [rows] and factors f64 [cols] or [0], whose product is the step; weights f64 [cols] or
-    [0], that squared errors are multiplied with; contexts: a pair of classes i64 [rows] and [cols], whose sum, kept within
-    the table, is the context; lengths f32 [contexts, 2, 2 h + 1], bits of the integers from -h to h on the even and on
-    the odd lattice, all others as the last; machine: see `following`. Fills q i32, adds to counts i64, like lengths.
+    [0], that squared errors are multiplied with; contexts: a pair of classes i64 [rows] and [cols], whose sum, kept
+    within the table, is the context; lengths f32 [contexts, 2, 2 h + 1], bits of the integers from -h to h on the even
+    and on the odd lattice, all others as the last; machine: see `following`. Fills q i32, adds to counts i64, like lengths.
     """
     of_rows, of_columns = contexts
     back, ahead = machine
