@@ -18,14 +18,16 @@ from mc.codec.codings import word_width
 from mc.codec.typing import Bytes
 from mc.errors import McError, UsageError
 from mc.heading import WHOLE, coded_from, header_room, longest_note, most_packed
-from mc.lossy.recipe import Recipe, read_recipe
-from mc.lossy.schemes import Trellis
+from mc.lossy.recipe import Recipe, elements, read_recipe
+from mc.lossy.schemes import Trellis, described, parts
 from mc.manifest import SAME, Entry, Manifest, is_packed, write_header
 from mc.parallel import Workers
 from mc.reports import TensorReport
 from mc.twins import find_twins
 
 LEVELS = ("fast", "default", "best")
+MOST_SAID = 1 << 62  # bytes of a tensor, for the longest number of bits that a manifest can say
+MOST_BITS = 99999999.9999
 DIGEST_STEP = 1 << 22  # bytes hashed at once
 
 
@@ -65,7 +67,9 @@ def pack_file(
         raise McError(f"{source.where} is packed already, or marked as if it were. Unpack it first if it is.")
     twins = find_twins(source, layout)
     reserved = blob.write_reserved(layout.prefix)
-    start = header_room(layout.tensors, layout.size, twins, level, len(reserved))
+    recipe = _recipe(layout, source.where)
+    longest = _facts(recipe, {tensor.name: MOST_SAID for tensor in layout.tensors})
+    start = header_room(layout.tensors, layout.size, twins, level, len(reserved), longest)
     if start - 8 > LONGEST_HEADER:
         raise McError(
             f"{source.where} has names of so many bytes that the packed file's header, which holds them twice, would "
@@ -77,7 +81,7 @@ def pack_file(
     entries: dict[str, Entry] = {}
     reports: list[TensorReport] = []
     sizes: list[int] = []
-    states = _states(_recipe(layout, source.where))
+    states = _states(recipe)
     with _Digest(source) as digest:
         for tensor, packed in _pack_tensors(source, layout, twins, level, work, target, states):
             why = packed.why if packed.coding == SAME else packed.why[: longest_note(tensor, level)]
@@ -90,7 +94,8 @@ def pack_file(
             step(nbytes)
         sha256 = digest.result()
     source.unchanged()
-    manifest = Manifest(sha256, layout.size, level, entries)
+    facts = _facts(recipe, {one.name: one.packed_bytes for one in reports})
+    manifest = Manifest(sha256, layout.size, level, entries, facts)
     end = begin + start + len(reserved) + sum(sizes)
     target.seek(begin)
     target.write(write_header(manifest, len(reserved), sizes, start))
@@ -104,6 +109,21 @@ def _recipe(layout: Layout, where: str) -> Recipe:
         return read_recipe(layout, where)
     except McError:
         return ()
+
+
+def _facts(recipe: Recipe, sizes: dict[str, int]) -> dict[str, dict[str, object]]:
+    """What the manifest says of each quantized tensor, given the packed bytes of all: bits a weight only where it is
+    stored as its step left it."""
+    facts: dict[str, dict[str, object]] = {}
+    for step in recipe:
+        for name, one in step.tensors.items():
+            stored = parts(name, one.scheme, one.dtype, one.shape)
+            said: dict[str, object] = {"scheme": described(one.scheme), "error": float(f"{one.error:.6g}")}
+            if all(part in sizes for part in stored):
+                bits = 8 * sum(sizes[part] for part in stored) / elements(one)
+                said["bits"] = min(round(bits, 4), MOST_BITS)
+            facts[name] = said | ({"objective": one.objective} if one.objective else {})
+    return facts
 
 
 def _states(recipe: Recipe) -> dict[str, int]:

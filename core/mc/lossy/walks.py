@@ -44,7 +44,8 @@ def walk(w, every, steps, factors, weights, contexts, lengths, weight, machine, 
     w f32 [rows, cols]; steps f64 [rows] and factors f64 [cols] or [0], whose product is the step; weights f64 [cols] or
     [0], that squared errors are multiplied with; contexts: a pair of classes i64 [rows] and [cols], whose sum, kept
     within the table, is the context; lengths f32 [contexts, 2, 2 h + 1], bits of the integers from -h to h on the even
-    and on the odd lattice, all others as the last; machine: see `following`. Fills q i32, adds to counts i64, like lengths.
+    and on the odd lattice, all others as the last; machine: see `following`. Fills q i32 and adds to counts i64, like
+    lengths.
     """
     of_rows, of_columns = contexts
     back, ahead = machine
