@@ -205,6 +205,17 @@ def test_rows_need_no_chunks_of_others(built: Callable[..., bytes]) -> None:
             floats.rows("w", 600, 610)
 
 
+def test_tensors_of_unknown_dtypes_come_back_beside_floats(built: Callable[..., bytes]) -> None:
+    tensors = {"q": ("Q3_K", np.full(999, 3, np.uint8)), "w": ("F32", gaussian(20, 70)), "n": ("I64", np.arange(5))}
+    _, packed = through(built(tensors), Target("error", 0.1))
+    back = io.BytesIO()
+    mc.dequantize(io.BytesIO(packed), back, threads=1)
+    with mc.open(back.getvalue()) as floats:
+        assert floats.names() == ["q", "w", "n"]
+        assert floats.data("q").tobytes() == bytes([3]) * 999 and floats.tensor("n").tolist() == [0, 1, 2, 3, 4]
+        assert ((floats.tensor("w") - tensors["w"][1]) ** 2).mean() < 0.12
+
+
 def test_a_broken_recipe_packs_all_the_same(plain: bytes) -> None:
     _, stored = through(plain, Target("error", 0.01), pack=False)
     with Source.of(stored) as source:
