@@ -165,6 +165,7 @@ def test_the_manifest_says_how_tensors_were_quantized(plain: bytes) -> None:
     said = dissect(packed).manifest["quantized"]
     assert list(said) == ["a", "b", "c", "d"]
     for one in file.tensors:
+        assert 0 < one.side_bytes < one.bytes / 2
         assert said[one.name]["scheme"] == one.scheme == "trellis 8"
         assert said[one.name]["objective"] == "tensor"
         assert said[one.name]["error"] == pytest.approx(one.error, rel=1e-5)
