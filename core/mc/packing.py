@@ -26,7 +26,8 @@ from mc.reports import TensorReport
 from mc.twins import find_twins
 
 LEVELS = ("fast", "default", "best")
-DIGEST_STEP = 1 << 22  # bytes hashed at once
+DIGEST_STEP = 1 << 22  # bytes of a file hashed at once
+DIGEST_STRIDE = 1 << 28  # bytes of memory: a tenth of a second, after which an interruption is noticed
 
 
 class Target(Protocol):
@@ -250,9 +251,9 @@ class _Digest:
 
     def _run(self) -> None:
         try:
-            # Memory is hashed in one call: every return from one waits for the interpreter's lock.
-            most = self._source.size if self._source.in_memory else DIGEST_STEP
-            for at in range(0, self._source.size, max(most, 1)):
+            # Memory is hashed in few calls: every return from one waits for the interpreter's lock.
+            most = DIGEST_STRIDE if self._source.in_memory else DIGEST_STEP
+            for at in range(0, self._source.size, most):
                 if self._stopped.is_set():
                     return
                 self._sha256.update(self._source.read(at, min(at + most, self._source.size)))
