@@ -112,6 +112,8 @@ def test_columns_that_weigh_more_have_less_error() -> None:
     error_even, error_weighed = (((one - w) ** 2).mean(axis=0) for one in (even, weighed))
     assert error_weighed[1::2].mean() < 0.9 * error_even[1::2].mean()
     assert error_weighed[::2].mean() > 1.2 * error_even[::2].mean()
+    dead = trellises.quantize(w, frame, 0.5, 8, np.where(np.arange(256) % 2, 2.0, 0.0))
+    assert np.abs(dead[:, 1::2] * 1.0 - w[:, 1::2]).max() < 2
     same = trellises.quantize(w, frame, 0.5, 8, np.ones(256))
     assert np.array_equal(same, trellises.quantize(w, frame, 0.5, 8))
 

@@ -68,7 +68,7 @@ def quantize(
     }
     weighed = objective if request.kind in STEPPED else ""
     about = Quantized(scheme, dtype, shape, 0.0, weighed)
-    error, power = squares(w.reshape(-1), dequantize(name, about, arrays).reshape(-1).astype(np.float32))
+    error, power = squares(w.reshape(-1), dequantize(name, about, arrays).reshape(-1).astype(np.float32, copy=False))
     about = Quantized(scheme, dtype, shape, error / power if power else 0.0, weighed)
     return Result(about, arrays, error, power)
 

@@ -42,13 +42,18 @@ def quantize(w: Array, of: Frame, step: float, states: int, weights: Array = NON
     return q.astype(f"<i{int(kind[1:]) // 8}")
 
 
-def estimate(w: Array, of: Frame, step: float, states: int, every: int) -> tuple[float, float, float]:
-    """Of one row of `every`: squared error, squares, and bits by the entropy of the integers in their contexts."""
+def estimate(
+    w: Array, of: Frame, step: float, states: int, every: int, weights: Array = NONE
+) -> tuple[float, float, float]:
+    """Of one row of `every`: squared error, squares, and bits by the entropy of the integers in their contexts.
+    weights: see `quantize`; the error doesn't have them."""
     q = np.empty(w.shape, np.int32)
     steps, factors = grids.steps_of(step, of.rows, of.columns, w.shape)
-    contexts, lengths = _lengths(w, of, steps, factors, states, NONE, SLOPE, q, every)
+    contexts, lengths = _lengths(w, of, steps, factors, states, weights, SLOPE, q, every)
     counts = np.zeros(lengths.shape, np.int64)
-    error, power = walk(w, every, steps, factors, NONE, contexts, lengths, SLOPE, MACHINES[states], states, q, counts)
+    error, power = walk(
+        w, every, steps, factors, weights, contexts, lengths, SLOPE, MACHINES[states], states, q, counts
+    )
     sums = counts.sum(axis=2, keepdims=True)
     bits = float((counts * (np.log2(np.maximum(sums, 1)) - np.log2(np.maximum(counts, 1)))).sum())
     return error, power, bits
