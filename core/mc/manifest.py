@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePath
+from typing import Any
 
 from mc.checkpoint import Layout, Tensor
 from mc.errors import DamagedError, McError, quote
@@ -43,6 +44,7 @@ class Manifest:
     size: int  # bytes of the original file
     level: str
     entries: dict[str, Entry]  # by name, in data order
+    quantized: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # for people: scheme, error, bits ...
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def write_header(manifest: Manifest, reserved: int, blobs: Sequence[int], size: 
         "level": manifest.level,
         "base": None,
         "tensors": listed,
+        **({"quantized": manifest.quantized} if manifest.quantized else {}),
     }
     metadata = {FORMAT_KEY: str(VERSION), DIGEST_KEY: BLANK_DIGEST, MANIFEST_KEY: _json(about)}
     header: dict[str, object] = {"__metadata__": metadata}
@@ -169,8 +172,20 @@ def _manifest(text: str, where: str) -> Manifest:
         case {"sha256": str(sha256), "bytes": int(size), "level": str(level), "tensors": dict(listed)} if (
             len(sha256) == len(BLANK_DIGEST) and size >= 0
         ):
-            return Manifest(sha256, size, level, {name: _entry(name, said, where) for name, said in listed.items()})
+            entries = {name: _entry(name, said, where) for name, said in listed.items()}
+            return Manifest(sha256, size, level, entries, _facts(about.get("quantized")))
     raise DamagedError(f"{where}: the manifest doesn't state sha256, bytes, level and tensors as it should")
+
+
+def _facts(found: object) -> dict[str, dict[str, object]]:
+    """What is said of quantized tensors; for people alone, so what isn't of its form is left out."""
+    kinds: dict[str, Any] = {"scheme": str, "error": (int, float), "bits": (int, float), "objective": str}
+    listed = found.items() if isinstance(found, dict) else ()
+    return {
+        str(name): {key: said[key] for key, kind in kinds.items() if isinstance(said.get(key), kind)}
+        for name, said in listed
+        if isinstance(said, dict)
+    }
 
 
 def _entry(name: str, found: object, where: str) -> Entry:

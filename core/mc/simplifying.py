@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
 import tempfile
@@ -35,7 +37,7 @@ from mc.lossy.requests import Request, Target, assign, parse_request, spelled
 from mc.lossy.sizes import packed_parts
 from mc.lossy.statistics import open_statistics
 from mc.parallel import Workers, single_blas, workers
-from mc.reports import RestoredFile, UnpackReport
+from mc.reports import RestoredFile, TensorReport, UnpackReport
 
 CONFIG = "config.json"
 NOTHING = "no tensor that is to be quantized: none of the floats, or all are kept."
@@ -173,7 +175,9 @@ def _quantize_one(
     return _report(source, name, job, made, parts, size), made
 
 
-def _report(source: Source, name: str, job: Job, made: Made, parts: dict[str, int], size: int) -> QuantizedFile:
+def _report(
+    source: Source, name: str, job: Job, made: Made, parts: dict[str, TensorReport], size: int
+) -> QuantizedFile:
     tensors = tuple(packed_as(one, made.recipe, parts) for one in made.tensors)
     weights = sum(one.weights for one in tensors)
     bits = 8 * sum(one.bytes for one in tensors) / weights if weights else 0.0
@@ -328,11 +332,24 @@ def warm() -> None:
     api.warm()
     w = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
     raw = w.reshape(-1).view(np.uint8)
-    for scheme in ("int4", "int4,symmetric=no,scales=mse", "grid", "grid,columns=yes"):
+    for scheme in (
+        "int4",
+        "int4,symmetric=no,scales=mse",
+        "grid",
+        "grid,columns=yes",
+        "trellis",
+        "trellis,columns=yes",
+    ):
         for step in (0.5, 0.01, 1e-5):  # integers of one, two and four bytes
             matrix = arrays.as_matrix(raw, "F32", w.shape)
             found = arrays.quantize("w", matrix, "F32", w.shape, parse_request(scheme), 0, step, "row")
             arrays.dequantize("w", found.about, found.stored)
+    header = json.dumps({"w": {"dtype": "F32", "shape": list(w.shape), "data_offsets": [0, w.nbytes]}}).encode()
+    plain = len(header).to_bytes(8, "little") + header + w.tobytes()
+    for error in (1e-2, 1e-7, 1e-11):  # a trellis of such integers is packed in its own way
+        packed, back = io.BytesIO(), io.BytesIO()
+        quantize(io.BytesIO(plain), packed, scheme="trellis", limit=Target("error", error), pack=True, threads=1)
+        dequantize(io.BytesIO(packed.getvalue()), back, threads=1)
 
 
 class _Done:

@@ -85,4 +85,5 @@ def round_block(w, aims, inner, start, steps, factors, contexts, lengths, weight
             k = cheapest(x, weight, lengths, context, half)
             q[r, c] = k
             errors[r, c] = F32(F64(w[r, c]) - k * step)
-            counts[context, min(max(k, -half), half) + half] += 1
+            if len(counts):
+                counts[context, min(max(k, -half), half) + half] += 1

@@ -9,18 +9,20 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from math import prod
 from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 
 from mc import loader
 from mc.checkpoint import Layout, Source, Tensor, read_layout
-from mc.dtypes import numpy_dtype
+from mc.dtypes import element_bits, numpy_dtype
 from mc.errors import McError, quote
 from mc.loader import Checkpoint
 from mc.lossy import arrays
 from mc.lossy.recipe import Recipe, read_recipe, undone
-from mc.lossy.schemes import FLOATS, parts
+from mc.lossy.schemes import FLOATS, Int, parts
+from mc.lossy.slices import as_cut, by_rows
 from mc.manifest import RECIPE_KEY, is_packed
 from mc.parallel import Workers
 
@@ -63,10 +65,7 @@ class Writer:
 
     def finish(self, out: Target, metadata: Mapping[str, str]) -> tuple[int, str]:
         """Write the file with this `__metadata__` to `out`; bytes written and their sha256."""
-        header = {**({"__metadata__": dict(metadata)} if metadata else {}), **self._listed}
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        prefix = len(text).to_bytes(8, "little") + text
+        prefix = _prefix(metadata, self._listed)
         digest = hashlib.sha256(prefix)
         out.write(prefix)
         self._data.seek(0)
@@ -80,6 +79,14 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self._data.close()
+
+
+def _prefix(metadata: Mapping[str, str], listed: Mapping[str, object]) -> bytes:
+    """Length and header of a safetensors file."""
+    header = {**({"__metadata__": dict(metadata)} if metadata else {}), **listed}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_array(source: Source, tensor: Tensor) -> Array:
@@ -101,6 +108,7 @@ class Floats:
         self._recipe = read_recipe(checkpoint.layout, where)
         stored = {tensor.name: (tensor.dtype, tensor.shape) for tensor in checkpoint.layout.tensors}
         self._listed = undone(self._recipe, stored, where)
+        self._sizes = {tensor.name: tensor.stop - tensor.start for tensor in checkpoint.layout.tensors}
 
     @property
     def where(self) -> str:
@@ -130,25 +138,28 @@ class Floats:
         dtype = self._about(name)[0]
         return self._dtype if self._dtype and dtype in FLOATS else dtype
 
+    def nbytes(self, name: str) -> int:
+        """Bytes of the tensor `name` as it comes back, whether its dtype is known or not."""
+        if self.dtype(name) in FLOATS:
+            return prod(self.shape(name)) * (element_bits(self.dtype(name)) or 0) // 8
+        return self._sizes[name]
+
     def tensor(self, name: str) -> Array:
         """The whole tensor; see `Checkpoint.tensor` for the errors."""
         self._about(name)
-        found = self._tensor(name, 0)
-        if self.dtype(name) in FLOATS and found.dtype != numpy_dtype(self.dtype(name)):
-            with np.errstate(over="ignore"):
-                found = found.astype(numpy_dtype(self.dtype(name)))
-        return found
+        return self._cast(name, self._tensor(name, 0))
 
     def data(self, name: str) -> Array:
         """The tensor's elements, or its bytes where numpy may have no type for them."""
         return self.tensor(name) if self.dtype(name) in FLOATS else self._checkpoint.data(name)
 
     def rows(self, name: str, start: int, stop: int) -> Array:
-        """Entries `start` to `stop` (exclusive) along the first dimension; the whole tensor is decoded for them."""
+        """Entries `start` to `stop` (exclusive) along the first dimension. Only the chunks that hold them are decoded,
+        but for nf4, asymmetric integers and codebooks of some rows, which are decoded whole."""
         shape = self.shape(name)
         if not shape or not 0 <= start <= stop <= shape[0]:
             raise McError(f"tensor {quote(name)} of shape {list(shape)} has no rows {start} to {stop}")
-        return self.tensor(name)[start:stop].copy()
+        return self._cast(name, self._rows(name, 0, start, stop))
 
     def close(self) -> None:
         """Close the file."""
@@ -164,6 +175,31 @@ class Floats:
         if name not in self._listed:
             raise McError(f"{self._where} has no tensor {quote(name)}")
         return self._listed[name]
+
+    def _cast(self, name: str, found: Array) -> Array:
+        if self.dtype(name) in FLOATS and found.dtype != numpy_dtype(self.dtype(name)):
+            with np.errstate(over="ignore"):
+                found = found.astype(numpy_dtype(self.dtype(name)))
+        return found
+
+    def _rows(self, name: str, first: int, start: int, stop: int) -> Array:
+        """Rows of the tensor as it was before step `first`, all later ones undone."""
+        for number, step in enumerate(self._recipe[first:], first):
+            about = step.tensors.get(name)
+            if about is not None:
+                found = by_rows(name, about, start, stop)
+                if found is None:
+                    return self._tensor(name, number)[start:stop].copy()
+                cut, needed = found
+                stored = {
+                    part: self._rows(part, number + 1, start, stop) if sliced else self._tensor(part, number + 1)
+                    for part, sliced in needed.items()
+                }
+                if isinstance(about.scheme, Int):
+                    stored[f"{name}_shape"] = as_cut(stored[f"{name}_shape"], about.shape[0], stop - start)
+                with naming(self._where, name):
+                    return arrays.dequantize(name, cut, stored)
+        return self._checkpoint.rows(name, start, stop)
 
     def _tensor(self, name: str, first: int) -> Array:
         """The tensor as it was before step `first`, all later ones undone."""
@@ -192,11 +228,21 @@ def dequantize_file(floats: Floats, out: Target, work: Workers, step: Step) -> t
     def restored(name: str) -> tuple[str, Array]:
         return name, floats.data(name)
 
-    with Writer() as writer:
-        for name, array in work.each(restored, floats.names()):
-            writer.add(name, floats.dtype(name), floats.shape(name), array)
-            step(array.nbytes)
-        return writer.finish(out, floats.metadata)
+    listed: dict[str, object] = {}
+    end = 0
+    for name in floats.names():
+        dtype, shape = floats.dtype(name), floats.shape(name)
+        begin, end = end, end + floats.nbytes(name)
+        listed[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    prefix = _prefix(floats.metadata, listed)
+    digest = hashlib.sha256(prefix)
+    out.write(prefix)
+    for _, array in work.each(restored, floats.names()):
+        data = array.reshape(-1).view(np.uint8).data if array.nbytes else b""
+        digest.update(data)
+        out.write(data)
+        step(array.nbytes)
+    return len(prefix) + end, digest.hexdigest()
 
 
 def plain_layout(source: Source) -> Layout:

@@ -19,7 +19,7 @@ ONE = 128  # the scale code that stands for 1
 SCALES = 64  # codes that are used, 1 being the largest scale: six bits
 CONTEXTS, HALF = 32, 127  # of the table of code lengths
 MIDDLE = 8  # the context of weights whose deviation is one step; half an octave each
-SAMPLED = 1 << 17  # weights, at least, from which code lengths are estimated
+SAMPLED = 1 << 15, 1 << 16  # weights, at least, from which code lengths are estimated, and then better ones
 # dR/dD of a fine grid is -1 / (2 ln 2 D), with D = 1/12 in squared steps.
 SLOPE = 2 * log(2) / 12
 LIMITS = {"I8": 127, "I16": 32767, "I32": 2**31 - 1}
@@ -116,31 +116,33 @@ def quantize_channels(w: Array, of: Frame, scales: Array, weight: float = SLOPE)
 def _rounded(w: Array, of: Frame, steps: Array, factors: Array, weight: float) -> Array:
     """Integers i32 in units of steps f64 [rows] x factors f64 [cols], or [0]; code lengths come from some rows."""
     q = np.empty(w.shape, np.int32)
-    contexts = _contexts(of, steps, factors)
+    contexts = contexts_of(of, steps, factors)
     lengths = np.zeros((CONTEXTS, 2 * HALF + 1), np.float32)
     if weight > 0:
-        every = max(1, w.size // SAMPLED)
-        for trial in (0.0, weight):
-            lengths = _lengths(_round(w, of, every, steps, factors, contexts, lengths, trial, q))
-    _round(w, of, 1, steps, factors, contexts, lengths, weight, q)
+        for trial, sampled in zip((0.0, weight), SAMPLED, strict=True):
+            every = max(1, w.size // sampled)
+            counts = np.zeros(lengths.shape, np.int64)
+            _round(w, of, every, steps, factors, contexts, lengths, trial, q, counts)
+            lengths = _lengths(counts)
+    _round(w, of, 1, steps, factors, contexts, lengths, weight, q, np.zeros((0, 0), np.int64))
     return q
 
 
 def _round(
     w: Array, of: Frame, every: int, steps: Array, factors: Array, contexts: tuple[Array, Array], lengths: Array,
-    weight: float, q: Array,
-) -> Array:  # fmt: skip
-    """Round one row of `every` into q; how often each integer came in each context."""
-    counts = np.zeros(lengths.shape, np.int64)
+    weight: float, q: Array, counts: Array,
+) -> None:  # fmt: skip
+    """Round one row of `every` into q; add to counts, if it has any room, how often each integer came."""
     if of.matrix is None:
         round_grid(w, every, steps, factors, contexts, lengths, weight, q, counts)
     else:
         some = (contexts[0][::every], contexts[1])
         fed_back(w[::every], of.matrix, steps[::every], factors, some, lengths, weight, q[::every], counts)
-    return counts
 
 
-def _contexts(of: Frame, steps: Array, factors: Array) -> tuple[Array, Array]:
+def contexts_of(of: Frame, steps: Array, factors: Array) -> tuple[Array, Array]:
+    """Classes i64 [rows] and [cols], half an octave each, whose sum is a weight's context: MIDDLE where its deviation
+    is one step."""
     tiny = np.finfo(float).tiny
     rows = np.log2(np.maximum(of.row_power, tiny)) - 2 * np.log2(np.maximum(steps, tiny))
     columns = np.log2(np.maximum(of.column_power, tiny))

@@ -40,6 +40,9 @@ def group_scales(w, group, bits, symmetric, shrinks, scales):
     squared error is least."""
     rows, cols = w.shape
     half = 1 << (bits - 1)
+    tries = len(shrinks)
+    scale, per, error = np.empty(tries, F32), np.empty(tries, F32), np.empty(tries, F32)
+    least, most = np.empty(tries, F32), np.empty(tries, F32)
     for r in range(rows):
         for g in range(scales.shape[1]):
             first, last = g * group, min((g + 1) * group, cols)
@@ -47,19 +50,26 @@ def group_scales(w, group, bits, symmetric, shrinks, scales):
             for c in range(first, last):
                 low, high = min(low, F64(w[r, c])), max(high, F64(w[r, c]))
             span = max(high, -low) / ((2 * half - 1) / 2) if symmetric else (high - low) / (2 * half - 1)
-            best, least = span, np.inf
-            if len(shrinks) > 1 and span > 0:
-                for shrink in shrinks:
-                    scale = span * shrink
-                    point = 0.0 if symmetric else min(max(np.rint(-half - low / scale), -half), half - 1.0)
-                    error = 0.0
-                    for c in range(first, last):
-                        q = min(max(np.rint(w[r, c] / scale) + point, -half), half - 1.0)
-                        d = (q - point) * scale - w[r, c]
-                        error += d * d
-                    if error < least:
-                        best, least = scale, error
-            scales[r, g] = best
+            scales[r, g] = span
+            if tries > 1 and span > 0:
+                for k in range(tries):
+                    scale[k] = span * shrinks[k]
+                    per[k] = 1 / (span * shrinks[k])
+                    point = (
+                        0.0 if symmetric else min(max(np.rint(-half - low / (span * shrinks[k])), -half), half - 1.0)
+                    )
+                    least[k], most[k] = -half - point, half - 1.0 - point
+                    error[k] = 0.0
+                for c in range(first, last):  # all scales at once for a weight, so that they fill the machine's vectors
+                    x = w[r, c]
+                    for k in range(tries):
+                        d = min(max(np.rint(x * per[k]), least[k]), most[k]) * scale[k] - x
+                        error[k] += d * d
+                best = 0
+                for k in range(1, tries):
+                    if error[k] < error[best]:
+                        best = k
+                scales[r, g] = span * shrinks[best]
 
 
 @released
@@ -160,7 +170,8 @@ def round_grid(w, every, steps, factors, contexts, lengths, weight, q, counts):
 
     w f32 [rows, cols]; steps f64 [rows] and factors f64 [cols] or [0], whose product is the step; contexts: a pair of
     classes i64 [rows] and [cols], whose sum, kept within the table, is the context; lengths f32 [contexts, 2 h + 1],
-    bits of the integers from -h to h, all others as the last. Fills q i32 and adds to counts i64, like lengths.
+    bits of the integers from -h to h, all others as the last. Fills q i32 and adds to counts i64, like lengths
+    or empty.
     """
     rows, columns = contexts
     last, half = lengths.shape[0] - 1, lengths.shape[1] // 2
@@ -175,7 +186,8 @@ def round_grid(w, every, steps, factors, contexts, lengths, weight, q, counts):
             context = min(max(rows[r] + columns[c], 0), last)
             k = cheapest(x, weight, lengths, context, half)
             q[r, c] = k
-            counts[context, min(max(k, -half), half) + half] += 1
+            if len(counts):
+                counts[context, min(max(k, -half), half) + half] += 1
 
 
 @released

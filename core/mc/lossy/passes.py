@@ -13,14 +13,14 @@ from mc.lossy.files import Target as Out
 from mc.lossy.files import Writer, naming, read_array
 from mc.lossy.measure import Measured, bound, measured
 from mc.lossy.recipe import WEIGHED, Quantize, Recipe, write_recipe
-from mc.lossy.requests import Request, Target
+from mc.lossy.requests import STEPPED, Request, Target
 from mc.lossy.schemes import matrix, parts
 from mc.lossy.statistics import Statistics
 from mc.manifest import RECIPE_KEY
 from mc.parallel import Workers
 
 Step = Callable[[int], None]
-STEPPED = ("grid",)  # schemes with a step to find
+
 # Among layers with statistics, an embedding's step is this much wider: each of its rows serves one token, and errors of
 # tokens average out, where those of a layer add to all others'. On MiniLM, `gram` at 2.9 bits: 1 - cosine .097 at 1,
 # .051 at 2, .039 at 4, .033 at 6.
