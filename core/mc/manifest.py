@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 from mc.checkpoint import Layout, Tensor
 from mc.errors import DamagedError, McError, quote
@@ -43,6 +44,7 @@ class Manifest:
     size: int  # bytes of the original file
     level: str
     entries: dict[str, Entry]  # by name, in data order
+    plan: dict[str, Any] | None = None  # what `mc auto` did, for people and for doing it again
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def write_header(manifest: Manifest, reserved: int, blobs: Sequence[int], size: 
         "level": manifest.level,
         "base": None,
         "tensors": listed,
+        **({"plan": manifest.plan} if manifest.plan is not None else {}),
     }
     metadata = {FORMAT_KEY: str(VERSION), DIGEST_KEY: BLANK_DIGEST, MANIFEST_KEY: _json(about)}
     header: dict[str, object] = {"__metadata__": metadata}
@@ -169,7 +172,12 @@ def _manifest(text: str, where: str) -> Manifest:
         case {"sha256": str(sha256), "bytes": int(size), "level": str(level), "tensors": dict(listed)} if (
             len(sha256) == len(BLANK_DIGEST) and size >= 0
         ):
-            return Manifest(sha256, size, level, {name: _entry(name, said, where) for name, said in listed.items()})
+            plan = about.get("plan")
+            if plan is not None and not isinstance(plan, dict):
+                raise DamagedError(f"{where}: the manifest has {describe(plan)} for a plan, where an object was expected")
+            return Manifest(
+                sha256, size, level, {name: _entry(name, said, where) for name, said in listed.items()}, plan
+            )
     raise DamagedError(f"{where}: the manifest doesn't state sha256, bytes, level and tensors as it should")
 
 

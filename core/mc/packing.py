@@ -51,9 +51,10 @@ class PackedTensor:
 
 
 def pack_file(
-    source: Source, target: Target, level: str, work: Workers, step: Step
+    source: Source, target: Target, level: str, work: Workers, step: Step, plan: dict[str, Any] | None = None
 ) -> tuple[Manifest, tuple[TensorReport, ...], int]:
-    """Write the packed form of `source` to `target`, which can seek. Returns manifest, reports and bytes written.
+    """Write the packed form of `source` to `target`, which can seek. Returns manifest, reports and bytes written. `plan`
+    is what the manifest holds of how the source came about.
 
     DamagedError if the source is no sound safetensors file; McError if it is packed already, or changes meanwhile."""
     if level not in LEVELS:
@@ -63,7 +64,7 @@ def pack_file(
         raise McError(f"{source.where} is packed already, or marked as if it were. Unpack it first if it is.")
     twins = find_twins(source, layout)
     reserved = blob.write_reserved(layout.prefix)
-    start = header_room(layout.tensors, layout.size, twins, level, len(reserved))
+    start = header_room(layout.tensors, layout.size, twins, level, len(reserved), plan)
     if start - 8 > LONGEST_HEADER:
         raise McError(
             f"{source.where} has names of so many bytes that the packed file's header, which holds them twice, would "
@@ -87,7 +88,7 @@ def pack_file(
             step(nbytes)
         sha256 = digest.result()
     source.unchanged()
-    manifest = Manifest(sha256, layout.size, level, entries)
+    manifest = Manifest(sha256, layout.size, level, entries, plan)
     end = begin + start + len(reserved) + sum(sizes)
     target.seek(begin)
     target.write(write_header(manifest, len(reserved), sizes, start))

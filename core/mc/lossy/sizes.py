@@ -9,7 +9,7 @@ from mc.packing import Target, pack_file
 from mc.parallel import Workers
 
 
-class _Nowhere:
+class Nowhere:
     """A target that only counts."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ def packed_parts(
     quantized: Source, recipe: Recipe, level: str, work: Workers, out: Target | None = None
 ) -> tuple[dict[str, int], int]:
     """Packed bytes of every tensor that a step stored, and of the whole file, exactly; it goes to `out`, if any."""
-    _, reports, size = pack_file(quantized, out or _Nowhere(), level, work, lambda _: None)
+    _, reports, size = pack_file(quantized, out or Nowhere(), level, work, lambda _: None)
     stored = {
         part
         for step in recipe

@@ -1,0 +1,172 @@
+"""What `import mc` offers for those who only want it smaller: a plan made, met, explained and carried out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
+from mc.atomic import replacing
+from mc.checkpoint import Source, read_layout
+from mc.errors import McError, UsageError, quote
+from mc.folder import Folder, packed_name, read_folder
+from mc.lossy.recipe import OBJECTIVES
+from mc.lossy.requests import Request, parse_request
+from mc.parallel import Workers, workers
+from mc.plan.goals import Goal
+from mc.plan.meet import Bench, meet, plan_of
+from mc.plan.plans import Plan, loaded, written
+from mc.plan.survey import Asked, Survey, survey
+from mc.plan.trial import Trial, carry_out, packed, refuse_unknown, stored, try_plan
+
+ANY = "auto"  # as a scheme: whatever is best
+STAYS = "lossless"  # as a scheme: what --keep says too
+
+
+@dataclass(frozen=True)
+class AutoReport:
+    """What was planned, and what came of it."""
+
+    source: str
+    target: str | None  # None: nothing was written
+    bytes: int  # of all files
+    packed_bytes: int
+    weights: int  # of the tensors that could change
+    loss: float  # of these, relative to storing nothing, by the objective
+    plan: dict[str, Any]  # as `mc.plan.plans.written` has it
+    kept: dict[str, str]  # tensors that stay, and why
+    state: bool  # whether it is a training state, of which all stays that isn't named
+
+
+@contextmanager
+def shards(source: PathLike | BinaryIO) -> Iterator[tuple[list[Source], Folder | None]]:
+    """The files of a checkpoint, open, and its folder if it is one. McError for a packed one."""
+    with ExitStack() as stack:
+        if not is_folder(source):
+            yield [stack.enter_context(random_access(source))], None
+            return
+        folder = read_folder(Path(str(source)))
+        if folder.packed:
+            raise McError(f"{folder.path} holds packed shards. Unpack it first.")
+        yield [stack.enter_context(Source.of(folder.path / name)) for name in folder.shards], folder
+
+
+def asked_for(
+    objective: str, seed: int, level: str, sets: Sequence[tuple[str, str | Request | None]], keep: Sequence[str]
+) -> Asked:
+    """What the user wants, parsed. UsageError for what makes no sense."""
+    if objective not in OBJECTIVES:
+        raise UsageError(f"The objective {quote(objective)} isn't one of {', '.join(OBJECTIVES)}.")
+    chosen: list[tuple[str, Request | None]] = []
+    kept = list(keep)
+    for pattern, scheme in sets:
+        if scheme == STAYS:
+            kept.append(pattern)
+        elif scheme is None or scheme == ANY:
+            chosen.append((pattern, None))
+        else:
+            chosen.append((pattern, parse_request(scheme) if isinstance(scheme, str) else scheme))
+    return Asked(objective, seed, level, tuple(chosen), tuple(kept))
+
+
+def auto(
+    source: PathLike | BinaryIO, target: PathLike | BinaryIO | None, *, goal: Goal | None = None,
+    plan: Plan | bytes | None = None, objective: str = "row",
+    sets: Sequence[tuple[str, str | Request | None]] = (), keep: Sequence[str] = (), seed: int = 0,
+    level: str = "best", pack: bool = True, threads: int | None = None, executor: Executor | None = None,
+    progress: Progress | None = None, note: Callable[[str], None] = lambda _: None,
+) -> AutoReport:  # fmt: skip
+    """The smallest loss of a file, stream or folder under a goal, or what a plan says; packed unless `pack` is False.
+
+    With target None nothing is written; the report is the same. `note` is told of every trial. Raises UsageError for
+    what doesn't make sense, LimitError where the goal can't be met, DamagedError and McError as quantize does."""
+    if (goal is None) == (plan is None):
+        raise UsageError("Either a goal or a plan is needed.")
+    with shards(source) as (sources, folder), workers(threads, executor) as work:
+        if plan is not None:
+            given = plan if isinstance(plan, Plan) else loaded(plan, "the plan")
+            found, trial = replayed(sources, given, work)
+        else:
+            assert goal is not None  # noqa: S101 - one of both is there
+            found, trial = planned(sources, goal, asked_for(objective, seed, level, sets, keep), work, note)
+        if target is not None:
+            deliver(sources, folder, target, trial, pack, work, progress)
+    return report_of(sources, source, target, found, trial)
+
+
+def planned(
+    sources: Sequence[Source], goal: Goal, asked: Asked, work: Workers, note: Callable[[str], None]
+) -> tuple[Survey, Trial]:
+    """Look, decide, and try."""
+    if goal.kind == "lossless":
+        nothing = Survey((), {}, {}, False)
+        return nothing, try_plan(sources, plan_of(asked, {}), work)
+    found = survey(sources, asked, work)
+    note(f"looked at {len(found.menus)} tensors of {found.weights} weights that may change; {len(found.kept)} stay")
+    return found, meet(Bench(sources, asked, found, work, note), goal)
+
+
+def replayed(sources: Sequence[Source], plan: Plan, work: Workers) -> tuple[Survey, Trial]:
+    """Carry out a plan that was written before. McError for tensors that aren't there."""
+    names = [tensor.name for source in sources for tensor in read_layout(source).tensors]
+    refuse_unknown(plan, names, sources[0].where)
+    return Survey((), {}, {}, False), try_plan(sources, plan, work)
+
+
+def deliver(
+    sources: Sequence[Source], folder: Folder | None, target: PathLike | BinaryIO, trial: Trial, pack: bool,
+    work: Workers, progress: Progress | None,
+) -> None:  # fmt: skip
+    """Write what was tried. McError if it has another size this time, which only a source that changes can cause."""
+    whole, done = sum(source.size for source in sources), 0
+
+    def step(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(min(done, whole), whole)
+
+    def one(source: Source, out: BinaryIO, expected: int) -> None:
+        with tempfile.TemporaryFile() as plain:
+            made = carry_out(source, trial.plan, plain, work, step)
+            plain.flush()
+            if not pack:
+                plain.seek(0)
+                shutil.copyfileobj(plain, out, 1 << 22)
+                return
+            shard = packed(Source.of(plain, source.where), made, trial.plan, work, out)
+        if shard.size != expected:
+            raise McError(f"{source.where} changed while it was read: {expected} bytes were planned, {shard.size} came.")
+
+    if folder is None:
+        with writing(target) as out:
+            one(sources[0], out, trial.shards[0].size)
+        return
+    renamed = {name: packed_name(name) if pack else name for name in folder.shards}
+    with new_folder(folder.path, target, [*folder.others, *renamed.values()]) as place:
+        copy_others(folder.path, place, folder.others)
+        for source, shard, name in zip(sources, trial.shards, folder.shards, strict=True):
+            with replacing(place / renamed[name]) as out:
+                one(source, out, shard.size)
+
+
+def report_of(
+    sources: Sequence[Source], source: PathLike | BinaryIO, target: PathLike | BinaryIO | None, found: Survey,
+    trial: Trial,
+) -> AutoReport:  # fmt: skip
+    """The report of a trial."""
+    shown = [str(one) if isinstance(one, str | os.PathLike) else STDIN for one in (source, target)]
+    return AutoReport(
+        shown[0], None if target is None else shown[1], sum(one.size for one in sources), trial.size, found.weights,
+        trial.loss / (found.most or 1.0), written(trial.plan), found.kept, found.state,
+    )  # fmt: skip
+
+
+__all__ = ["AutoReport", "Goal", "auto", "stored"]
