@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -17,14 +18,17 @@ from mc.atomic import replacing
 from mc.checkpoint import Source, read_layout
 from mc.errors import McError, UsageError, quote
 from mc.folder import Folder, packed_name, read_folder
+from mc.loader import Checkpoint
+from mc.lossy.files import Floats, dequantize_file
 from mc.lossy.recipe import OBJECTIVES
 from mc.lossy.requests import Request, parse_request
 from mc.parallel import Workers, workers
 from mc.plan.goals import Goal
 from mc.plan.meet import Bench, meet, plan_of
 from mc.plan.plans import Plan, loaded, written
+from mc.plan.search import Limit, search
 from mc.plan.survey import Asked, Survey, survey
-from mc.plan.trial import Trial, carry_out, packed, refuse_unknown, stored, try_plan
+from mc.plan.trial import Trial, carry_out, packed, refuse_unknown, try_plan
 
 ANY = "auto"  # as a scheme: whatever is best
 STAYS = "lossless"  # as a scheme: what --keep says too
@@ -82,19 +86,26 @@ def auto(
     sets: Sequence[tuple[str, str | Request | None]] = (), keep: Sequence[str] = (), seed: int = 0,
     level: str = "best", pack: bool = True, threads: int | None = None, executor: Executor | None = None,
     progress: Progress | None = None, note: Callable[[str], None] = lambda _: None,
+    score: Callable[[Path, str, int], float] | None = None, limit: Limit | None = None, max_evals: int = 24,
 ) -> AutoReport:  # fmt: skip
     """The smallest loss of a file, stream or folder under a goal, or what a plan says; packed unless `pack` is False.
 
-    With target None nothing is written; the report is the same. `note` is told of every trial. Raises UsageError for
-    what doesn't make sense, LimitError where the goal can't be met, DamagedError and McError as quantize does."""
-    if (goal is None) == (plan is None):
-        raise UsageError("Either a goal or a plan is needed.")
+    Instead of a goal, `score` and `limit` may be given: then the smallest file is sought whose score stays within the
+    limit. `score` takes the path of a plain checkpoint restored from a candidate (a folder, if the source is one), the
+    sha256 of its content and the candidate's packed bytes. With target None nothing is written; the report is the
+    same. `note` is told of every trial. Raises UsageError for what doesn't make sense, LimitError where the goal can't be met, DamagedError and McError as quantize does."""
+    if sum(one is not None for one in (goal, plan, score)) != 1 or (score is None) != (limit is None):
+        raise UsageError("One of a goal, a plan, or a score with its limit is needed.")
+    if score is not None and not isinstance(source, str | os.PathLike):
+        raise UsageError("What is to be scored must be a file or a folder, and not a stream.")
     with shards(source) as (sources, folder), workers(threads, executor) as work:
         if plan is not None:
             given = plan if isinstance(plan, Plan) else loaded(plan, "the plan")
             found, trial = replayed(sources, given, work)
-        else:
-            assert goal is not None  # noqa: S101 - one of both is there
+        elif score is not None and limit is not None:
+            asked = asked_for(objective, seed, level, sets, keep)
+            found, trial = searched(Path(str(source)), sources, folder, score, limit, max_evals, asked, work, note)
+        elif goal is not None:
             found, trial = planned(sources, goal, asked_for(objective, seed, level, sets, keep), work, note)
         if target is not None:
             deliver(sources, folder, target, trial, pack, work, progress)
@@ -111,6 +122,53 @@ def planned(
     found = survey(sources, asked, work)
     note(f"looked at {len(found.menus)} tensors of {found.weights} weights that may change; {len(found.kept)} stay")
     return found, meet(Bench(sources, asked, found, work, note), goal)
+
+
+def searched(
+    path: Path, sources: Sequence[Source], folder: Folder | None, score: Callable[[Path, str, int], float],
+    limit: Limit, max_evals: int, asked: Asked, work: Workers, note: Callable[[str], None],
+) -> tuple[Survey, Trial]:  # fmt: skip
+    """Look, and search by scores."""
+    found = survey(sources, asked, work)
+    note(f"looked at {len(found.menus)} tensors of {found.weights} weights that may change; {len(found.kept)} stay")
+
+    def of(trial: Trial | None) -> float:
+        if trial is None:
+            digest = hashlib.sha256("".join(sha256_of(source) for source in sources).encode())
+            return score(path, digest.hexdigest(), sum(source.size for source in sources))
+        with tempfile.TemporaryDirectory(prefix="mc-auto-") as place:
+            restored, content = restore_trial(path, sources, folder, trial, Path(place), work)
+            return score(restored, content, trial.size)
+
+    return found, search(Bench(sources, asked, found, work, note), of, limit, max_evals)[0]
+
+
+def sha256_of(source: Source) -> str:
+    """Of a whole file."""
+    digest = hashlib.sha256()
+    for at in range(0, source.size, 1 << 22):
+        digest.update(source.read(at, min(at + (1 << 22), source.size)))
+    return digest.hexdigest()
+
+
+def restore_trial(
+    path: Path, sources: Sequence[Source], folder: Folder | None, trial: Trial, place: Path, work: Workers
+) -> tuple[Path, str]:
+    """Write plain floats as `mc unpack --dequantize` would give them, below `place`; where, and the sha256 of all."""
+    names = folder.shards if folder is not None else (path.name,)
+    restored = place / path.resolve().name if folder is not None else place
+    if folder is not None:
+        restored.mkdir()
+        copy_others(folder.path, restored, folder.others)
+    digests = []
+    for source, name in zip(sources, names, strict=True):
+        with tempfile.TemporaryFile() as quantized, open(restored / name, "wb") as out:
+            carry_out(source, trial.plan, quantized, work, lambda _: None)
+            quantized.flush()
+            floats = Floats(Checkpoint(Source.of(quantized, source.where)))
+            digests.append(dequantize_file(floats, out, work, lambda _: None)[1])
+    content = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return (restored if folder is not None else restored / path.name), content
 
 
 def replayed(sources: Sequence[Source], plan: Plan, work: Workers) -> tuple[Survey, Trial]:
@@ -143,7 +201,9 @@ def deliver(
                 return
             shard = packed(Source.of(plain, source.where), made, trial.plan, work, out)
         if shard.size != expected:
-            raise McError(f"{source.where} changed while it was read: {expected} bytes were planned, {shard.size} came.")
+            raise McError(
+                f"{source.where} changed while it was read: {expected} bytes were planned, {shard.size} came."
+            )
 
     if folder is None:
         with writing(target) as out:
@@ -167,6 +227,3 @@ def report_of(
         shown[0], None if target is None else shown[1], sum(one.size for one in sources), trial.size, found.weights,
         trial.loss / (found.most or 1.0), written(trial.plan), found.kept, found.state,
     )  # fmt: skip
-
-
-__all__ = ["AutoReport", "Goal", "auto", "stored"]

@@ -174,7 +174,9 @@ def _manifest(text: str, where: str) -> Manifest:
         ):
             plan = about.get("plan")
             if plan is not None and not isinstance(plan, dict):
-                raise DamagedError(f"{where}: the manifest has {describe(plan)} for a plan, where an object was expected")
+                raise DamagedError(
+                    f"{where}: the manifest has {describe(plan)} for a plan, where an object was expected"
+                )
             return Manifest(
                 sha256, size, level, {name: _entry(name, said, where) for name, said in listed.items()}, plan
             )

@@ -120,10 +120,18 @@ def scaled(found: Survey, picked: Mapping[str, Choice], factor: float, known: Kn
     moved: dict[str, Choice] = {}
     for menu in found.menus:
         one = picked[menu.name]
-        curve = next(curve for curve in menu.curves if curve.request == one.request)
+        curve = curve_of(menu, one.request)
+        if curve is None:  # without loss, where that wasn't on the menu
+            moved[menu.name] = one
+            continue
         step = one.step * factor if len(curve.steps) > 1 else one.step
         moved[menu.name] = at_step(menu, curve, step, known, found.most)
     return moved
+
+
+def curve_of(menu: Menu, request: Request | None) -> Curve | None:
+    """The candidate of a menu that a request stands for."""
+    return next((curve for curve in menu.curves if curve.request == request), None)
 
 
 def at_step(menu: Menu, curve: Curve, step: float, known: Known, whole: float) -> Choice:
@@ -143,6 +151,6 @@ def uniform(found: Survey, request: Request, step: float, known: Known) -> dict[
     """One kind and one step for every tensor that has this kind on its menu; the others take what is least lossy."""
     made: dict[str, Choice] = {}
     for menu in found.menus:
-        curve = next((curve for curve in menu.curves if curve.request == request), menu.curves[0])
+        curve = curve_of(menu, request) or menu.curves[0]
         made[menu.name] = at_step(menu, curve, step if len(curve.steps) > 1 else 0.0, known, found.most)
     return made

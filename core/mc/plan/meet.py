@@ -12,7 +12,7 @@ from mc.errors import LimitError
 from mc.lossy.requests import Request
 from mc.parallel import Workers
 from mc.plan.allocate import (
-    Choice, Factors, Priced, bracket, choices, picks, priced, scaled, second, uniform,
+    Choice, Factors, Priced, bracket, choices, curve_of, picks, priced, scaled, second, uniform,
 )  # fmt: skip
 from mc.plan.goals import Goal
 from mc.plan.plans import Plan, short, spelled
@@ -49,7 +49,9 @@ class Learnt:
         whole = found.most or 1.0
         for menu in found.menus:
             one = trial.plan.choices[menu.name]
-            curve = next(curve for curve in menu.curves if curve.request == one.request)
+            curve = curve_of(menu, one.request)
+            if curve is None:
+                continue
             size, lost = curve.at(one.step)
             self.known[menu.name, one.request] = Factors(
                 trial.bytes[menu.name] / size if size > 0 else 1.0,
@@ -81,17 +83,21 @@ def explained(bench: Bench, goal: Goal, trial: Trial) -> Plan:
     learnt = Learnt({}, 0.0)
     learnt.take(bench.found, trial)
     alpha = slope(bench.found, learnt, trial.plan.choices)
-    why, weights = {}, bench.found.weights
+    why: dict[str, dict[str, Any]] = {}
+    weights = bench.found.weights
+    bounds = {one.name: one.bound for shard in trial.shards for one in shard.made.tensors}
     for one in priced(bench.found, learnt.known):
         name = one.menu.name
         chosen = trial.plan.choices[name]
-        number = next(k for k, curve in enumerate(one.menu.curves) if curve.request == chosen.request)
+        number = next((k for k, curve in enumerate(one.menu.curves) if curve.request == chosen.request), 0)
         near = abs(one.steps - chosen.step) + 1e300 * (one.curve != number)
         runner = second(one, int(near.argmin()), alpha, weights)
         if runner is not None:
             other, margin = runner
             entry: dict[str, Any] = {"as": spelled(other.request), "bytes": round(other.bytes)}
             why[name] = {"next": entry | {"loss": short(other.loss), "cost": short(min(margin, 1e9))}}
+        if name in bounds and chosen.loss > 0:
+            why[name] = {"bound": short(bounds[name]), **why.get(name, {})}
     about = {"goal": str(goal), "alpha": short(alpha), "nearby": nearby(bench.found, learnt, trial.size)}
     return replace(trial.plan, why=why, about={**trial.plan.about, **about})
 
@@ -145,7 +151,7 @@ def _allocated(bench: Bench, goal: Goal, learnt: Learnt, whole: int) -> Trial:
             break
         picked = choices(points, picks(points, alpha, bench.found.weights))
         picked = _trimmed(bench, picked, goal, learnt, whole)
-        trials.append(_try(bench, picked, goal, learnt))
+        trials.append(try_choices(bench, picked, goal, learnt))
         if goal.kind != "alpha" and _near(_value(bench, trials[-1], goal), goal, bench, whole):
             return trials[-1]
     if goal.kind == "alpha":
@@ -173,7 +179,7 @@ def _common(bench: Bench, goal: Goal, request: Request, learnt: Learnt, whole: i
             high = middle
     picked = uniform(found, request, 2.0 ** (low if rising else high), learnt.known)
     try:
-        trials = [_try(bench, picked, goal, learnt)]
+        trials = [try_choices(bench, picked, goal, learnt)]
         if _near(_value(bench, trials[-1], goal), goal, bench, whole):
             return trials[-1]
         return _narrowed(bench, picked, trials, goal, learnt, whole)
@@ -195,14 +201,16 @@ def _narrowed(
         else:
             high = factor
         if value > 0:
-            aimed = factor * (sqrt(AIM * limit / value) if rising else _wider(bench, picked, factor, value - AIM * limit))
+            aimed = factor * (
+                sqrt(AIM * limit / value) if rising else _wider(bench, picked, factor, value - AIM * limit)
+            )
         else:
             aimed = 2 * factor
         inside = low < aimed < high
         factor = aimed if inside else sqrt(low * high) if low and high < inf else factor * (2 if low else 0.5)
         if low and high < inf and high / low < 1 + 2e-5 or not _has_steps(bench, picked):
             break
-        trials.append(_try(bench, scaled(bench.found, picked, factor, learnt.known), goal, learnt))
+        trials.append(try_choices(bench, scaled(bench.found, picked, factor, learnt.known), goal, learnt))
         value = _value(bench, trials[-1], goal)
         if _near(value, goal, bench, whole):
             break
@@ -242,7 +250,7 @@ def _trimmed(bench: Bench, picked: dict[str, Choice], goal: Goal, learnt: Learnt
     return best
 
 
-def _try(bench: Bench, picked: dict[str, Choice], goal: Goal, learnt: Learnt) -> Trial:
+def try_choices(bench: Bench, picked: dict[str, Choice], goal: Goal, learnt: Learnt) -> Trial:
     """Carry out and measure; the plan then says what was measured, and explains it, and sizes are those with it."""
     trial = try_plan(bench.sources, plan_of(bench.asked, picked), bench.work)
     whole = bench.found.most or 1.0

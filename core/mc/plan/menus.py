@@ -111,7 +111,9 @@ def plain(sample: Sample, request: Request) -> Curve:
     shape = sample.w.shape
     result = arrays.quantize("w", sample.w, sample.tensor.dtype, shape, request, sample.seed)
     listed = parts("w", result.about.scheme, sample.tensor.dtype, shape)
-    size = sum(coded(sample, listed[part][0], array.reshape(-1).view(np.uint8)) for part, array in result.stored.items())
+    size = sum(
+        coded(sample, listed[part][0], array.reshape(-1).view(np.uint8)) for part, array in result.stored.items()
+    )
     lost = loss(sample.w, restored(sample, result), sample.objective)
     return Curve(request, np.zeros(1), np.array([size]), np.array([lost * sample.share]))
 

@@ -48,13 +48,13 @@ def written(plan: Plan) -> dict[str, Any]:
     return {**head, **plan.about, "tensors": tensors}
 
 
-def dumped(plan: Plan) -> str:
-    """The text of a plan file: one line a tensor."""
-    found = written(plan)
+def dumped(plan: Mapping[str, Any]) -> str:
+    """The text of a plan file, of what `written` gave: one line a tensor."""
+    found = dict(plan)
     tensors = found.pop("tensors")
     lines = [f"  {_json(key)}: {_json(value)}," for key, value in found.items()]
     listed = [f"    {_json(name)}: {_json(entry)}" for name, entry in tensors.items()]
-    return "\n".join(["{", *lines, '  "tensors": {', ",\n".join(listed), "  }", "}", ""])
+    return "\n".join(["{", *lines, '  "tensors": {', *filter(None, [",\n".join(listed)]), "  }", "}", ""])
 
 
 def _json(value: object) -> str:

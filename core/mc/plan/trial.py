@@ -153,4 +153,3 @@ def refuse_unknown(plan: Plan, names: Sequence[str], where: str) -> None:
     for name in plan.choices:
         if name not in there:
             raise McError(f"The plan has a tensor {quote(name)}, and {where} has none of this name. It is another's.")
-
