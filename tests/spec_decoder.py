@@ -108,7 +108,7 @@ def decode_blob(blob: Reader, tensor: int, dtype: str, size: int, seen: set[str]
     need(checksum(head.data, 0xFFFFFFFF) == head_sum, "4: head checksum")
     coding = head.number("B")
     width = 1 if size % WIDTHS.get(dtype, 1) else WIDTHS.get(dtype, 1)
-    openers = (open_raw, open_floats, open_affine, open_planes, open_zstd, open_grid)
+    openers = (open_raw, open_floats, open_affine, open_planes, open_zstd, open_grid, open_trellis)
     span, decode = openers[coding](head, dtype, width, size, seen)
     head.end()
     out, sizes = [], []
@@ -201,6 +201,43 @@ def open_grid(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -
             out += coded.take(width) if k == 255 else v.to_bytes(width, "little", signed=True)
             if k == 255:
                 seen.add("grid escapes")
+        return bytes(out)
+
+    return cols * max(1, (1 << 18) // cols) * width, chunk
+
+
+def open_trellis(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.7
+    exponent, width, coder, classes, shift, cols = (head.number(kind) for kind in "BBBBBI")
+    need(exponent in (2, 3, 6, 8) and width in (1, 2, 4) and size % width == 0 and coder < 2, "7.7: head")
+    need(0 < classes <= 64 and shift <= 8 and 0 < cols <= 1 << 20 and size % (width * cols) == 0, "7.7: head")
+    back, ahead = {2: (2, 1), 3: (5, 2), 6: (33, 10), 8: (166, 121)}[exponent]
+    rows, columns = array(head, size // width // cols), array(head, cols)
+    streams = Streams(head, 2 * classes, coder)
+    seen.add(f"trellis of {1 << exponent}")
+
+    def chunk(coded: Reader, start: int, count: int) -> bytes:
+        if coded.number("B") == 0:
+            return coded.take(count)
+        first = start // (cols * width)
+        here = rows[first : first + count // (cols * width)]
+        of = [[min(classes - 1, row + column >> shift) for column in columns] for row in here]
+        words = [sum(line.count(t) for line in of) for t in range(classes)]
+        odd = [int.from_bytes(coded.take(-(-n.bit_length() // 8)), "little") for n in words]
+        stream = Reader(coded.take(coded.number("I")))
+        sizes = [n for whole, some in zip(words, odd, strict=True) for n in (whole - some, some)]
+        need(min(sizes) >= 0, "7.7: odd words")
+        segments = [iter(segment) for segment in streams.decode(stream, sizes)]
+        out = bytearray()
+        for line in of:
+            state = 0
+            for t in line:
+                k = next(segments[2 * t + state % 2])
+                v = -(k + 1 >> 1) if k & 1 else k >> 1
+                word = coded.take(width) if k == 255 else v.to_bytes(width, "little", signed=True)
+                out += word
+                state = state // 2 ^ (back if state % 2 else 0) ^ (ahead if word[0] % 2 else 0)
+                if k == 255:
+                    seen.add("trellis escapes")
         return bytes(out)
 
     return cols * max(1, (1 << 18) // cols) * width, chunk

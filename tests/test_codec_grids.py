@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import mc
 from anatomy import dissect
-from mc.codec import entropy, gridfit, grids
+from mc.codec import entropy, gridfit, grids, trellis
 from mc.codec.fields import Reader
 from mc.codec.grids import GridCode
 from mc.errors import DamagedError
@@ -33,39 +33,41 @@ def made(rows: int, cols: int, width: int, seed: int, spread: float) -> np.ndarr
     return clipped
 
 
-def fitted(q: np.ndarray[Any, Any]) -> gridfit.Fitted:
+def fitted(q: np.ndarray[Any, Any], states: int = 0) -> gridfit.Fitted:
     raw = q.reshape(-1).view(np.uint8)
-    return gridfit.fit(raw.size, q.itemsize, q.shape[1], entropy.ANS, lambda a, b: raw[a:b], map)
+    return gridfit.fit(raw.size, q.itemsize, q.shape[1], entropy.ANS, lambda a, b: raw[a:b], map, states)
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from([(16, 64), (17, 65), (100, 77), (64, 5000), (1100, 512)]),
+    st.sampled_from([(16, 64), (17, 65), (100, 77), (64, 5000), (1100, 512), (1, 3), (4000, 1), (2, 9)]),
     st.sampled_from([1, 2, 4]),
     st.integers(0, 3),
     st.sampled_from([0.01, 0.3, 3.0, 60.0]),
+    st.sampled_from([0, *grids.STATES]),
 )
-def test_there_and_back(shape: tuple[int, int], width: int, seed: int, spread: float) -> None:
+def test_there_and_back(shape: tuple[int, int], width: int, seed: int, spread: float, states: int) -> None:
+    assume(states or shape[1] >= 64)
     q = made(*shape, width, seed, spread)
     raw = q.reshape(-1).view(np.uint8)
-    fit = fitted(q)
+    fit, module = fitted(q, states), trellis if states else grids
     described = grids.write_head(fit.code, entropy.described(fit.plan))
     reader = Reader(memoryview(described))
-    code = grids.read_head(reader, raw.size, 1000)
+    code = grids.read_head(reader, raw.size, 1000, states > 0)
     reader.end()
     assert np.array_equal(code.rows, fit.code.rows) and np.array_equal(code.columns, fit.code.columns)
     encoder, decoder = entropy.encoder(code.coder, code.tables), entropy.decoder(code.coder, code.tables, q.size)
     size = len(described)
     for start, stop in code.spans:
         row = start // (q.shape[1] * width)
-        coded = grids.encode_chunk(code, encoder, raw[start:stop], row)
+        coded = module.encode_chunk(code, encoder, raw[start:stop], row)
         out = np.empty(stop - start, np.uint8)
-        grids.decode_chunk(code, decoder, memoryview(coded.tobytes()), row, out)
+        module.decode_chunk(code, decoder, memoryview(coded.tobytes()), row, out)
         assert np.array_equal(out, raw[start:stop])
         size += len(coded)
     assert size <= fit.bytes * 1.01 + 40 * len(code.spans)
     with pytest.raises(DamagedError):
-        grids.decode_chunk(code, decoder, memoryview(coded.tobytes())[:-1], row, out)
+        module.decode_chunk(code, decoder, memoryview(coded.tobytes())[:-1], row, out)
 
 
 def test_codes_near_the_entropy_of_each_row_and_column(built: Callable[..., bytes]) -> None:
@@ -122,15 +124,16 @@ def test_a_head_needs_room_for_its_rows() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=80), st.integers(0, 255))
-def test_no_bytes_do_more_than_be_refused(data: bytes, method: int) -> None:
+@given(st.binary(max_size=80), st.integers(0, 255), st.sampled_from([0, 8]))
+def test_no_bytes_do_more_than_be_refused(data: bytes, method: int, states: int) -> None:
     q = made(16, 64, 2, 0, 1.0)
-    code: GridCode = fitted(q).code
+    code: GridCode = fitted(q, states).code
+    module = trellis if states else grids
     decoder = entropy.decoder(code.coder, code.tables, q.size)
     out = np.empty(q.nbytes, np.uint8)
     for coded in (data, bytes([method]) + data, struct.pack("<BI", 1, len(data)) + data):
         try:
-            grids.decode_chunk(code, decoder, memoryview(coded), 0, out)
+            module.decode_chunk(code, decoder, memoryview(coded), 0, out)
         except DamagedError:
             continue
 
@@ -140,7 +143,7 @@ def test_no_bytes_do_more_than_be_refused(data: bytes, method: int) -> None:
 def test_no_head_does_more_than_be_refused(data: bytes, tables: int, shift: int, cols: int) -> None:
     for body in (data, struct.pack("<BBBBI", 1, 1, tables, shift, cols) + data):
         try:
-            code = grids.read_head(Reader(memoryview(body)), 4096, 100)
+            code = grids.read_head(Reader(memoryview(body)), 4096, 100, bool(cols & 64))
             entropy.decoder(code.coder, code.tables, 4096)
         except DamagedError:
             continue

@@ -13,6 +13,9 @@ import pytest
 import zstandard
 
 import mc
+from mc.lossy import arrays
+from mc.lossy.recipe import Quantize, Quantized, write_recipe
+from mc.lossy.requests import parse_request
 from spec_decoder import unpack
 
 HERE = Path(__file__).resolve().parent
@@ -29,6 +32,7 @@ WANTED = {
     *("coding 0 of U8", "coding 2 of I32", "coding 2 of Q3_K", "coding 3 of F32", "coding 4 of U8"),
     *(f"flags {flags}, frequent {frequent}" for flags in range(2) for frequent in range(3)),
     *("grid of 1", "grid of 2", "grid of 4", "grid escapes", "coding 5 of I8"),
+    *("trellis of 4", "trellis of 8", "trellis of 64", "trellis of 256", "trellis escapes", "coding 6 of I16"),
     *("one chunk", "many chunks", "same", "empty", "reserved 1"),
 }
 
@@ -104,7 +108,22 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
         "flags": ("BOOL", draw.random(2000) < 0.1),
         "empty.last": ("I64", np.zeros((3, 0), np.int64)),
     }
-    return built(tensors, {"format": "pt", "note": 'Überschrift "and" \\ more'})
+    trellises, about = trellised(normal)
+    note = 'Überschrift "and" \\ more'
+    return built(tensors | trellises, {"format": "pt", "note": note, "mc.recipe": write_recipe((Quantize(about),))})
+
+
+def trellised(normal: Callable[..., Array]) -> tuple[dict[str, tuple[str, Array]], dict[str, Quantized]]:
+    """Integers of trellises of every kind, coarse enough for the states to be worth their tables."""
+    tensors: dict[str, tuple[str, Array]] = {}
+    about: dict[str, Quantized] = {}
+    for states in (4, 8, 64, 256):
+        w = normal(160, 160, 1).astype(np.float32)
+        w[3, 5:7] = 9.0
+        name, request = f"trellis.{states}", parse_request(f"trellis,effort={states}")
+        found = arrays.quantize(name, w, "F32", w.shape, request, 0, 0.03, "plain")
+        tensors[name], about[name] = (found.about.scheme.to, found.stored[name]), found.about  # type: ignore[union-attr]
+    return tensors, about
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,8 @@ LAYERS = [
     ["mc.lossy"],
     ["mc.warming", "mc.verifying", "mc.loader"],
     ["mc.packing", "mc.unpacking"],
+    ["mc.lossy.recipe"],
+    ["mc.lossy.schemes"],
     ["mc.opening", "mc.heading", "mc.twins"],
     ["mc.manifest", "mc.blob"],
     ["mc.codec"],

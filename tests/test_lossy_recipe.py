@@ -16,7 +16,7 @@ import mc
 from mc.checkpoint import Source, read_layout
 from mc.errors import DamagedError, McError
 from mc.lossy.recipe import Quantize, Quantized, read_recipe, write_recipe
-from mc.lossy.schemes import Cast, Channel, Codebook, Fp8, Grid, Int, Nf4, Scheme, parts, read, written
+from mc.lossy.schemes import Cast, Channel, Codebook, Fp8, Grid, Int, Nf4, Scheme, Trellis, parts, read, written
 
 ENTRY = {"scheme": "grid", "to": "I8", "step": 0.5, "rows": True, "columns": False, "dtype": "F32", "shape": [3, 4]}
 GOOD = [{"step": "quantize", "tensors": {"w": {**ENTRY, "error": 0.01, "objective": "row"}}}]
@@ -29,6 +29,14 @@ schemes = st.one_of(
     st.builds(Codebook, st.integers(2, 256), st.integers(0, 64)),
     st.just(Channel("I8")),
     st.builds(Nf4, st.integers(1, 256)),
+    st.builds(
+        Trellis,
+        st.sampled_from(["I8", "I16", "I32"]),
+        st.floats(0, 1e38),
+        st.sampled_from([4, 8, 64, 256]),
+        st.booleans(),
+        st.booleans(),
+    ),
     st.builds(Grid, st.sampled_from(["I8", "I16", "I32"]), st.floats(0, 1e38), st.booleans(), st.booleans()),
 )
 

@@ -21,6 +21,7 @@ SCHEMES = [
     "bf16", "fp16", "fp8", "fp8,format=e5m2", "fp8,per=tensor", "int2", "int3,group=7", "int4,group=32", "int5",
     "int8", "int4,group=5,symmetric=no", "int3,symmetric=no,scales=mse", "int4,scales=mse", "codebook,codes=16",
     "codebook,codes=3,rows=2", "codebook,codes=256", "nf4", "nf4,group=5", "grid", "grid,columns=yes",
+    "trellis", "trellis,effort=4,columns=yes", "trellis,effort=64", "trellis,effort=256",
 ]  # fmt: skip
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Checkpoint", "Level", "Progress", "analyze", "auto", "compare", "compress", "decompress", "dequantize", "measure", "open",
-    "pack", "quantize", "unpack", "verify", "warm",
+    "Checkpoint", "Level", "Progress", "analyze", "auto", "compare", "compress", "decompress", "dequantize", "measure",
+    "open", "pack", "quantize", "unpack", "verify", "warm",
 ]  # fmt: skip
 
 _HOMES = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -19,6 +18,7 @@ from mc.checkpoint import Source, read_layout
 from mc.errors import McError, UsageError, quote
 from mc.folder import Folder, packed_name, read_folder
 from mc.loader import Checkpoint
+from mc.lossy.configs import with_quantization
 from mc.lossy.files import Floats, dequantize_file
 from mc.lossy.recipe import OBJECTIVES
 from mc.lossy.requests import Request, parse_request
@@ -28,9 +28,11 @@ from mc.plan.meet import Bench, meet, plan_of
 from mc.plan.plans import Plan, loaded, written
 from mc.plan.search import Limit, search
 from mc.plan.survey import Asked, Survey, survey
-from mc.plan.trial import Trial, carry_out, packed, refuse_unknown, try_plan
+from mc.plan.trial import Latest, Trial, packed, refuse_unknown, try_plan
+from mc.simplifying import rewrite
 
 ANY = "auto"  # as a scheme: whatever is best
+COPIED = 1 << 22  # bytes at once
 STAYS = "lossless"  # as a scheme: what --keep says too
 
 
@@ -93,40 +95,43 @@ def auto(
     Instead of a goal, `score` and `limit` may be given: then the smallest file is sought whose score stays within the
     limit. `score` takes the path of a plain checkpoint restored from a candidate (a folder, if the source is one), the
     sha256 of its content and the candidate's packed bytes. With target None nothing is written; the report is the
-    same. `note` is told of every trial. Raises UsageError for what doesn't make sense, LimitError where the goal can't be met, DamagedError and McError as quantize does."""
+    same. `note` is told of every trial. Raises UsageError for what doesn't make sense, LimitError where the goal can't
+    be met, DamagedError and McError as quantize does."""
     if sum(one is not None for one in (goal, plan, score)) != 1 or (score is None) != (limit is None):
         raise UsageError("One of a goal, a plan, or a score with its limit is needed.")
     if score is not None and not isinstance(source, str | os.PathLike):
         raise UsageError("What is to be scored must be a file or a folder, and not a stream.")
-    with shards(source) as (sources, folder), workers(threads, executor) as work:
+    with shards(source) as (sources, folder), workers(threads, executor) as work, Latest() as latest:
         if plan is not None:
             given = plan if isinstance(plan, Plan) else loaded(plan, "the plan")
-            found, trial = replayed(sources, given, work)
+            found, trial = replayed(sources, given, work, latest)
         elif score is not None and limit is not None:
             asked = asked_for(objective, seed, level, sets, keep)
-            found, trial = searched(Path(str(source)), sources, folder, score, limit, max_evals, asked, work, note)
+            path = Path(str(source))
+            found, trial = searched(path, sources, folder, score, limit, max_evals, asked, work, note, latest)
         elif goal is not None:
-            found, trial = planned(sources, goal, asked_for(objective, seed, level, sets, keep), work, note)
+            found, trial = planned(sources, goal, asked_for(objective, seed, level, sets, keep), work, note, latest)
         if target is not None:
-            deliver(sources, folder, target, trial, pack, work, progress)
+            deliver(sources, folder, target, trial, pack, work, latest, progress)
     return report_of(sources, source, target, found, trial)
 
 
 def planned(
-    sources: Sequence[Source], goal: Goal, asked: Asked, work: Workers, note: Callable[[str], None]
+    sources: Sequence[Source], goal: Goal, asked: Asked, work: Workers, note: Callable[[str], None], latest: Latest
 ) -> tuple[Survey, Trial]:
     """Look, decide, and try."""
     if goal.kind == "lossless":
         nothing = Survey((), {}, {}, False)
-        return nothing, try_plan(sources, plan_of(asked, {}), work)
+        return nothing, try_plan(sources, plan_of(asked, {}), work, latest)
     found = survey(sources, asked, work)
     note(f"looked at {len(found.menus)} tensors of {found.weights} weights that may change; {len(found.kept)} stay")
-    return found, meet(Bench(sources, asked, found, work, note), goal)
+    return found, meet(Bench(sources, asked, found, work, note, latest), goal)
 
 
 def searched(
     path: Path, sources: Sequence[Source], folder: Folder | None, score: Callable[[Path, str, int], float],
     limit: Limit, max_evals: int, asked: Asked, work: Workers, note: Callable[[str], None],
+    latest: Latest,
 ) -> tuple[Survey, Trial]:  # fmt: skip
     """Look, and search by scores."""
     found = survey(sources, asked, work)
@@ -137,10 +142,10 @@ def searched(
             digest = hashlib.sha256("".join(sha256_of(source) for source in sources).encode())
             return score(path, digest.hexdigest(), sum(source.size for source in sources))
         with tempfile.TemporaryDirectory(prefix="mc-auto-") as place:
-            restored, content = restore_trial(path, sources, folder, trial, Path(place), work)
+            restored, content = restore_trial(path, sources, folder, trial, Path(place), work, latest)
             return score(restored, content, trial.size)
 
-    return found, search(Bench(sources, asked, found, work, note), of, limit, max_evals)[0]
+    return found, search(Bench(sources, asked, found, work, note, latest), of, limit, max_evals)[0]
 
 
 def sha256_of(source: Source) -> str:
@@ -152,8 +157,9 @@ def sha256_of(source: Source) -> str:
 
 
 def restore_trial(
-    path: Path, sources: Sequence[Source], folder: Folder | None, trial: Trial, place: Path, work: Workers
-) -> tuple[Path, str]:
+    path: Path, sources: Sequence[Source], folder: Folder | None, trial: Trial, place: Path, work: Workers,
+    latest: Latest,
+) -> tuple[Path, str]:  # fmt: skip
     """Write plain floats as `mc unpack --dequantize` would give them, below `place`; where, and the sha256 of all."""
     names = folder.shards if folder is not None else (path.name,)
     restored = place / path.resolve().name if folder is not None else place
@@ -161,60 +167,58 @@ def restore_trial(
         restored.mkdir()
         copy_others(folder.path, restored, folder.others)
     digests = []
-    for source, name in zip(sources, names, strict=True):
-        with tempfile.TemporaryFile() as quantized, open(restored / name, "wb") as out:
-            carry_out(source, trial.plan, quantized, work, lambda _: None)
-            quantized.flush()
-            floats = Floats(Checkpoint(Source.of(quantized, source.where)))
-            digests.append(dequantize_file(floats, out, work, lambda _: None)[1])
+    for (quantized, _), name in zip(latest.of(sources, trial.plan, work), names, strict=True):
+        with open(restored / name, "wb") as out:
+            digests.append(dequantize_file(Floats(Checkpoint(quantized)), out, work, lambda _: None)[1])
     content = hashlib.sha256("".join(digests).encode()).hexdigest()
     return (restored if folder is not None else restored / path.name), content
 
 
-def replayed(sources: Sequence[Source], plan: Plan, work: Workers) -> tuple[Survey, Trial]:
+def replayed(sources: Sequence[Source], plan: Plan, work: Workers, latest: Latest) -> tuple[Survey, Trial]:
     """Carry out a plan that was written before. McError for tensors that aren't there."""
     names = [tensor.name for source in sources for tensor in read_layout(source).tensors]
     refuse_unknown(plan, names, sources[0].where)
-    return Survey((), {}, {}, False), try_plan(sources, plan, work)
+    return Survey((), {}, {}, False), try_plan(sources, plan, work, latest)
 
 
 def deliver(
     sources: Sequence[Source], folder: Folder | None, target: PathLike | BinaryIO, trial: Trial, pack: bool,
-    work: Workers, progress: Progress | None,
+    work: Workers, latest: Latest, progress: Progress | None,
 ) -> None:  # fmt: skip
     """Write what was tried. McError if it has another size this time, which only a source that changes can cause."""
     whole, done = sum(source.size for source in sources), 0
+    ready = latest.of(sources, trial.plan, work)
 
-    def step(count: int) -> None:
+    def one(number: int, out: BinaryIO) -> None:
         nonlocal done
-        done += count
+        quantized, made = ready[number]
+        if pack:
+            size, expected = packed(quantized, made, trial.plan, work, out).size, trial.shards[number].size
+            if size != expected:
+                where = sources[number].where
+                raise McError(f"{where} changed while it was read: {expected} bytes were planned, and {size} came.")
+        else:
+            for at in range(0, quantized.size, COPIED):
+                out.write(quantized.read(at, min(at + COPIED, quantized.size)))
+        done += sources[number].size
         if progress is not None:
-            progress(min(done, whole), whole)
-
-    def one(source: Source, out: BinaryIO, expected: int) -> None:
-        with tempfile.TemporaryFile() as plain:
-            made = carry_out(source, trial.plan, plain, work, step)
-            plain.flush()
-            if not pack:
-                plain.seek(0)
-                shutil.copyfileobj(plain, out, 1 << 22)
-                return
-            shard = packed(Source.of(plain, source.where), made, trial.plan, work, out)
-        if shard.size != expected:
-            raise McError(
-                f"{source.where} changed while it was read: {expected} bytes were planned, {shard.size} came."
-            )
+            progress(done, whole)
 
     if folder is None:
         with writing(target) as out:
-            one(sources[0], out, trial.shards[0].size)
+            one(0, out)
         return
     renamed = {name: packed_name(name) if pack else name for name in folder.shards}
+    quantized = {name: about for _, made in ready for step in made.recipe for name, about in step.tensors.items()}
+    held = {name: list(made.listed) for name, (_, made) in zip(folder.shards, ready, strict=True)}
+    kept = [tensor.name for source in sources for tensor in read_layout(source).tensors if tensor.name not in quantized]
     with new_folder(folder.path, target, [*folder.others, *renamed.values()]) as place:
         copy_others(folder.path, place, folder.others)
-        for source, shard, name in zip(sources, trial.shards, folder.shards, strict=True):
+        for number, name in enumerate(folder.shards):
             with replacing(place / renamed[name]) as out:
-                one(source, out, shard.size)
+                one(number, out)
+        if quantized:
+            rewrite(place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
 
 
 def report_of(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
@@ -44,6 +44,7 @@ class Manifest:
     size: int  # bytes of the original file
     level: str
     entries: dict[str, Entry]  # by name, in data order
+    quantized: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # for people: scheme, error, bits ...
     plan: dict[str, Any] | None = None  # what `mc auto` did, for people and for doing it again
 
 
@@ -85,6 +86,7 @@ def write_header(manifest: Manifest, reserved: int, blobs: Sequence[int], size: 
         "level": manifest.level,
         "base": None,
         "tensors": listed,
+        **({"quantized": manifest.quantized} if manifest.quantized else {}),
         **({"plan": manifest.plan} if manifest.plan is not None else {}),
     }
     metadata = {FORMAT_KEY: str(VERSION), DIGEST_KEY: BLANK_DIGEST, MANIFEST_KEY: _json(about)}
@@ -177,10 +179,20 @@ def _manifest(text: str, where: str) -> Manifest:
                 raise DamagedError(
                     f"{where}: the manifest has {describe(plan)} for a plan, where an object was expected"
                 )
-            return Manifest(
-                sha256, size, level, {name: _entry(name, said, where) for name, said in listed.items()}, plan
-            )
+            entries = {name: _entry(name, said, where) for name, said in listed.items()}
+            return Manifest(sha256, size, level, entries, _facts(about.get("quantized")), plan)
     raise DamagedError(f"{where}: the manifest doesn't state sha256, bytes, level and tensors as it should")
+
+
+def _facts(found: object) -> dict[str, dict[str, object]]:
+    """What is said of quantized tensors; for people alone, so what isn't of its form is left out."""
+    kinds: dict[str, Any] = {"scheme": str, "error": (int, float), "bits": (int, float), "objective": str}
+    listed = found.items() if isinstance(found, dict) else ()
+    return {
+        str(name): {key: said[key] for key, kind in kinds.items() if isinstance(said.get(key), kind)}
+        for name, said in listed
+        if isinstance(said, dict)
+    }
 
 
 def _entry(name: str, found: object, where: str) -> Entry:

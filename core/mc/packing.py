@@ -18,12 +18,16 @@ from mc.codec.codings import word_width
 from mc.codec.typing import Bytes
 from mc.errors import McError, UsageError
 from mc.heading import WHOLE, coded_from, header_room, longest_note, most_packed
+from mc.lossy.recipe import Recipe, elements, read_recipe
+from mc.lossy.schemes import Trellis, described, parts
 from mc.manifest import SAME, Entry, Manifest, is_packed, write_header
 from mc.parallel import Workers
 from mc.reports import TensorReport
 from mc.twins import find_twins
 
 LEVELS = ("fast", "default", "best")
+MOST_SAID = 1 << 62  # bytes of a tensor, for the longest number of bits that a manifest can say
+MOST_BITS = 99999999.9999
 DIGEST_STEP = 1 << 22  # bytes hashed at once
 
 
@@ -53,8 +57,8 @@ class PackedTensor:
 def pack_file(
     source: Source, target: Target, level: str, work: Workers, step: Step, plan: dict[str, Any] | None = None
 ) -> tuple[Manifest, tuple[TensorReport, ...], int]:
-    """Write the packed form of `source` to `target`, which can seek. Returns manifest, reports and bytes written. `plan`
-    is what the manifest holds of how the source came about.
+    """Write the packed form of `source` to `target`, which can seek. Returns manifest, reports and bytes written.
+    `plan` is what the manifest holds of how the source came about.
 
     DamagedError if the source is no sound safetensors file; McError if it is packed already, or changes meanwhile."""
     if level not in LEVELS:
@@ -64,7 +68,8 @@ def pack_file(
         raise McError(f"{source.where} is packed already, or marked as if it were. Unpack it first if it is.")
     twins = find_twins(source, layout)
     reserved = blob.write_reserved(layout.prefix)
-    start = header_room(layout.tensors, layout.size, twins, level, len(reserved), plan)
+    recipe = _recipe(layout, source.where)
+    start = room(layout, twins, recipe, level, plan)
     if start - 8 > LONGEST_HEADER:
         raise McError(
             f"{source.where} has names of so many bytes that the packed file's header, which holds them twice, would "
@@ -76,8 +81,9 @@ def pack_file(
     entries: dict[str, Entry] = {}
     reports: list[TensorReport] = []
     sizes: list[int] = []
+    states = _states(recipe)
     with _Digest(source) as digest:
-        for tensor, packed in _pack_tensors(source, layout, twins, level, work, target):
+        for tensor, packed in _pack_tensors(source, layout, twins, level, work, target, states):
             why = packed.why if packed.coding == SAME else packed.why[: longest_note(tensor, level)]
             entries[tensor.name] = Entry(tensor.dtype, tensor.shape, packed.coding, why)
             sizes.append(packed.size)
@@ -88,7 +94,8 @@ def pack_file(
             step(nbytes)
         sha256 = digest.result()
     source.unchanged()
-    manifest = Manifest(sha256, layout.size, level, entries, plan)
+    facts = _facts(recipe, {one.name: one.packed_bytes for one in reports})
+    manifest = Manifest(sha256, layout.size, level, entries, facts, plan)
     end = begin + start + len(reserved) + sum(sizes)
     target.seek(begin)
     target.write(write_header(manifest, len(reserved), sizes, start))
@@ -96,9 +103,51 @@ def pack_file(
     return manifest, tuple(reports), end - begin
 
 
+def room(layout: Layout, twins: dict[str, str], recipe: Recipe, level: str, plan: dict[str, Any] | None = None) -> int:
+    """Bytes of the header of the packed form of a file with this layout and these twins, which `recipe` says was
+    quantized, and whose manifest holds `plan`."""
+    longest = _facts(recipe, {tensor.name: MOST_SAID for tensor in layout.tensors})
+    reserved = len(blob.write_reserved(layout.prefix))
+    return header_room(layout.tensors, layout.size, twins, level, reserved, longest, plan)
+
+
+def _recipe(layout: Layout, where: str) -> Recipe:
+    """The recipe of a quantized file; empty if there is none, or none that holds: to pack it takes no sound one."""
+    try:
+        return read_recipe(layout, where)
+    except McError:
+        return ()
+
+
+def _facts(recipe: Recipe, sizes: dict[str, int]) -> dict[str, dict[str, object]]:
+    """What the manifest says of each quantized tensor, given the packed bytes of all: bits a weight only where it is
+    stored as its step left it."""
+    facts: dict[str, dict[str, object]] = {}
+    for step in recipe:
+        for name, one in step.tensors.items():
+            stored = parts(name, one.scheme, one.dtype, one.shape)
+            said: dict[str, object] = {"scheme": described(one.scheme), "error": float(f"{one.error:.6g}")}
+            if all(part in sizes for part in stored):
+                bits = 8 * sum(sizes[part] for part in stored) / elements(one)
+                said["bits"] = min(round(bits, 4), MOST_BITS)
+            facts[name] = said | ({"objective": one.objective} if one.objective else {})
+    return facts
+
+
+def _states(recipe: Recipe) -> dict[str, int]:
+    """Of the trellises whose integers are stored, by tensor."""
+    return {
+        name: one.scheme.states
+        for step in recipe
+        for name, one in step.tensors.items()
+        if isinstance(one.scheme, Trellis)
+    }
+
+
 def _pack_tensors(
-    source: Source, layout: Layout, twins: dict[str, str], level: str, work: Workers, target: Target
-) -> Iterator[tuple[Tensor, PackedTensor]]:
+    source: Source, layout: Layout, twins: dict[str, str], level: str, work: Workers, target: Target,
+    states: dict[str, int],
+) -> Iterator[tuple[Tensor, PackedTensor]]:  # fmt: skip
     """Code and write every tensor in data order. Small ones are coded whole, several at once; large ones chunk by
     chunk. What is written doesn't depend on which way was taken."""
     smallest = coded_from((tensor.stop - tensor.start for tensor in layout.tensors), layout.size, level)
@@ -114,7 +163,8 @@ def _pack_tensors(
         if nbytes < smallest:
             coded = raw_code(nbytes, word_width(tensor.dtype, nbytes), "")
         else:
-            coded = code(tensor.dtype, tensor.shape, nbytes, lambda start, stop: whole[start:stop], level, map)
+            walks = states.get(tensor.name, 0)
+            coded = code(tensor.dtype, tensor.shape, nbytes, lambda start, stop: whole[start:stop], level, map, walks)
         parts = _whole_blob(coded, index, whole)
         size = sum(len(part) for part in parts)
         if size > most_packed(nbytes):  # what was expected to pay didn't
@@ -130,7 +180,8 @@ def _pack_tensors(
         def each(function: Callable[[Any], Any], parts: Iterable[tuple[int, int]]) -> Iterator[Any]:
             return work.each(function, parts, lambda part: part[1] - part[0])  # words or bytes: looking is quick
 
-        coded = code(tensor.dtype, tensor.shape, tensor.stop - tensor.start, read, level, each)
+        walks = states.get(tensor.name, 0)
+        coded = code(tensor.dtype, tensor.shape, tensor.stop - tensor.start, read, level, each, walks)
         head = blob.write_head(coded, index)
         target.write(head)
         sizes = []

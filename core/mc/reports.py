@@ -5,7 +5,8 @@ All sizes are bytes; every sha256 is 64 lower-case hexadecimal digits, the numbe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -100,6 +101,7 @@ class VerifiedFile:
     tensors: int
     chunks: int
     sha256: str | None  # of the original, if the check computed it
+    quantized: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # scheme, error ... by tensor
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
 import tempfile
@@ -174,7 +176,7 @@ def _quantize_folder(
                 quantized |= step.tensors
             held[name] = list(made.listed)
         kept = [name for file in files for name in file.kept]
-        _rewrite(place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
+        rewrite(place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
     return QuantizeReport(tuple(files))
 
 
@@ -235,11 +237,11 @@ def _dequantize_folder(
                 held[plain[name]] = [(one, _bytes(floats, one)) for one in floats.names()]
                 recipes.append(floats.recipe)
         _refuse_plain(recipes, str(path))
-        _rewrite(place, folder, held, without_quantization)
+        rewrite(place, folder, held, without_quantization)
     return UnpackReport(tuple(files))
 
 
-def _rewrite(
+def rewrite(
     place: Path, folder: Folder, held: dict[str, list[tuple[str, int]]], change: Callable[[bytes, str], bytes]
 ) -> None:
     """Change config.json and the index of a folder that is being built, where it has any."""
@@ -286,11 +288,24 @@ def warm() -> None:
     api.warm()
     w = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
     raw = w.reshape(-1).view(np.uint8)
-    for scheme in ("int4", "int4,symmetric=no,scales=mse", "grid", "grid,columns=yes"):
+    for scheme in (
+        "int4",
+        "int4,symmetric=no,scales=mse",
+        "grid",
+        "grid,columns=yes",
+        "trellis",
+        "trellis,columns=yes",
+    ):
         for step in (0.5, 0.01, 1e-5):  # integers of one, two and four bytes
             matrix = arrays.as_matrix(raw, "F32", w.shape)
             found = arrays.quantize("w", matrix, "F32", w.shape, parse_request(scheme), 0, step, "row")
             arrays.dequantize("w", found.about, found.stored)
+    header = json.dumps({"w": {"dtype": "F32", "shape": list(w.shape), "data_offsets": [0, w.nbytes]}}).encode()
+    plain = len(header).to_bytes(8, "little") + header + w.tobytes()
+    for error in (1e-2, 1e-7, 1e-11):  # a trellis of such integers is packed in its own way
+        packed, back = io.BytesIO(), io.BytesIO()
+        quantize(io.BytesIO(plain), packed, scheme="trellis", limit=Target("error", error), pack=True, threads=1)
+        dequantize(io.BytesIO(packed.getvalue()), back, threads=1)
 
 
 class _Done:

@@ -83,7 +83,8 @@ def _verify_packed(
     if original is not None:
         findings += _differences(where, original, opening, list(different))
     restored = None if findings else sha256.hexdigest()
-    return VerifiedFile(where, "packed", source.size, len(layout.tensors), chunks, restored), tuple(findings)
+    facts = opening.packed.manifest.quantized
+    return VerifiedFile(where, "packed", source.size, len(layout.tensors), chunks, restored, facts), tuple(findings)
 
 
 Attempt = tuple[Tensor, int | None, "tuple[int, Bytes] | DamagedError"]

@@ -112,12 +112,14 @@ def auto(
     """Make a checkpoint smaller, chosen tensor by tensor and explained.
 
     IN is a plain safetensors file, a folder of them, or -. OUT is packed, unless its name ends in .safetensors alone.
-    One goal: --lossless, --target-size, --target-ratio, --bits, --max-error, --alpha, --plan, or --eval with --max-drop.
-    Biases, norms, integers, training states and tensors of fewer than two dimensions stay unless --set names them.
+    One goal: --lossless, --target-size, --target-ratio, --bits, --max-error, --alpha, --plan, or --eval with
+    --max-drop. Biases, norms, integers, training states and tensors of fewer than two dimensions stay unless --set
+    names them.
 
-    --eval runs your program on plain checkpoints restored from candidates: '{}' is the path (a folder if IN is one), the
-    last line it prints is the score. Its words are split as a shell does, but no shell runs: for pipes write
-    --eval "sh -c 'my-test \\"$1\\" | tail -1' sh {}". Scores are kept in OUT.evals.jsonl; run again, the search goes on.
+    --eval runs your program on plain checkpoints restored from candidates: {} is the path (a folder if IN is one),
+    the last line it prints is the score. Its words are split as a shell does, but no shell runs; for pipes write
+    --eval "sh -c 'my-test \\"$1\\" | tail -1' sh {}". Scores are kept in OUT.evals.jsonl: run again, the search goes
+    on where it was.
     """
     import mc
 
@@ -257,19 +259,11 @@ def conclude(report: AutoReport, source: str, target: str | None, seconds: float
 
 def rows(plan: dict[str, Any]) -> list[tuple[object, ...]]:
     """One row a tensor of a stored plan, with the names of COLUMNS."""
-    listed = []
+    listed: list[tuple[object, ...]] = []
     for name, one in plan.get("tensors", {}).items():
         following = one.get("next") or {}
         cost = following.get("cost")
-        listed.append(
-            (
-                name,
-                one.get("as", "-"),
-                one.get("step", "-"),
-                one.get("bytes", "-"),
-                f"{one.get('loss', 0):.3g}",
-                following.get("as", "-"),
-                f"{cost:.0%}" if isinstance(cost, int | float) else "-",
-            )  # fmt: skip
-        )
+        dearer = f"{cost:.0%}" if isinstance(cost, int | float) else "-"
+        figures = one.get("as", "-"), one.get("step", "-"), one.get("bytes", "-"), f"{one.get('loss', 0):.3g}"
+        listed.append((name, *figures, following.get("as", "-"), dearer))
     return listed

@@ -82,7 +82,7 @@ def verify(
         not_read = {"unreadable": [{"file": name, "message": message} for name, message in unreadable]}
         show.document("verify", facts | lists | not_read, manner)
     elif findings or unreadable or not quiet:
-        show.table(COLUMNS, rows(verified, findings, unreadable), manner)
+        show.table(COLUMNS, rows(verified, findings, unreadable, manner.verbose), manner)
     show.closing(summary(verified, findings, unreadable, seconds), manner, after_table=True)
     return DAMAGED if findings else UNREADABLE if unreadable else 0
 
@@ -167,9 +167,10 @@ def check_each(
 
 
 def rows(
-    verified: list[VerifiedFile], findings: list[Finding], unreadable: list[tuple[str, str]]
+    verified: list[VerifiedFile], findings: list[Finding], unreadable: list[tuple[str, str]], verbose: bool
 ) -> Iterator[tuple[str, ...]]:
-    """A row for each finding, each file that cannot be read, and each file without either."""
+    """A row for each finding, each file that cannot be read, and each file without either; with `verbose`, also for
+    each quantized tensor what the manifest says of it."""
     damaged = {finding.file for finding in findings}
     for finding in findings:
         yield "damaged", finding.file, finding.tensor or "", finding.place, finding.message
@@ -181,6 +182,8 @@ def rows(
             parts += [f"{file.chunks} chunks"] if file.kind == "packed" else []
             parts += [f"sha256 {file.sha256}"] if file.sha256 else []
             yield "intact", file.path, "", "", ", ".join(parts)
+        for tensor, said in file.quantized.items() if verbose else ():
+            yield "quantized", file.path, tensor, "", ", ".join(f"{key} {value}" for key, value in said.items())
 
 
 def summary(

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from mc.codec import dictionary, entropy, fit, floats, gridfit, grids, integers, planes, runs
-from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, ZSTD, plain_spans, word_width
+from mc.codec import dictionary, entropy, fit, floats, gridfit, grids, integers, planes, runs, trellis
+from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, TRELLIS, ZSTD, plain_spans, word_width
 from mc.codec.fit import Each, Read
 from mc.codec.integers import PlaneCode
 from mc.codec.tables import Tables
@@ -36,8 +36,9 @@ class Coded:
     encode: Callable[[int, Bytes], Bytes]  # (chunk, its bytes) -> coded
 
 
-def code(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str, each: Each) -> Coded:
-    """Choose a coding for a tensor of `nbytes` >= 1 that `read` reads, at a level: fast, default or best."""
+def code(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str, each: Each, states: int = 0) -> Coded:
+    """Choose a coding for a tensor of `nbytes` >= 1 that `read` reads, at a level: fast, default or best. `states`: of
+    the trellis whose integers these are, if they are any's."""
     width = word_width(dtype, nbytes)
     every = plain_spans(nbytes, width)
     if _may_be_affine(read, nbytes, width):
@@ -48,7 +49,7 @@ def code(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str
     if dtype in planes.GEOMETRIES and nbytes % planes.GEOMETRIES[dtype].width == 0 and palette is None:
         best = _floats(dtype, shape, nbytes, read, level, each)
     else:
-        best = _integers(dtype, shape, nbytes, width, palette, read, level, each)
+        best = _integers(dtype, shape, nbytes, width, palette, read, level, each, states)
     return best
 
 
@@ -143,6 +144,7 @@ def _integers(
     read: Read,
     level: str,
     each: Each,
+    states: int,
 ) -> Coded:
     coder = fit.EFFORTS[level].coder
     spans = plain_spans(nbytes, width)
@@ -170,10 +172,15 @@ def _integers(
         costs["grid"] = grid.bytes
         if costs["zstd"] < grid.bytes:  # rows of an embedding that were never trained fill the first chunk: look at all
             costs["zstd"] = sum(each(lambda span: _chunk_cost(read(*span), level) * (span[1] - span[0]), spans))
+    walk = _walk(dtype, shape, nbytes, width, read, level, each, states)
+    if walk is not None:
+        costs["trellis"] = walk.bytes
     best = min(costs, key=lambda name: costs[name])
     why = " ".join(f"{name} {8 * cost * width / nbytes:.2f}" for name, cost in costs.items())
     if best == "grid" and grid is not None:
         return _grid_code(grid, why)
+    if best == "trellis" and walk is not None:
+        return _grid_code(walk, why)
     if best == "raw":
         return raw_code(nbytes, width, why)
     if best == "zstd":
@@ -203,16 +210,30 @@ def _grid(
     return gridfit.fit(nbytes, width, cols, entropy.ANS, read, each)
 
 
+def _walk(
+    dtype: str, shape: tuple[int, ...], nbytes: int, width: int, read: Read, level: str, each: Each, states: int
+) -> gridfit.Fitted | None:
+    """The same with the states of a trellis, which each row walks through; None where it isn't one's, or speed comes
+    first."""
+    rows = shape[0] if len(shape) > 1 else 1
+    if not states or dtype not in SIGNED or nbytes % (width * rows) or level == "fast":
+        return None
+    cols = nbytes // width // rows
+    return gridfit.fit(nbytes, width, cols, entropy.ANS, read, each, states) if cols <= floats.WIDEST else None
+
+
 def _grid_code(grid: gridfit.Fitted, why: str) -> Coded:
     code, spans = grid.code, grid.code.spans
     arrays = entropy.encoder(code.coder, code.tables)
     row_bytes = code.cols * code.width
+    encode = trellis.encode_chunk if code.states else grids.encode_chunk
 
     def encode_chunk(k: int, raw: Bytes) -> Bytes:
-        return grids.encode_chunk(code, arrays, raw, spans[k][0] // row_bytes)
+        return encode(code, arrays, raw, spans[k][0] // row_bytes)
 
-    head = bytes([GRID]) + grids.write_head(code, entropy.described(grid.plan))
-    return Coded(GRID, f"grid+{code.coder}", why, head, spans, encode_chunk)
+    coding, name = (TRELLIS, "trellis") if code.states else (GRID, "grid")
+    head = bytes([coding]) + grids.write_head(code, entropy.described(grid.plan))
+    return Coded(coding, f"{name}+{code.coder}", why, head, spans, encode_chunk)
 
 
 _NO_TABLES = Tables(np.zeros((0, 256), np.uint8), np.zeros(0, np.int64))

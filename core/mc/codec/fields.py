@@ -18,6 +18,11 @@ class Reader:
     def __init__(self, data: memoryview) -> None:
         self._data = data
 
+    @property
+    def left(self) -> int:
+        """Bytes that weren't taken yet."""
+        return len(self._data)
+
     def take(self, size: int) -> memoryview:
         """The next `size` bytes; DamagedError if there are fewer."""
         if size > len(self._data):

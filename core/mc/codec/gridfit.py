@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mc.codec import entropy, grids
+from mc.codec import entropy, grids, trellis
 from mc.codec.fit import Each, Read
 from mc.codec.floats import spans
 from mc.codec.grids import MOST_SHIFT, MOST_TABLES, GridCode
@@ -41,15 +41,16 @@ def codes_of(energy: Counts, count: int) -> Bytes:
     return codes
 
 
-def fit(nbytes: int, width: int, cols: int, coder: str, read: Read, each: Each) -> Fitted:
-    """The cheapest contexts for a tensor of signed words of `width` bytes in rows of `cols`."""
+def fit(nbytes: int, width: int, cols: int, coder: str, read: Read, each: Each, states: int = 0) -> Fitted:
+    """The cheapest contexts for a tensor of signed words of `width` bytes in rows of `cols`, which walk through a
+    trellis of `states` if there are any."""
     words = nbytes // width
     parts = spans(words, cols)
     dtype = f"<i{width}"
 
     def rows_of(part: tuple[int, int]) -> Counts:
         rows = np.zeros((part[1] - part[0]) // cols, np.int64)
-        grids.energies(_words(read, part, dtype), cols, rows, rows[:0], rows[:0])
+        _energies(_words(read, part, dtype), cols, states, rows, rows[:0], rows[:0])
         return rows
 
     row_energy = np.concatenate(list(each(rows_of, parts)))
@@ -59,7 +60,7 @@ def fit(nbytes: int, width: int, cols: int, coder: str, read: Read, each: Each) 
     def columns_of(part: tuple[int, int]) -> Counts:
         rows, columns = np.zeros((part[1] - part[0]) // cols, np.int64), np.zeros(cols, np.int64)
         first = part[0] // cols
-        grids.energies(_words(read, part, dtype), cols, rows, columns, weights[first : first + len(rows)])
+        _energies(_words(read, part, dtype), cols, states, rows, columns, weights[first : first + len(rows)])
         return columns
 
     column_energy: Counts = np.sum(list(each(columns_of, parts)), axis=0)
@@ -68,15 +69,27 @@ def fit(nbytes: int, width: int, cols: int, coder: str, read: Read, each: Each) 
     for of_columns in (columns, np.zeros(cols, np.uint8)):
 
         def count(part: tuple[int, int], of_columns: Bytes = of_columns) -> Counts:
-            counts = np.zeros((2 * DEEPEST + 1, 256), np.int64)
-            grids.count_symbols(_words(read, part, dtype), rows[part[0] // cols : part[1] // cols], of_columns, counts)
+            counts = np.zeros((2 * DEEPEST + 1, 2 if states else 1, 256), np.int64)
+            words, of_rows = _words(read, part, dtype), rows[part[0] // cols : part[1] // cols]
+            if states:
+                trellis.count_symbols(words, of_rows, of_columns, trellis.MACHINES[states], counts)
+            else:
+                grids.count_symbols(words, of_rows, of_columns, counts[:, 0])
             return counts
 
         counts: Counts = np.sum(list(each(count, parts)), axis=0)
         tried += [
-            _fitted(counts, shift, rows, of_columns, width, cols, coder, len(parts)) for shift in range(MOST_SHIFT + 1)
+            _fitted(counts, shift, rows, of_columns, width, cols, coder, len(parts), states)
+            for shift in range(MOST_SHIFT + 1)
         ]
     return min((one for one in tried if one is not None), key=lambda one: one.bytes)
+
+
+def _energies(words: Counts, cols: int, states: int, rows: Counts, columns: Counts, weights: Counts) -> None:
+    if states:
+        trellis.energies(words, cols, trellis.MACHINES[states], rows, columns, weights)
+    else:
+        grids.energies(words, cols, rows, columns, weights)
 
 
 def _words(read: Read, part: tuple[int, int], dtype: str) -> Counts:
@@ -86,20 +99,22 @@ def _words(read: Read, part: tuple[int, int], dtype: str) -> Counts:
 
 
 def _fitted(
-    counts: Counts, shift: int, rows: Bytes, columns: Bytes, width: int, cols: int, coder: str, chunks: int
+    counts: Counts, shift: int, rows: Bytes, columns: Bytes, width: int, cols: int, coder: str, chunks: int, states: int
 ) -> Fitted | None:
     """The cost with contexts of 2^shift codes each; None if those are too many."""
     contexts = ((int(rows.max()) + int(columns.max())) >> shift) + 1
     if contexts > MOST_TABLES:
         return None
-    merged = np.zeros((contexts, 256), np.int64)
+    merged = np.zeros((contexts, *counts.shape[1:]), np.int64)
     np.add.at(merged, np.arange(len(counts)).clip(max=int(rows.max()) + int(columns.max())) >> shift, counts)
+    merged = merged.reshape(-1, 256)
     plan = entropy.plan(coder, merged)
     if shift == MOST_SHIFT:  # all in one context: nothing is known of rows and columns
         rows, columns = np.zeros_like(rows), np.zeros_like(columns)
-    code = GridCode(width, cols, shift, rows, columns, coder, plan.tables)
+    code = GridCode(width, cols, shift, rows, columns, coder, plan.tables, states)
     sizes = merged.sum(axis=1) // chunks
     lanes = np.where(sizes >= LANES_FROM, 4, plan.tables.lone == SEVERAL)
     escapes = int(merged[:, grids.ESCAPE].sum()) * width
     head = len(grids.write_head(code, entropy.described(plan)))
-    return Fitted(code, plan, plan.coded_bits // 8 + head + escapes + chunks * (5 + LANE * int(lanes.sum())))
+    counted = 3 * contexts if states else 0
+    return Fitted(code, plan, plan.coded_bits // 8 + head + escapes + chunks * (5 + counted + LANE * int(lanes.sum())))

@@ -22,6 +22,7 @@ ESCAPE = 255  # the symbol of a word that has none
 MOST_TABLES = 64
 MOST_SHIFT = 8
 WIDTHS = (1, 2, 4)
+STATES = (4, 8, 64, 256)  # of a trellis
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class GridCode:
     columns: Bytes
     coder: str
     tables: Tables
+    states: int = 0  # of a trellis; 0: none, and integers mean the same everywhere
+
+    @property
+    def classes(self) -> int:
+        """Contexts that rows and columns make; each has two tables in a trellis."""
+        return len(self.tables.lone) // (2 if self.states else 1)
 
     @property
     def spans(self) -> list[tuple[int, int]]:
@@ -152,27 +159,33 @@ def energies(words, cols, rows, columns, weights):
 def write_head(code: GridCode, described_tables: bytes) -> bytes:
     """The head of a grid, after its coding number."""
     coder = entropy.CODERS.index(code.coder)
-    numbers = struct.pack("<BBBBI", code.width, coder, len(code.tables.lone), code.shift, code.cols)
-    return b"".join([numbers, write_array(code.rows), write_array(code.columns), described_tables])
+    numbers = struct.pack("<BBBBI", code.width, coder, code.classes, code.shift, code.cols)
+    trellis = bytes([code.states.bit_length() - 1]) if code.states else b""
+    return b"".join([trellis, numbers, write_array(code.rows), write_array(code.columns), described_tables])
 
 
-def read_head(reader: Reader, nbytes: int, most_chunks: int) -> GridCode:
+def read_head(reader: Reader, nbytes: int, most_chunks: int, trellis: bool = False) -> GridCode:
     """Undo `write_head` for a tensor of `nbytes` in as many chunks at most; DamagedError for anything that can't have
     been written."""
+    states = 1 << min(reader.byte(), 16) if trellis else 0
+    if trellis and states not in STATES:
+        raise DamagedError(f"its head asks for a trellis of {states} states")
     width, coder, tables, shift, cols = reader.numbers("BBBBI")
     if width not in WIDTHS or nbytes % width or coder >= len(entropy.CODERS):
         raise DamagedError(f"its head asks for words of {width} bytes, coder {coder}")
     if not 1 <= tables <= MOST_TABLES or shift > MOST_SHIFT:
         raise DamagedError(f"its head asks for {tables} tables and a shift of {shift}")
     words = nbytes // width
-    if not min(NARROWEST, words) <= cols <= min(words, WIDEST) or words % cols:
+    narrowest = 1 if trellis else min(NARROWEST, words)
+    if not narrowest <= cols <= min(words, WIDEST) or words % cols:
         raise DamagedError(f"its head says {cols} columns, which doesn't fit {words} words")
     rows = words // cols
     if -(-rows // rows_in_chunk(cols)) > most_chunks:
         raise DamagedError(f"it has room for {most_chunks} chunks, too few for its {rows} rows")
     of_rows, of_columns = reader.array(rows), reader.array(cols)
     name = entropy.CODERS[coder]
-    return GridCode(width, cols, shift, of_rows, of_columns, name, reader.tables(tables, name))
+    listed = reader.tables(2 * tables if trellis else tables, name)
+    return GridCode(width, cols, shift, of_rows, of_columns, name, listed, states)
 
 
 def encode_chunk(code: GridCode, coder: tuple[Ints, ...], raw: Bytes, first_row: int) -> Bytes:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mc.codec import dictionary, entropy, floats, grids, integers, planes, runs
-from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, ZSTD, plain_spans, word_width
+from mc.codec import dictionary, entropy, floats, grids, integers, planes, runs, trellis
+from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, TRELLIS, ZSTD, plain_spans, word_width
 from mc.codec.fields import Reader
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError
@@ -52,9 +52,9 @@ def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opene
         if width not in (1, 2, 4, 8):
             raise DamagedError(f"its head says words of {width} bytes")
         return Opened(plain_spans(nbytes, width), _decode_zstd)
-    if coding == GRID:
-        return _open_grid(reader, nbytes, most_chunks)
-    raise DamagedError(f"it has coding {coding}, and this version knows 0 to {GRID}")
+    if coding in (GRID, TRELLIS):
+        return _open_grid(reader, nbytes, most_chunks, coding == TRELLIS)
+    raise DamagedError(f"it has coding {coding}, and this version knows 0 to {TRELLIS}")
 
 
 def _decode_raw(_: int, coded: memoryview, raw: Bytes) -> None:
@@ -100,14 +100,15 @@ def _open_planes(reader: Reader, nbytes: int, most_chunks: int) -> Opened:
     return Opened(plane_spans, decode_planes)
 
 
-def _open_grid(reader: Reader, nbytes: int, most_chunks: int) -> Opened:
-    grid_code = grids.read_head(reader, nbytes, most_chunks)
+def _open_grid(reader: Reader, nbytes: int, most_chunks: int, walks: bool) -> Opened:
+    grid_code = grids.read_head(reader, nbytes, most_chunks, walks)
     reader.end()
     coder = entropy.decoder(grid_code.coder, grid_code.tables, nbytes // grid_code.width)
     grid_spans = grid_code.spans
     row_bytes = grid_code.cols * grid_code.width
+    decode_chunk = trellis.decode_chunk if walks else grids.decode_chunk
 
     def decode_grid(k: int, coded: memoryview, raw: Bytes) -> None:
-        grids.decode_chunk(grid_code, coder, coded, grid_spans[k][0] // row_bytes, raw)
+        decode_chunk(grid_code, coder, coded, grid_spans[k][0] // row_bytes, raw)
 
     return Opened(grid_spans, decode_grid)

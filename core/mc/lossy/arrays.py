@@ -10,11 +10,25 @@ import numpy as np
 
 from mc.dtypes import numpy_dtype
 from mc.errors import DamagedError, McError
-from mc.lossy import casts, codebooks, grids, integers
+from mc.lossy import casts, codebooks, grids, integers, trellises
 from mc.lossy.loops import faults, squares
 from mc.lossy.recipe import Quantized
-from mc.lossy.requests import Request
-from mc.lossy.schemes import Cast, Channel, Codebook, Fp8, Grid, Int, Nf4, Scheme, Shape, matrix, parts, scale_dtype
+from mc.lossy.requests import STEPPED, Request
+from mc.lossy.schemes import (
+    Cast,
+    Channel,
+    Codebook,
+    Fp8,
+    Grid,
+    Int,
+    Nf4,
+    Scheme,
+    Shape,
+    Trellis,
+    matrix,
+    parts,
+    scale_dtype,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -45,22 +59,22 @@ def quantize(
     name: str, w: Array, dtype: str, shape: Shape, request: Request, seed: int, step: float = 0.0,
     objective: str = "", frame: grids.Frame | None = None,
 ) -> Result:  # fmt: skip
-    """The matrix w, which was a tensor of this name, dtype and shape, as `request` asks. Only a grid takes `step`,
-    relative to its frame's unit, and the objective."""
+    """The matrix w, which was a tensor of this name, dtype and shape, as `request` asks. Only a grid or
+    trellis takes `step`, relative to its frame's unit, and the objective."""
     scheme, stored = _quantized(w, dtype, request, seed, step, frame or _no_frame(w, request, objective))
     listed = parts(name, scheme, dtype, shape)
     arrays = {
         part: np.ascontiguousarray(array).reshape(listed[part][1]) for part, array in zip(listed, stored, strict=True)
     }
-    grid = objective if request.kind == "grid" else ""
-    about = Quantized(scheme, dtype, shape, 0.0, grid)
+    weighed = objective if request.kind in STEPPED else ""
+    about = Quantized(scheme, dtype, shape, 0.0, weighed)
     error, power = squares(w.reshape(-1), dequantize(name, about, arrays).reshape(-1).astype(np.float32))
-    about = Quantized(scheme, dtype, shape, error / power if power else 0.0, grid)
+    about = Quantized(scheme, dtype, shape, error / power if power else 0.0, weighed)
     return Result(about, arrays, error, power)
 
 
 def _no_frame(w: Array, request: Request, objective: str) -> grids.Frame | None:
-    return grids.frame(w, objective, request.columns) if request.kind == "grid" else None
+    return grids.frame(w, objective, request.columns) if request.kind in STEPPED else None
 
 
 def _quantized(
@@ -86,14 +100,20 @@ def _quantized(
             nf4 = Nf4(request.group)
             return nf4, list(codebooks.quantize_nf4(w, nf4))
     if frame is None:
-        raise ValueError("a grid needs a frame")
+        raise ValueError("a grid or trellis needs a frame")
     absolute = step * frame.unit
     if request.standard:
         scales = casts.scales_of(grids.channel_steps(w, frame, absolute), scale_dtype(dtype))
         return Channel("I8"), [grids.quantize_channels(w, frame, scales), scales]
-    q = grids.quantize(w, frame, absolute)
-    grid = Grid(grids.narrow(q), absolute, frame.rows is not None, frame.columns is not None)
-    return grid, [q, *(codes for codes in (frame.rows, frame.columns) if codes is not None)]
+    by_row, by_column = frame.rows is not None, frame.columns is not None
+    scheme: Scheme
+    if request.kind == "trellis":
+        q = trellises.quantize(w, frame, absolute * trellises.AS_GRID, request.effort)
+        scheme = Trellis(grids.narrow(q), absolute * trellises.AS_GRID, request.effort, by_row, by_column)
+    else:
+        q = grids.quantize(w, frame, absolute)
+        scheme = Grid(grids.narrow(q), absolute, by_row, by_column)
+    return scheme, [q, *(codes for codes in (frame.rows, frame.columns) if codes is not None)]
 
 
 def dequantize(name: str, about: Quantized, stored: Mapping[str, Array]) -> Array:
@@ -127,4 +147,7 @@ def _dequantized(about: Quantized, first: Array, more: list[Array], listed: list
         case Grid() as scheme:
             rows = more[0] if scheme.rows else None
             w = grids.dequantize(first.reshape(shape), scheme, rows, more[-1] if scheme.columns else None)
+        case Trellis() as scheme:
+            rows = more[0] if scheme.rows else None
+            w = trellises.dequantize(first.reshape(shape), scheme, rows, more[-1] if scheme.columns else None)
     return w

@@ -20,7 +20,8 @@ from mc.errors import McError, quote
 from mc.loader import Checkpoint
 from mc.lossy import arrays
 from mc.lossy.recipe import Recipe, read_recipe, undone
-from mc.lossy.schemes import FLOATS, parts
+from mc.lossy.schemes import FLOATS, Int, parts
+from mc.lossy.slices import as_cut, by_rows
 from mc.manifest import RECIPE_KEY, is_packed
 from mc.parallel import Workers
 
@@ -133,22 +134,19 @@ class Floats:
     def tensor(self, name: str) -> Array:
         """The whole tensor; see `Checkpoint.tensor` for the errors."""
         self._about(name)
-        found = self._tensor(name, 0)
-        if self.dtype(name) in FLOATS and found.dtype != numpy_dtype(self.dtype(name)):
-            with np.errstate(over="ignore"):
-                found = found.astype(numpy_dtype(self.dtype(name)))
-        return found
+        return self._cast(name, self._tensor(name, 0))
 
     def data(self, name: str) -> Array:
         """The tensor's elements, or its bytes where numpy may have no type for them."""
         return self.tensor(name) if self.dtype(name) in FLOATS else self._checkpoint.data(name)
 
     def rows(self, name: str, start: int, stop: int) -> Array:
-        """Entries `start` to `stop` (exclusive) along the first dimension; the whole tensor is decoded for them."""
+        """Entries `start` to `stop` (exclusive) along the first dimension. Only the chunks that hold them are decoded,
+        but for nf4, asymmetric integers and codebooks of some rows, which are decoded whole."""
         shape = self.shape(name)
         if not shape or not 0 <= start <= stop <= shape[0]:
             raise McError(f"tensor {quote(name)} of shape {list(shape)} has no rows {start} to {stop}")
-        return self.tensor(name)[start:stop].copy()
+        return self._cast(name, self._rows(name, 0, start, stop))
 
     def close(self) -> None:
         """Close the file."""
@@ -164,6 +162,31 @@ class Floats:
         if name not in self._listed:
             raise McError(f"{self._where} has no tensor {quote(name)}")
         return self._listed[name]
+
+    def _cast(self, name: str, found: Array) -> Array:
+        if self.dtype(name) in FLOATS and found.dtype != numpy_dtype(self.dtype(name)):
+            with np.errstate(over="ignore"):
+                found = found.astype(numpy_dtype(self.dtype(name)))
+        return found
+
+    def _rows(self, name: str, first: int, start: int, stop: int) -> Array:
+        """Rows of the tensor as it was before step `first`, all later ones undone."""
+        for number, step in enumerate(self._recipe[first:], first):
+            about = step.tensors.get(name)
+            if about is not None:
+                found = by_rows(name, about, start, stop)
+                if found is None:
+                    return self._tensor(name, number)[start:stop].copy()
+                cut, needed = found
+                stored = {
+                    part: self._rows(part, number + 1, start, stop) if sliced else self._tensor(part, number + 1)
+                    for part, sliced in needed.items()
+                }
+                if isinstance(about.scheme, Int):
+                    stored[f"{name}_shape"] = as_cut(stored[f"{name}_shape"], about.shape[0], stop - start)
+                with naming(self._where, name):
+                    return arrays.dequantize(name, cut, stored)
+        return self._checkpoint.rows(name, start, stop)
 
     def _tensor(self, name: str, first: int) -> Array:
         """The tensor as it was before step `first`, all later ones undone."""

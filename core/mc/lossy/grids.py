@@ -18,7 +18,7 @@ ONE = 128  # the scale code that stands for 1
 SCALES = 64  # codes that are used, 1 being the largest scale: six bits
 CONTEXTS, HALF = 32, 127  # of the table of code lengths
 MIDDLE = 8  # the context of weights whose deviation is one step; half an octave each
-SAMPLED = 1 << 17  # weights, at least, from which code lengths are estimated
+SAMPLED = 1 << 15, 1 << 16  # weights, at least, from which code lengths are estimated, and then better ones
 # dR/dD of a fine grid is -1 / (2 ln 2 D), with D = 1/12 in squared steps.
 SLOPE = 2 * log(2) / 12
 LIMITS = {"I8": 127, "I16": 32767, "I32": 2**31 - 1}
@@ -94,11 +94,11 @@ def quantize_channels(w: Array, of: Frame, scales: Array, weight: float = SLOPE)
 def _rounded(w: Array, of: Frame, steps: Array, factors: Array, weight: float) -> Array:
     """Integers i32 in units of steps f64 [rows] x factors f64 [cols], or [0]; code lengths come from some rows."""
     q = np.empty(w.shape, np.int32)
-    contexts = _contexts(of, steps, factors)
+    contexts = contexts_of(of, steps, factors)
     lengths = np.zeros((CONTEXTS, 2 * HALF + 1), np.float32)
     if weight > 0:
-        every = max(1, w.size // SAMPLED)
-        for trial in (0.0, weight):
+        for trial, sampled in zip((0.0, weight), SAMPLED, strict=True):
+            every = max(1, w.size // sampled)
             counts = np.zeros(lengths.shape, np.int64)
             round_grid(w, every, steps, factors, contexts, lengths, trial, q, counts)
             lengths = _lengths(counts)
@@ -106,7 +106,9 @@ def _rounded(w: Array, of: Frame, steps: Array, factors: Array, weight: float) -
     return q
 
 
-def _contexts(of: Frame, steps: Array, factors: Array) -> tuple[Array, Array]:
+def contexts_of(of: Frame, steps: Array, factors: Array) -> tuple[Array, Array]:
+    """Classes i64 [rows] and [cols], half an octave each, whose sum is a weight's context: MIDDLE where its deviation
+    is one step."""
     tiny = np.finfo(float).tiny
     rows = np.log2(np.maximum(of.row_power, tiny)) - 2 * np.log2(np.maximum(steps, tiny))
     columns = np.log2(np.maximum(of.column_power, tiny))

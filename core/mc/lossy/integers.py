@@ -14,7 +14,9 @@ from mc.lossy.schemes import Int
 
 Array = np.ndarray[Any, Any]
 ABSMAX = np.ones(1)
-SHRINKS = np.linspace(1.0, 0.4, 31)  # of the absmax scale, among which the squared error is least
+# Of the absmax scale, among which the squared error is least; twice as many make it half a per cent less. Multiples of
+# eight fill the vectors of the machine.
+SHRINKS = np.linspace(1.0, 0.4, 16)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,9 @@ def group_scales(w, group, bits, symmetric, shrinks, scales):
     squared error is least."""
     rows, cols = w.shape
     half = 1 << (bits - 1)
+    tries = len(shrinks)
+    scale, per, error = np.empty(tries, F32), np.empty(tries, F32), np.empty(tries, F32)
+    least, most = np.empty(tries, F32), np.empty(tries, F32)
     for r in range(rows):
         for g in range(scales.shape[1]):
             first, last = g * group, min((g + 1) * group, cols)
@@ -47,19 +50,26 @@ def group_scales(w, group, bits, symmetric, shrinks, scales):
             for c in range(first, last):
                 low, high = min(low, F64(w[r, c])), max(high, F64(w[r, c]))
             span = max(high, -low) / ((2 * half - 1) / 2) if symmetric else (high - low) / (2 * half - 1)
-            best, least = span, np.inf
-            if len(shrinks) > 1 and span > 0:
-                for shrink in shrinks:
-                    scale = span * shrink
-                    point = 0.0 if symmetric else min(max(np.rint(-half - low / scale), -half), half - 1.0)
-                    error = 0.0
-                    for c in range(first, last):
-                        q = min(max(np.rint(w[r, c] / scale) + point, -half), half - 1.0)
-                        d = (q - point) * scale - w[r, c]
-                        error += d * d
-                    if error < least:
-                        best, least = scale, error
-            scales[r, g] = best
+            scales[r, g] = span
+            if tries > 1 and span > 0:
+                for k in range(tries):
+                    scale[k] = span * shrinks[k]
+                    per[k] = 1 / (span * shrinks[k])
+                    point = (
+                        0.0 if symmetric else min(max(np.rint(-half - low / (span * shrinks[k])), -half), half - 1.0)
+                    )
+                    least[k], most[k] = -half - point, half - 1.0 - point
+                    error[k] = 0.0
+                for c in range(first, last):  # all scales at once for a weight, so that they fill the machine's vectors
+                    x = w[r, c]
+                    for k in range(tries):
+                        d = min(max(np.rint(x * per[k]), least[k]), most[k]) * scale[k] - x
+                        error[k] += d * d
+                best = 0
+                for k in range(1, tries):
+                    if error[k] < error[best]:
+                        best = k
+                scales[r, g] = span * shrinks[best]
 
 
 @released

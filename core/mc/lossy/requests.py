@@ -9,13 +9,13 @@ from fnmatch import fnmatchcase
 
 from mc.checkpoint import Tensor
 from mc.errors import UsageError, quote
-from mc.lossy.schemes import FLOATS, MOST_CODES, NF4_GROUP
+from mc.lossy.schemes import EFFORTS, FLOATS, MOST_CODES, NF4_GROUP
 
 KEYS = {
     "bf16": (), "fp16": (), "fp8": ("format", "per"), "int": ("group", "symmetric", "scales"),
-    "codebook": ("codes", "rows"), "nf4": ("group",), "grid": ("columns",),
+    "codebook": ("codes", "rows"), "nf4": ("group",), "grid": ("columns",), "trellis": ("effort", "columns"),
 }  # fmt: skip
-SCHEMES = "bf16, fp16, fp8, int2 to int8, codebook, nf4 or grid"
+SCHEMES = "bf16, fp16, fp8, int2 to int8, codebook, nf4, grid or trellis"
 YES_NO = {"yes": True, "no": False}
 FORMATS = {"e4m3": "F8_E4M3", "e5m2": "F8_E5M2"}
 
@@ -33,8 +33,12 @@ class Request:
     per: str = "channel"
     codes: int = 16
     rows: int = 0  # that share a codebook; 0: all
-    columns: bool = False  # whether columns of a grid have scales
+    columns: bool = False  # whether columns of a grid or trellis have scales
+    effort: int = 8  # states of a trellis
     standard: bool = False  # whether a grid is stored as compressed-tensors stores bytes
+
+
+STEPPED = ("grid", "trellis")  # kinds whose step a target settles
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Target:
     overall: bool = False  # error: pooled over all tensors; else in each
 
 
-def parse_request(text: str, **defaults: int) -> Request:
+def parse_request(text: str, **defaults: int | str) -> Request:
     """`int4,group=128`, `fp8,format=e5m2`, `codebook,codes=8`: a scheme and its keys; `defaults` are for keys that
     aren't given and that the scheme has. UsageError says what was expected."""
     name, *given = text.split(",")
@@ -81,6 +85,8 @@ def _set(request: Request, key: str, value: str) -> Request:
             return replace(request, least_error=value == "mse")
         case "group", _ if value.isdecimal() and 1 <= int(value) < 2**31:
             return replace(request, group=int(value))
+        case "effort", _ if value.isdecimal() and int(value) in EFFORTS:
+            return replace(request, effort=int(value))
         case "codes", _ if value.isdecimal() and 2 <= int(value) <= MOST_CODES:
             return replace(request, codes=int(value))
         case "rows", _ if value.isdecimal() and 1 <= int(value) < 2**31:
@@ -88,6 +94,7 @@ def _set(request: Request, key: str, value: str) -> Request:
     expected = {
         "format": "e4m3 or e5m2", "per": "channel or tensor", "scales": "absmax or mse",
         "codes": f"a number from 2 to {MOST_CODES}", "group": "a number from 1", "rows": "a number from 1",
+        "effort": "4, 8, 64 or 256",
     }  # fmt: skip
     raise UsageError(f"{key}={value} was given, where {key} is {expected.get(key, 'yes or no')}.")
 

@@ -17,6 +17,7 @@ Parts = dict[str, tuple[str, Shape]]  # dtype and shape of each stored tensor, b
 FLOATS = ("F64", "F32", "F16", "BF16")  # what can be quantized
 NARROW = ("I8", "I16", "I32")  # types of a grid's integers
 MOST_CODES = 256
+EFFORTS = (4, 8, 64, 256)  # states of a trellis
 BEYOND = 2.0**127  # steps of a grid are below
 NF4_GROUP = 64
 
@@ -73,16 +74,28 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Trellis:
+    """Integers on two interleaved lattices in units of a step like a grid's; which one a weight lies on, the integers
+    before it in its row decide."""
+
+    to: str  # type of the integers
+    step: float
+    states: int  # 4, 8, 64 or 256
+    rows: bool  # whether rows have scales
+    columns: bool
+
+
+@dataclass(frozen=True)
 class Channel:
     """Integers of eight bits in units of a scale for each row, as readers of compressed-tensors know them."""
 
     to: str  # I8
 
 
-Scheme = Cast | Fp8 | Int | Codebook | Nf4 | Grid | Channel
+Scheme = Cast | Fp8 | Int | Codebook | Nf4 | Grid | Trellis | Channel
 SCHEMES: dict[str, type[Any]] = {
     "cast": Cast, "fp8": Fp8, "int": Int, "codebook": Codebook, "nf4": Nf4, "grid": Grid,
-    "channel": Channel,
+    "trellis": Trellis, "channel": Channel,
 }  # fmt: skip
 
 
@@ -106,6 +119,8 @@ def described(scheme: Scheme) -> str:
             return f"nf4 g{group}"
         case Grid(to, _, rows, columns):
             return f"grid {to.lower()}" + " rows" * rows + " columns" * columns
+        case Trellis(_, _, states, rows, columns):
+            return f"trellis {states}" + " rows" * rows + " columns" * columns
         case Channel(to):
             return f"grid {to.lower()} per channel"
 
@@ -137,6 +152,11 @@ def read(found: Mapping[str, object]) -> Scheme | None:
             "rows": bool(rows), "columns": bool(columns),
         } if 0 <= step < BEYOND:  # fmt: skip
             return Grid(to, step, rows, columns)
+        case {
+            "scheme": "trellis", "to": ("I8" | "I16" | "I32") as to, "step": float(step), "states": states,
+            "rows": bool(rows), "columns": bool(columns),
+        } if 0 <= step < BEYOND and type(states) is int and states in EFFORTS:  # fmt: skip
+            return Trellis(to, step, states, rows, columns)
         case {"scheme": "channel", "to": "I8" as to}:
             return Channel(to)
     return None
@@ -183,7 +203,7 @@ def parts(name: str, scheme: Scheme, dtype: str, shape: Shape) -> Parts:
             return {f"{name}_indices": ("U8", shape), f"{name}_absmax": ("F32", (_count(rows * cols, group),))}
         case Channel(to):
             return {name: (to, shape), f"{name}_scale": (scale, (rows, 1))}
-        case Grid(to, _, by_row, by_column):
+        case Grid(to, _, by_row, by_column) | Trellis(to, _, _, by_row, by_column):
             stored: Parts = {name: (to, shape)}
             if by_row:
                 stored[f"{name}_row_scale"] = ("U8", (rows,))

@@ -11,7 +11,8 @@ from mc.errors import LimitError, UsageError
 from mc.lossy import arrays, grids
 from mc.lossy.files import naming, read_array
 from mc.lossy.passes import Job, results, write
-from mc.lossy.requests import Target
+from mc.lossy.requests import STEPPED, Target
+from mc.lossy.sampling import estimated, expected_rest, only_trellises
 from mc.lossy.sizes import packed_parts
 from mc.parallel import Workers
 
@@ -23,15 +24,15 @@ WIDEST = 64.0  # steps in a deviation, where a search starts
 def steps_for(source: Source, layout: Layout, job: Job, work: Workers) -> dict[str, float]:
     """Relative steps of all grids, so that the target is met."""
     gridded = [
-        tensor for tensor in layout.tensors if tensor.name in job.wanted and job.wanted[tensor.name].kind == "grid"
+        tensor for tensor in layout.tensors if tensor.name in job.wanted and job.wanted[tensor.name].kind in STEPPED
     ]
     target = job.target
     if not gridded:
         if target is not None and target.kind != "error":
-            raise UsageError("A size can be met with the scheme grid alone; other schemes have theirs.")
+            raise UsageError("A size can be met with the schemes grid and trellis alone; other schemes have theirs.")
         return {}
     if target is None:
-        raise UsageError("The scheme grid needs a target: --bits, --max-error, --snr or --target-size.")
+        raise UsageError("The schemes grid and trellis need a target: --bits, --max-error, --snr or --target-size.")
     if target.kind == "error" and not target.overall:
         return dict(work.each(lambda tensor: (tensor.name, _step_for(source, tensor, job, target.value)), gridded))
     if target.kind == "error":
@@ -64,7 +65,7 @@ def _step_for(source: Source, tensor: Tensor, job: Job, limit: float) -> float:
             return found.about.error
 
         scale = sqrt(float(frame.row_power.mean())) / frame.unit if frame.unit else 1.0
-        return _widest(error, limit, sqrt(12 * limit) * scale)
+        return _widest(error, limit, _near(source, job, [tensor], limit, sqrt(12 * limit) * scale, Workers(None, 1)))
 
 
 def _meet_error(
@@ -81,7 +82,15 @@ def _meet_error(
         power = sum(one for _, one in sums)
         return sum(one for one, _ in sums) / power if power else 0.0
 
-    return _widest(error, limit, sqrt(12 * limit) * _typical(source, job, gridded, work))
+    start = sqrt(12 * limit) * _typical(source, job, gridded, work)
+    return _widest(error, limit, _near(source, job, gridded, limit, start, work))
+
+
+def _near(source: Source, job: Job, gridded: Sequence[Tensor], limit: float, start: float, work: Workers) -> float:
+    """A step near the wanted one: of trellises, by the error of some rows; of others `start` itself."""
+    if not only_trellises(job, gridded):
+        return start
+    return _widest(lambda step: estimated(source, job, gridded, step, work)[0], limit, start) or start
 
 
 def _typical(source: Source, job: Job, gridded: Sequence[Tensor], work: Workers) -> float:
@@ -136,16 +145,32 @@ def _meet_size(
             parts, size = packed_parts(Source.of(out, source.where), made.recipe, job.level, work)
         return size if target.kind == "size" else sum(parts.values())
 
-    low, high = 0.0, inf  # steps that take too many bytes, and few enough
     step: float = _typical(source, job, gridded, work) * min(WIDEST, 3.5 * 2.0 ** -min(8 * limit / weights, 24.0))
+    if only_trellises(job, gridded):
+        rest = expected_rest(layout.tensors, gridded) if target.kind == "size" else 0.0
+        near, _ = _finest(lambda step: rest + estimated(source, job, gridded, step, work)[1] / 8, limit, free, step)
+        step = near if near < inf else step
+    high, least = _finest(packed, limit, free, step)
+    if high == inf:
+        raise LimitError(
+            f"{source.where} takes at least {int(least)} bytes, and the target allows {int(limit)}. "
+            "Ask for more, or keep fewer tensors."
+        )
+    return high
+
+
+def _finest(size: Callable[[float], float], limit: float, free: int, step: float) -> tuple[float, float]:
+    """The finest step, within half a per cent of the limit, that takes at most `limit` bytes, infinite if there is
+    none; and the least bytes that were seen. Each trial aims anew from `step` on, for `free` weights."""
+    low, high = 0.0, inf  # steps that take too many bytes, and few enough
     least = inf
     for _ in range(ROUNDS):
-        found = packed(step)
+        found = size(step)
         least = min(least, found)
         if found <= limit:
             high = step
             if found >= CLOSE * limit:
-                return step
+                break
         else:
             low = step
         # A bit a weight for each octave of the step; fewer where the rate is low, hence the bracket.
@@ -160,9 +185,4 @@ def _meet_size(
         )
         if low and high < inf and high / low < 1 + 1e-9:
             break
-    if high == inf:
-        raise LimitError(
-            f"{source.where} takes at least {int(least)} bytes, and the target allows {int(limit)}. "
-            "Ask for more, or keep fewer tensors."
-        )
-    return high
+    return high, least

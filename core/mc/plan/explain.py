@@ -39,8 +39,8 @@ def _whole(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
     size = sum(_number(one.get("bytes")) or 0 for one in tensors.values())
     lost = sum(_number(one.get("loss")) or 0 for one in tensors.values())
     return [
-        f"{len(tensors)} tensors could change, and take {_amount(size)} together: {shares}. All others are stored without "
-        "loss.",
+        f"{len(tensors)} tensors could change, and take {_amount(size)} together: {shares}. All others are stored "
+        "without loss.",
         f"{lost:.3g} of what these weights amount to is lost (squared differences, relative to storing nothing).",
     ]
 
@@ -74,9 +74,11 @@ def _slope(plan: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[str]:
 
 def _nearby(found: object) -> list[str]:
     match found:
-        case [[small, more], [_, here], [large, less]] if all(
-            _number(one) is not None for one in (small, more, here, large, less)
-        ) and here:  # fmt: skip
+        case [
+            [int() | float() as small, int() | float() as more],
+            [_, int() | float() as here],
+            [int() | float() as large, int() | float() as less],
+        ] if here:
             return [
                 f"A tenth smaller ({_amount(small)}) it would lose {more:.3g} instead of {here:.3g}; a tenth larger "
                 f"({_amount(large)}), {less:.3g}."

@@ -1,4 +1,4 @@
-"""Goals met: choices and steps are moved until what is measured, and not what was expected, is just within the limit."""
+"""Goals met: choices and steps are moved until what is measured, not what was expected, is just within the limit."""
 
 from __future__ import annotations
 
@@ -12,17 +12,28 @@ from mc.errors import LimitError
 from mc.lossy.requests import Request
 from mc.parallel import Workers
 from mc.plan.allocate import (
-    Choice, Factors, Priced, bracket, choices, curve_of, picks, priced, scaled, second, uniform,
+    Choice,
+    Factors,
+    Priced,
+    bracket,
+    choices,
+    curve_of,
+    picks,
+    priced,
+    scaled,
+    second,
+    uniform,
 )  # fmt: skip
 from mc.plan.goals import Goal
 from mc.plan.plans import Plan, short, spelled
 from mc.plan.survey import Asked, Survey
-from mc.plan.trial import Trial, try_plan, with_plan
+from mc.plan.trial import Latest, Trial, try_plan, with_plan
 
 CLOSE = 0.9955  # of a limit: near enough
 AIM = 0.998  # of a limit, where something is only expected
 LEARNT = 3  # rounds in which kinds may change; then only steps do
 ROUNDS = 20
+HOPELESS = 1.04  # by how much worse an alternative may be expected to be, and still is tried
 NEARBY = 1.1  # how far "a little more or less" is
 
 
@@ -35,6 +46,7 @@ class Bench:
     found: Survey
     work: Workers
     note: Callable[[str], None]
+    latest: Latest
 
 
 @dataclass
@@ -71,7 +83,7 @@ def meet(bench: Bench, goal: Goal) -> Trial:
         return best
     # Sampling may err by a little, and one step for all is never far off: it is tried as well.
     for request in _stepped(bench.found):
-        other = _common(bench, goal, request, learnt, whole)
+        other = _common(bench, goal, request, learnt, whole, best)
         if other is not None and _better(other, best, goal):
             bench.note(f"one step of {spelled(request)} for all tensors is better than what was expected to be best")
             best = other
@@ -123,7 +135,7 @@ def slope(found: Survey, learnt: Learnt, picked: dict[str, Choice]) -> float:
 
 
 def _without_menus(bench: Bench, goal: Goal, whole: int) -> Trial:
-    trial = try_plan(bench.sources, plan_of(bench.asked, {}), bench.work)
+    trial = try_plan(bench.sources, plan_of(bench.asked, {}), bench.work, bench.latest)
     limit = _limit(goal, bench.found, whole)
     if goal.kind in ("size", "ratio") and trial.size > limit:
         raise LimitError(
@@ -159,8 +171,8 @@ def _allocated(bench: Bench, goal: Goal, learnt: Learnt, whole: int) -> Trial:
     return _narrowed(bench, picked, trials, goal, learnt, whole)
 
 
-def _common(bench: Bench, goal: Goal, request: Request, learnt: Learnt, whole: int) -> Trial | None:
-    """One step for all; None where the goal can't be met with it."""
+def _common(bench: Bench, goal: Goal, request: Request, learnt: Learnt, whole: int, best: Trial) -> Trial | None:
+    """One step for all; None where the goal can't be met with it, or nothing is to be hoped from it."""
     found = bench.found
 
     def fits(step: float) -> bool:
@@ -178,6 +190,10 @@ def _common(bench: Bench, goal: Goal, request: Request, learnt: Learnt, whole: i
         else:
             high = middle
     picked = uniform(found, request, 2.0 ** (low if rising else high), learnt.known)
+    ours = best.size if rising else best.loss / (found.most or 1.0)
+    theirs = sum(one.bytes for one in picked.values()) + learnt.rest if rising else sum(p.loss for p in picked.values())
+    if theirs > HOPELESS * ours:
+        return None
     try:
         trials = [try_choices(bench, picked, goal, learnt)]
         if _near(_value(bench, trials[-1], goal), goal, bench, whole):
@@ -208,7 +224,7 @@ def _narrowed(
             aimed = 2 * factor
         inside = low < aimed < high
         factor = aimed if inside else sqrt(low * high) if low and high < inf else factor * (2 if low else 0.5)
-        if low and high < inf and high / low < 1 + 2e-5 or not _has_steps(bench, picked):
+        if (low and high < inf and high / low < 1 + 2e-5) or not _has_steps(bench, picked):
             break
         trials.append(try_choices(bench, scaled(bench.found, picked, factor, learnt.known), goal, learnt))
         value = _value(bench, trials[-1], goal)
@@ -252,7 +268,7 @@ def _trimmed(bench: Bench, picked: dict[str, Choice], goal: Goal, learnt: Learnt
 
 def try_choices(bench: Bench, picked: dict[str, Choice], goal: Goal, learnt: Learnt) -> Trial:
     """Carry out and measure; the plan then says what was measured, and explains it, and sizes are those with it."""
-    trial = try_plan(bench.sources, plan_of(bench.asked, picked), bench.work)
+    trial = try_plan(bench.sources, plan_of(bench.asked, picked), bench.work, bench.latest)
     whole = bench.found.most or 1.0
     measured = {
         name: replace(one, bytes=float(trial.bytes[name]), loss=trial.losses[name] / whole)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
 
 from mc.errors import DamagedError, UsageError, quote
 from mc.lossy.recipe import OBJECTIVES
-from mc.lossy.requests import Request, parse_request
+from mc.lossy.requests import STEPPED, Request, parse_request
 from mc.packing import LEVELS
 from mc.plan.allocate import Choice
 from mc.strict_json import describe, parse_json
@@ -87,10 +86,7 @@ def loaded(data: bytes, where: str) -> Plan:
 def _entry(name: str, found: object, where: str) -> tuple[Choice, dict[str, Any]]:
     match found:
         case {"as": str(text), **more}:
-            step, size, lost = (more.pop(key, 0.0) for key in ("step", "bytes", "loss"))
-            for value in (step, size, lost):
-                if type(value) not in (int, float) or not isfinite(value) or not 0 <= value < 2.0**120:
-                    raise DamagedError(f"{where}: tensor {quote(name)} has {describe(value)}, where a number belongs.")
+            step, size, lost = (_figure(more.pop(key, 0.0), name, where) for key in ("step", "bytes", "loss"))
             try:
                 request = None if text == LOSSLESS else parse_request(text)
             except UsageError as error:
@@ -98,13 +94,19 @@ def _entry(name: str, found: object, where: str) -> tuple[Choice, dict[str, Any]
             if request is not None and stepped(request) != (step > 0):
                 wanted = "needs a step above 0" if stepped(request) else "takes no step"
                 raise DamagedError(f"{where}: tensor {quote(name)} is to be {quote(text)}, which {wanted}.")
-            return Choice(request, float(step), float(size), float(lost)), {str(key): one for key, one in more.items()}
+            return Choice(request, step, size, lost), {str(key): one for key, one in more.items()}
     raise DamagedError(f"{where}: tensor {quote(name)} is {describe(found)}, where an object with `as` belongs.")
+
+
+def _figure(found: object, name: str, where: str) -> float:
+    if type(found) not in (int, float) or not 0 <= float(str(found)) < 2.0**120:
+        raise DamagedError(f"{where}: tensor {quote(name)} has {describe(found)}, where a number belongs.")
+    return float(str(found))
 
 
 def stepped(request: Request) -> bool:
     """Whether a scheme is given a step."""
-    return request.kind == "grid"
+    return request.kind in STEPPED
 
 
 def spelled(request: Request | None) -> str:
@@ -122,5 +124,6 @@ def spelled(request: Request | None) -> str:
         "codebook": {"codes": str(request.codes), **({"rows": str(request.rows)} if request.rows else {})},
         "nf4": {"group": str(request.group)},
         "grid": {"columns": "yes"} if request.columns else {},
+        "trellis": {"effort": str(request.effort), **({"columns": "yes"} if request.columns else {})},
     }
     return ",".join([name, *(f"{key}={value}" for key, value in keys.get(request.kind, {}).items())])

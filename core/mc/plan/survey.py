@@ -14,11 +14,11 @@ from mc.checkpoint import Source, Tensor
 from mc.errors import McError, UsageError, quote
 from mc.lossy import arrays, grids
 from mc.lossy.files import naming, plain_layout, read_array
-from mc.lossy.requests import Request, matches
+from mc.lossy.requests import STEPPED, Request, matches
 from mc.lossy.schemes import FLOATS
 from mc.parallel import Workers
 from mc.plan.losses import most
-from mc.plan.menus import KINDS, Curve, Sample, grid, lossless, plain
+from mc.plan.menus import KINDS, Curve, Sample, grid, lossless, plain, trellis
 from mc.twins import find_twins
 
 Array = np.ndarray[Any, Any]
@@ -164,8 +164,9 @@ def menu_of(source: Source, shard: int, tensor: Tensor, asked: Asked) -> Menu | 
 
 def of_request(sample: Sample, request: Request) -> list[Curve]:
     """The one candidate that was asked for."""
-    if request.kind == "grid":
-        return list(grid(sample, request)) or list(lossless(sample))
+    if request.kind in STEPPED:
+        kind = grid if request.kind == "grid" else trellis
+        return list(kind(sample, request)) or list(lossless(sample))
     return [plain(sample, request)]
 
 

@@ -9,18 +9,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mc import blob
 from mc.checkpoint import Layout, Source, Tensor, read_layout
 from mc.errors import McError, quote
-from mc.heading import header_room
 from mc.loader import Checkpoint
 from mc.lossy import arrays
 from mc.lossy.files import Floats, naming, plain_layout, read_array
 from mc.lossy.passes import Job, Made, write
 from mc.lossy.schemes import parts
 from mc.lossy.sizes import Nowhere
-from mc.packing import pack_file
+from mc.packing import pack_file, room
 from mc.parallel import Workers
+from mc.plan.allocate import Choice
 from mc.plan.losses import loss
 from mc.plan.plans import Plan, written
 from mc.twins import find_twins
@@ -37,7 +36,8 @@ class Shard:
     size: int  # bytes of the packed file
     packed: dict[str, int]  # bytes of each tensor of the original that was quantized, with all that belongs to it
     coded: dict[str, int]  # bytes of each tensor that stayed
-    header: tuple[Layout, dict[str, str]]  # what the length of the header depends on: layout and twins
+    layout: Layout  # of the quantized file, which the length of the packed one's header depends on
+    twins: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -60,35 +60,77 @@ class Trial:
         return sum(self.losses.values())
 
 
+def requests_of(source: Source, plan: Plan) -> dict[str, Choice]:
+    """What a plan changes in one shard, by tensor. A tied tensor goes the way of the one it is tied to, so that it
+    stays tied."""
+    layout = plain_layout(source)
+    here = {tensor.name for tensor in layout.tensors if tensor.start < tensor.stop}
+    lossy = {name: one for name, one in plan.choices.items() if one.request is not None and name in here}
+    for name, first in find_twins(source, layout).items():
+        if first in lossy:
+            lossy[name] = lossy[first]
+        else:
+            lossy.pop(name, None)
+    return lossy
+
+
 def carry_out(source: Source, plan: Plan, out: BinaryIO, work: Workers, step: Step) -> Made:
     """Write the quantized form of one shard: what the plan doesn't change is copied. McError where a tensor can't hold
     what the plan wants."""
-    layout = plain_layout(source)
-    lossy = {name: one for name, one in plan.choices.items() if one.request is not None}
-    twins = find_twins(source, layout)
-    # A tied tensor goes the way of the one it is tied to, so that it stays tied.
-    lossy |= {name: lossy[first] for name, first in twins.items() if first in lossy}
-    for name, first in twins.items():
-        if first not in lossy:
-            lossy.pop(name, None)
-    here = {tensor.name for tensor in layout.tensors if tensor.start < tensor.stop}
-    wanted = {name: one.request for name, one in lossy.items() if name in here and one.request is not None}
+    lossy = requests_of(source, plan)
+    wanted = {name: one.request for name, one in lossy.items() if one.request is not None}
     job = Job(wanted, plan.objective, plan.seed, plan.level, None)
-    return write(source, layout, job, {name: one.step for name, one in lossy.items()}, out, work, step)
+    return write(source, plain_layout(source), job, {name: one.step for name, one in lossy.items()}, out, work, step)
 
 
-def try_plan(sources: Sequence[Source], plan: Plan, work: Workers, measuring: bool = True) -> Trial:
-    """Carry a plan out for every shard, into nothing; with `measuring`, every loss is computed."""
+class Latest:
+    """The quantized files of the plan that was carried out last, so that they are restored or packed without doing it
+    again. Closing it, or carrying out another plan, takes them away."""
+
+    def __init__(self) -> None:
+        self._choices: dict[str, Choice] | None = None
+        self._files: list[tuple[BinaryIO | None, Made]] = []  # None: the shard stays as it is
+
+    def of(self, sources: Sequence[Source], plan: Plan, work: Workers) -> list[tuple[Source, Made]]:
+        """Every shard, quantized by this plan."""
+        wanted = {name: replace(one, bytes=0.0, loss=0.0) for name, one in plan.choices.items()}
+        if wanted != self._choices:
+            self.close()
+            for source in sources:
+                if not requests_of(source, plan):
+                    listed = tuple((tensor.name, tensor.stop - tensor.start) for tensor in plain_layout(source).tensors)
+                    self._files.append((None, Made((), (), source.size, listed)))
+                    continue
+                out: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
+                self._files.append((out, carry_out(source, plan, out, work, lambda _: None)))
+                out.flush()
+            self._choices = wanted
+        return [
+            (Source.of(out, source.where) if out is not None else source, made)
+            for source, (out, made) in zip(sources, self._files, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Take the files away."""
+        for out, _ in self._files:
+            if out is not None:
+                out.close()
+        self._files, self._choices = [], None
+
+    def __enter__(self) -> Latest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def try_plan(sources: Sequence[Source], plan: Plan, work: Workers, latest: Latest) -> Trial:
+    """Carry a plan out for every shard, into nothing, and measure."""
     shards: list[Shard] = []
     losses: dict[str, float] = {}
-    for source in sources:
-        with tempfile.TemporaryFile() as out:
-            made = carry_out(source, plan, out, work, lambda _: None)
-            out.flush()
-            quantized = Source.of(out, source.where)
-            shards.append(packed(quantized, made, plan, work, None))
-            if measuring:
-                losses |= lost(source, quantized, made, plan, work)
+    for source, (quantized, made) in zip(sources, latest.of(sources, plan, work), strict=True):
+        shards.append(packed(quantized, made, plan, work, None))
+        losses |= lost(source, quantized, made, plan, work)
     sizes = {name: size for shard in shards for name, size in (shard.packed | shard.coded).items()}
     listed = {name: sizes[name] for name in plan.choices if name in sizes}
     return Trial(plan, tuple(shards), listed, {name: losses.get(name, 0.0) for name in plan.choices})
@@ -106,17 +148,15 @@ def packed(quantized: Source, made: Made, plan: Plan, work: Workers, out: Binary
         for name, about in step.tensors.items()
     }
     layout = read_layout(quantized)
-    return Shard(made, size, of_tensor, sizes, (layout, find_twins(quantized, layout)))
+    return Shard(made, size, of_tensor, sizes, layout, find_twins(quantized, layout))
 
 
 def with_plan(trial: Trial, plan: Plan) -> Trial:
     """The trial as it would have been with a plan that does the same and explains it in other words."""
 
     def resized(shard: Shard) -> Shard:
-        layout, twins = shard.header
-        reserved = len(blob.write_reserved(layout.prefix))
         before, after = (
-            header_room(layout.tensors, layout.size, twins, plan.level, reserved, stored(one, layout, shard.made))
+            room(shard.layout, shard.twins, shard.made.recipe, plan.level, stored(one, shard.layout, shard.made))
             for one in (trial.plan, plan)
         )
         return replace(shard, size=shard.size - before + after)

@@ -1,0 +1,44 @@
+"""What a trellis would give, from some rows of each tensor: where a search of its step begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mc.checkpoint import Source, Tensor
+from mc.lossy import arrays, grids, trellises
+from mc.lossy.files import naming, read_array
+from mc.lossy.passes import Job
+from mc.parallel import Workers
+
+SAMPLE = 1 << 16  # weights of a tensor, at least: bits and error are right to about one in a hundred
+
+
+def estimated(source: Source, job: Job, tensors: Sequence[Tensor], step: float, work: Workers) -> tuple[float, float]:
+    """Squared error over all tensors, relative to their squares, and their bits, with trellises of this relative
+    step."""
+
+    def estimate(tensor: Tensor) -> tuple[float, float, float]:
+        with naming(source.where, tensor.name):
+            w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
+            request = job.wanted[tensor.name]
+            frame = grids.frame(w, job.objective, request.columns)
+            every = max(1, w.size // SAMPLE)
+            absolute = step * frame.unit * trellises.AS_GRID
+            sums = trellises.estimate(w, frame, absolute, request.effort, min(every, len(w)))
+            share = len(w) / -(-len(w) // min(every, len(w)))
+            return sums[0] * share, sums[1] * share, sums[2] * share
+
+    found = list(work.each(estimate, tensors, lambda tensor: tensor.stop - tensor.start))
+    error, power, bits = (sum(one[k] for one in found) for k in range(3))
+    return (error / power if power else 0.0), bits
+
+
+def only_trellises(job: Job, tensors: Sequence[Tensor]) -> bool:
+    """Whether the estimates hold for all of these."""
+    return all(job.wanted[tensor.name].kind == "trellis" for tensor in tensors)
+
+
+def expected_rest(tensors: Sequence[Tensor], stepped: Sequence[Tensor]) -> float:
+    """About the packed bytes of all other tensors of a file: four fifths of what they take."""
+    inside = {tensor.name for tensor in stepped}
+    return 0.8 * sum(tensor.stop - tensor.start for tensor in tensors if tensor.name not in inside)

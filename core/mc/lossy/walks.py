@@ -1,0 +1,121 @@
+"""The loops of trellis-coded quantization: the best walk of each row through the states, and the way back to floats."""
+
+import numpy as np
+
+from mc.codec.compiled import inlined, released
+from mc.codec.trellis import following
+
+F32, F64 = np.float32, np.float64
+MOST = 1 << 30  # of the integers
+FAR = 1e300  # the cost of a state that no walk has reached
+
+
+@inlined
+def _cost(x, k, odd, weight, lengths, half):
+    """Squared error and code length of the integer k for a weight of x steps."""
+    d = x - F64(2 * k + odd)
+    return d * d + weight * F64(lengths[min(max(k, -half), half) + half])
+
+
+@inlined
+def _subsets(x, odd, weight, lengths, half, best, costs):
+    """Put the cheapest even and odd integer for a weight of x steps on one lattice into `best` i64 [2] and what they
+    cost into `costs` f64 [2]: of each, the nearest one and the next towards zero."""
+    k = np.int64(np.rint((x - odd) * 0.5))
+    inwards = np.int64(-1) if k > 0 else np.int64(1)
+    p = k & 1
+    here = _cost(x, k, odd, weight, lengths, half)
+    best[p], costs[p] = k, here
+    less = _cost(x, k + 2 * inwards, odd, weight, lengths, half)
+    if less < here:
+        best[p], costs[p] = k + 2 * inwards, less
+    here = _cost(x, k + inwards, odd, weight, lengths, half)
+    less = _cost(x, k - inwards, odd, weight, lengths, half)
+    best[1 - p], costs[1 - p] = (k + inwards, here) if here <= less else (k - inwards, less)
+
+
+@released
+def walk(w, every, steps, factors, weights, contexts, lengths, weight, machine, states, q, counts):
+    """Give each row the walk that costs least, of squared errors in steps + weight x code length: Viterbi's algorithm
+    on Ungerboeck's trellis with entropy-coded subsets (Fischer and Wang, Entropy-constrained trellis-coded
+    quantization, 1992). One row of `every` is done. Returns the squared error of these rows in units of w, unweighted,
+    and their squares.
+
+    w f32 [rows, cols]; steps f64 [rows] and factors f64 [cols] or [0], whose product is the step; weights f64 [cols] or
+    [0], that squared errors are multiplied with; contexts: a pair of classes i64 [rows] and [cols], whose sum, kept
+    within the table, is the context; lengths f32 [contexts, 2, 2 h + 1], bits of the integers from -h to h on the even
+    and on the odd lattice, all others as the last; machine: see `following`. Fills q i32 and adds to counts i64, like
+    lengths.
+    """
+    of_rows, of_columns = contexts
+    back, ahead = machine
+    last, half = lengths.shape[0] - 1, lengths.shape[2] // 2
+    cols, middle = w.shape[1], states // 2
+    turns = np.empty((cols, states), np.uint8)  # the lowest bit of the integer that leads to each state
+    picks = np.empty((cols, 2, 2), np.int64)  # by lattice and lowest bit
+    costs = np.empty((2, 2), np.float64)
+    old, new = np.empty(states, np.float64), np.empty(states, np.float64)
+    error, power = 0.0, 0.0
+    for r in range(0, w.shape[0], every):
+        for s in range(states):
+            old[s] = FAR
+        old[0] = 0.0
+        step = F64(F32(steps[r]))
+        per = 1 / step if step > 0 else 0.0
+        for c in range(cols):
+            if len(factors):
+                step = F64(F32(steps[r] * factors[c]))
+                per = 1 / step if step > 0 else 0.0
+            x = min(max(F64(w[r, c]) * per, -F64(MOST)), F64(MOST))
+            context = min(max(of_rows[r] + of_columns[c], 0), last)
+            bits = weight / weights[c] if len(weights) else weight
+            _subsets(x, 0, bits, lengths[context, 0], half, picks[c, 0], costs[0])
+            _subsets(x, 1, bits, lengths[context, 1], half, picks[c, 1], costs[1])
+            if len(weights):
+                costs *= weights[c]
+            e0, e1, d0, d1 = costs[0, 0], costs[0, 1], costs[1, 0], costs[1, 1]
+            # A state's upper half comes from the odd lattice: its highest bit is that of `back`, and `ahead` has none.
+            for s in range(middle):
+                a, b = old[2 * s] + e0, old[2 * (s ^ ahead)] + e1
+                turns[c, s] = b < a
+                new[s] = min(a, b)
+            for s in range(middle):
+                t = s ^ back ^ middle
+                a, b = old[2 * t + 1] + d0, old[2 * (t ^ ahead) + 1] + d1
+                turns[c, s + middle] = b < a
+                new[s + middle] = min(a, b)
+            old, new = new, old
+        state = np.int64(0)
+        for s in range(1, states):
+            if old[s] < old[state]:
+                state = np.int64(s)
+        for c in range(cols - 1, -1, -1):
+            turn = np.int64(turns[c, state])
+            odd = np.int64(state >= middle)
+            k = picks[c, odd, turn]
+            q[r, c] = k
+            context = min(max(of_rows[r] + of_columns[c], 0), last)
+            counts[context, odd, min(max(k, -half), half) + half] += 1
+            state = 2 * ((state ^ (-odd & back) ^ (-turn & ahead)) & (middle - 1)) + odd
+            if len(factors):
+                step = F64(F32(steps[r] * factors[c]))
+            d = F64(w[r, c]) - F64(2 * k + odd) * step
+            error += d * d
+            power += F64(w[r, c]) * F64(w[r, c])
+    return error, power
+
+
+@released
+def unwalk(q, steps, factors, machine, out):
+    """Fill `out` f32 [rows, cols] with f32(2 q, and 1 more on the odd lattice) x f32(step x factor), or f32(step) where
+    there are no factors; q is of any integer type."""
+    back, ahead = machine
+    for r in range(q.shape[0]):
+        step = F32(steps[r])
+        state = np.int64(0)
+        for c in range(q.shape[1]):
+            if len(factors):
+                step = F32(steps[r] * factors[c])
+            k = np.int64(q[r, c])
+            out[r, c] = F32(2 * k + (state & 1)) * step
+            state = following(state, k, back, ahead)
