@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -140,8 +139,8 @@ def auto(
         judge = evaluating.Judge(evaluating.checked(command), eval_timeout, log_of(source, output))
 
     def note(text: str) -> None:
-        if not quiet and (verbose or judge is not None) and sys.stderr is not None:
-            print(show.printable(text), file=sys.stderr, flush=True)
+        if not quiet and (verbose or judge is not None):
+            show.aside(text)
 
     def run(original: Any, packed: Any, progress: Any) -> AutoReport:
         return mc.auto(

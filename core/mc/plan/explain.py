@@ -67,8 +67,8 @@ def _slope(plan: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[str]:
     if not alpha or not tensors:
         return []
     return [
-        f"At this size one bit a weight more or less is worth {alpha:.3g} of loss, for every tensor alike: no byte would "
-        "save more in another place."
+        f"At this size one bit a weight more or less is worth {alpha:.3g} of loss, for every tensor alike: "
+        "no byte would save more in another place."
     ]
 
 

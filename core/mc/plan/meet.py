@@ -33,7 +33,8 @@ CLOSE = 0.9955  # of a limit: near enough
 AIM = 0.998  # of a limit, where something is only expected
 LEARNT = 3  # rounds in which kinds may change; then only steps do
 ROUNDS = 20
-HOPELESS = 1.04  # by how much worse an alternative may be expected to be, and still is tried
+HOPELESS = 1.25  # by how much worse an alternative may be expected to be, and still is tried
+FARTHEST = 2.0  # that an expectation is corrected
 NEARBY = 1.1  # how far "a little more or less" is
 
 
@@ -66,8 +67,8 @@ class Learnt:
                 continue
             size, lost = curve.at(one.step)
             self.known[menu.name, one.request] = Factors(
-                trial.bytes[menu.name] / size if size > 0 else 1.0,
-                trial.losses[menu.name] / lost if lost > 1e-12 * whole else 1.0,
+                min(max(trial.bytes[menu.name] / size, 1 / FARTHEST), FARTHEST) if size > 0 else 1.0,
+                min(max(trial.losses[menu.name] / lost, 1 / FARTHEST), FARTHEST) if lost > 1e-12 * whole else 1.0,
             )
         self.rest = trial.size - sum(trial.bytes[menu.name] for menu in found.menus)
 
@@ -139,8 +140,8 @@ def _without_menus(bench: Bench, goal: Goal, whole: int) -> Trial:
     limit = _limit(goal, bench.found, whole)
     if goal.kind in ("size", "ratio") and trial.size > limit:
         raise LimitError(
-            f"{bench.sources[0].where} takes at least {trial.size} bytes, and {int(limit)} are allowed: every tensor in "
-            "it stays as it is. Name those that may change with --set."
+            f"{bench.sources[0].where} takes at least {trial.size} bytes, and {int(limit)} are allowed: every tensor "
+            "in it stays as it is. Name those that may change with --set."
         )
     return trial
 

@@ -30,7 +30,7 @@ WIDEST, FINEST = 4, -14  # octaves of a step relative to the weights' deviation
 EVERY = 2  # steps an octave that are tried
 FINE = 8  # steps between two of them that are interpolated
 TABLE = 24  # bytes of a code table, about
-FEWEST_ESCAPE = 7.0  # bits a weight above which some integers have no symbol
+MOST_ESCAPES = 0.02  # share of integers without a symbol, from which on planes are cheaper
 SCALE = 0.75  # bytes of a scale or context in the head, about
 
 
@@ -134,12 +134,12 @@ def grid(sample: Sample, request: Request = Request("grid")) -> Iterator[Curve]:
         q = next(iter(result.stored.values()))
         sizes[-number], escaped = rate(sample, q, float(step))
         losses[-number] = loss(sample.w, restored(sample, result), sample.objective) * sample.share
-        if escaped > 0.02:  # finer ones are coded in another way, which takes a bit more for each octave
+        if escaped > MOST_ESCAPES:  # finer ones are coded in another way, which takes a bit more for each octave
             finer = np.log2(step / steps[: len(steps) - number])
             sizes[: len(steps) - number] = sizes[-number] + finer * prod(sample.tensor.shape) / 8
             losses[: len(steps) - number] = losses[-number] / np.exp2(2 * finer)
             break
-    yield Curve(request, steps, np.minimum.accumulate(sizes), np.maximum.accumulate(losses))
+    yield Curve(request, steps, falling(sizes), rising(losses))
 
 
 def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[Curve]:  # noqa: B008 - it is frozen
@@ -149,18 +149,35 @@ def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[C
         return
     steps = deviation * np.exp2(np.arange(FINEST, WIDEST + 1).astype(np.float64))
     whole = most(sample.w, sample.objective) * sample.share
+    codes, shape = (sample.frame.rows, sample.frame.columns), (len(sample.w), sample.w.shape[1])
     sizes, losses = np.empty(len(steps)), np.empty(len(steps))
     for number, step in enumerate(steps[::-1], 1):
         absolute = float(step) * sample.frame.unit * trellises.AS_GRID
         error, power, bits = trellises.estimate(sample.w, sample.frame, absolute, request.effort, 1)
         sizes[-number] = bits / 8 * sample.share + beside(sample, 8)
         losses[-number] = error / power * whole if power else 0.0
-        if bits > FEWEST_ESCAPE * sample.w.size:
+        escaped = float(
+            (np.abs(sample.w) > 2 * grids.HALF * grids.steps_of(absolute, *codes, shape)[0][:, None]).mean()
+        )
+        sizes[-number] += 2 * escaped * prod(sample.tensor.shape)
+        if escaped > MOST_ESCAPES:
             finer = np.log2(step / steps[: len(steps) - number])
             sizes[: len(steps) - number] = sizes[-number] + finer * prod(sample.tensor.shape) / 8
             losses[: len(steps) - number] = losses[-number] / np.exp2(2 * finer)
             break
-    yield Curve(request, steps, np.minimum.accumulate(sizes), np.maximum.accumulate(losses))
+    yield Curve(request, steps, falling(sizes), rising(losses))
+
+
+def falling(sizes: Array) -> Array:
+    """Sizes by rising step, as they must be: none larger than that of a finer step."""
+    found: Array = np.maximum.accumulate(sizes[::-1])[::-1]
+    return found
+
+
+def rising(losses: Array) -> Array:
+    """Losses by rising step likewise: none smaller than that of a finer step."""
+    found: Array = np.minimum.accumulate(losses[::-1])[::-1]
+    return found
 
 
 KINDS: tuple[Kind, ...] = (lossless, casts, grid, trellis)
@@ -201,4 +218,4 @@ def rate(sample: Sample, q: Array, step: float) -> tuple[float, float]:
 def beside(sample: Sample, tables: int) -> float:
     """About the bytes of a tensor that aren't its coded integers: code tables, scales, contexts of rows and columns."""
     scales = sample.rows * (2 if sample.frame.rows is not None else 1) + sample.w.shape[1]
-    return TABLE * tables + SCALE * scales + blob.overhead(1)
+    return float(TABLE * tables + SCALE * scales + blob.overhead(1))
