@@ -30,11 +30,12 @@ def piece(name: str, dtype: str, array: Array) -> Piece:
     return Piece(name, dtype, array.shape, array.tobytes())
 
 
-def layered(seed: int = 0) -> bytes:
+def layered(seed: int = 0, scale: int = 1) -> bytes:
     """Layers whose weights differ in scale, spread and heaviness of tails, as those of a net do."""
     random = np.random.default_rng(seed)
     pieces = []
     for number, (rows, cols, spread) in enumerate([(96, 128, 0.0), (64, 192, 1.0), (160, 64, 0.3)]):
+        rows, cols = scale * rows, scale * cols
         w = random.standard_t(4 + 3 * number, (rows, cols)) * np.exp2(random.normal(number - 1, spread, (rows, 1)))
         pieces.append(piece(f"layers.{number}.weight", "F32", (w * 0.03).astype("<f4")))
         pieces.append(piece(f"layers.{number}.bias", "F32", random.normal(0, 1, rows).astype("<f4")))
@@ -78,7 +79,7 @@ MATRICES = [f"layers.{number}.weight" for number in range(3)]
 @pytest.mark.parametrize("objective", ["plain", "tensor", "row"])
 @pytest.mark.parametrize("bits", [0.7, 2.0, 3.5])
 def test_no_single_scheme_is_better_at_the_same_bytes(objective: str, bits: float) -> None:
-    data = layered()
+    data = layered(scale=2)
     report, packed = run(data, Goal("bits", bits), objective=objective)
     ours = lost(data, packed, MATRICES, objective)
     assert report.loss == pytest.approx(ours, rel=1e-4)

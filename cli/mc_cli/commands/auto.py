@@ -122,10 +122,10 @@ def auto(
     """
     import mc
 
-    manner = show.Manner(quiet, verbose, as_json, not no_progress, output is not None and files.is_stdout(output))
+    target = files.STDIO if output is not None and files.is_stdout(output) else output
+    manner = show.Manner(quiet, verbose, as_json, not no_progress, target == files.STDIO)
     goal = goal_of(lossless, target_size, target_ratio, bits, max_error, alpha, command, given)
     refuse(source, output, command, max_drop, dry_run, eval_timeout, lower_is_better)
-    target = files.STDIO if output is not None and files.is_stdout(output) else output
     if plan_out is not None:
         refuse_same_file(source, plan_out, force)
     chosen = [(pattern, text) for pattern, text in map(split_set, sets)]

@@ -80,7 +80,7 @@ def search(bench: Bench, score: Score, limit: Limit, most: int) -> tuple[Trial, 
 
     alpha = 2.0 ** _bracketed(lambda place: attempt(at_alpha(bench, learnt, 2.0**place)), most - 1)
     for picked in _refined(bench, learnt, alpha, lambda: best):
-        if len(log) > most:
+        if len(log) >= most:
             break
         attempt(picked)
     return finished(best, log, limit), log
