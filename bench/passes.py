@@ -57,7 +57,7 @@ def passes(width: int, level: str) -> dict[str, float]:
     fitted = fit(geometry, (ROWS, COLS), ROWS * COLS, lambda start, stop: raw[start:stop], EFFORTS[level], map)
     code, words, n = fitted.code, planes.words_of(raw, geometry), ROWS * COLS
     coder, decoder = entropy.encoder(code.coder, code.tables), entropy.decoder(code.coder, code.tables, n)
-    window = floats.window_of(code.tables.numbers, code)
+    window = floats.window_of(code)
     rows, columns, order, starts = code.scales_of(slice(0, ROWS))
     sizes, escaping = np.empty(code.tables_wanted, np.int64), np.empty(ROWS, np.int32)
     found, fields = np.empty(n, np.uint8), np.empty(n, np.uint8)

@@ -127,7 +127,8 @@ def test_tied_tensors_stay_tied(mc: Command, place: Path) -> None:
 
 
 def test_the_bytes_are_the_same_at_any_thread_count(mc: Command, place: Path) -> None:
-    for scheme in (("grid", "--bits", "3"), ("int4", "--group", "32"), ("codebook",)):
+    trellis = ("trellis", "--bits", "3", "--effort", "4")
+    for scheme in (("grid", "--bits", "3"), trellis, ("int4", "--group", "32"), ("codebook",)):
         for threads in ("1", "3"):
             line = ("-o", f"{threads}.safetensors", "-f", "-q", "--scheme", *scheme, "-T", threads)
             assert mc("quantize", "model.safetensors", *line, cwd=place).returncode == 0
@@ -198,11 +199,13 @@ def test_a_grid_of_bytes_is_a_standard_file_and_packs_to_its_entropy(mc: Command
 @pytest.mark.parametrize(
     ("line", "code", "text"),
     [
-        (("m.safetensors", "--scheme", "grid"), 2, "needs a target"),
-        (("m.safetensors", "--scheme", "int4", "--bits", "3"), 2, "grid alone"),
+        (("m.safetensors", "--scheme", "grid"), 2, "need a target"),
+        (("m.safetensors", "--scheme", "int4", "--bits", "3"), 2, "grid and trellis alone"),
         (("m.safetensors", "--scheme", "grid", "--bits", "3", "--snr", "20"), 2, "Only one"),
         (("m.safetensors", "--scheme", "grid", "--bits", "3", "--overall"), 2, "--overall"),
         (("m.safetensors", "--scheme", "nf4", "--format", "compressed-tensors"), 2, "no scheme like nf4"),
+        (("m.safetensors", "--scheme", "trellis", "--format", "compressed-tensors"), 2, "no scheme like trellis"),
+        (("m.safetensors", "--scheme", "trellis,effort=16", "--bits", "3"), 2, "4, 8, 64 or 256"),
         (("m.safetensors", "--scheme", "int4", "--keep", "*"), 2, "no tensor that is to be"),
         (("m.mc.safetensors", "--scheme", "int4"), 1, "is packed"),
         (("q.safetensors", "--scheme", "int4"), 1, "quantized already"),

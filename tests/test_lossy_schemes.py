@@ -131,12 +131,17 @@ def test_nf4_has_the_published_values() -> None:
     assert np.array_equal(back, w)
 
 
-@pytest.mark.parametrize(("form", "largest", "least"), [("e4m3", 448.0, 2.0**-9), ("e5m2", 57344.0, 2.0**-16)])
-def test_fp8_has_the_published_range(form: str, largest: float, least: float) -> None:
-    """OCP 8-bit floating point specification, table 1: the largest number, and the least above zero."""
-    w = np.array([[largest, least, -largest, 1.5]], np.float32)
+@pytest.mark.parametrize(
+    ("form", "largest", "normal", "least", "patterns"),
+    [("e4m3", 448.0, 2.0**-6, 2.0**-9, "7e 01 fe 3c 08"), ("e5m2", 57344.0, 2.0**-14, 2.0**-16, "7b 01 fb 3e 04")],
+)
+def test_fp8_has_the_published_values(form: str, largest: float, normal: float, least: float, patterns: str) -> None:
+    """OCP 8-bit floating point specification, tables 1 and 2: the largest number, the least above zero, the least that
+    is normal, and the bits of these and of 1.5."""
+    w = np.array([[largest, least, -largest, 1.5, normal]], np.float32)
     _, result, back = through(w, f"fp8,format={form}")
     assert result.stored["w_scale"].tolist() == [[1.0]]
+    assert result.stored["w"].tobytes().hex(" ") == patterns
     assert np.array_equal(back, w)
 
 

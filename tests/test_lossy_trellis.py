@@ -112,6 +112,8 @@ def test_columns_that_weigh_more_have_less_error() -> None:
     error_even, error_weighed = (((one - w) ** 2).mean(axis=0) for one in (even, weighed))
     assert error_weighed[1::2].mean() < 0.9 * error_even[1::2].mean()
     assert error_weighed[::2].mean() > 1.2 * error_even[::2].mean()
+    dead = trellises.quantize(w, frame, 0.5, 8, np.where(np.arange(256) % 2, 2.0, 0.0))
+    assert np.abs(dead[:, 1::2] * 1.0 - w[:, 1::2]).max() < 2
     same = trellises.quantize(w, frame, 0.5, 8, np.ones(256))
     assert np.array_equal(same, trellises.quantize(w, frame, 0.5, 8))
 
@@ -165,6 +167,7 @@ def test_the_manifest_says_how_tensors_were_quantized(plain: bytes) -> None:
     said = dissect(packed).manifest["quantized"]
     assert list(said) == ["a", "b", "c", "d"]
     for one in file.tensors:
+        assert 0 < one.side_bytes < one.bytes / 2
         assert said[one.name]["scheme"] == one.scheme == "trellis 8"
         assert said[one.name]["objective"] == "tensor"
         assert said[one.name]["error"] == pytest.approx(one.error, rel=1e-5)
@@ -203,6 +206,17 @@ def test_rows_need_no_chunks_of_others(built: Callable[..., bytes]) -> None:
             floats.tensor("w")
         with pytest.raises(DamagedError):
             floats.rows("w", 600, 610)
+
+
+def test_tensors_of_unknown_dtypes_come_back_beside_floats(built: Callable[..., bytes]) -> None:
+    tensors = {"q": ("Q3_K", np.full(999, 3, np.uint8)), "w": ("F32", gaussian(20, 70)), "n": ("I64", np.arange(5))}
+    _, packed = through(built(tensors), Target("error", 0.1))
+    back = io.BytesIO()
+    mc.dequantize(io.BytesIO(packed), back, threads=1)
+    with mc.open(back.getvalue()) as floats:
+        assert floats.names() == ["q", "w", "n"]
+        assert floats.data("q").tobytes() == bytes([3]) * 999 and floats.tensor("n").tolist() == [0, 1, 2, 3, 4]
+        assert ((floats.tensor("w") - tensors["w"][1]) ** 2).mean() < 0.12
 
 
 def test_a_broken_recipe_packs_all_the_same(plain: bytes) -> None:

@@ -6,6 +6,7 @@ import io
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ from checkpoints import (
 from mc.api import Level
 from mc.dtypes import DTYPES, numpy_dtype
 from mc.errors import McError
+from mc.memory import Room
 from streams import Pipe
 
 LEVELS: tuple[Level, ...] = ("fast", "default", "best")
@@ -100,6 +102,37 @@ def test_no_tensor_grows_over_the_overhead(level: Level, texture: Texture, dtype
     data = build([piece("x", dtype, shape, texture)])
     packed = round_trip(data, level)
     assert len(packed) <= allowed(data, packed)
+
+
+@pytest.mark.parametrize("size", [1 << 62, 1 << 64], ids=["memory", "numbers"])
+def test_a_result_beyond_all_memory_is_refused(size: int) -> None:
+    with pytest.raises(McError, match=str(size)):
+        Room(size)
+
+
+class Lingering(ThreadPoolExecutor):
+    """Keeps what its threads return, as any thread does for a moment after it has told its caller."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.kept: list[object] = []
+
+    def submit(self, function: Any, /, *args: Any, **more: Any) -> Any:
+        def keeping() -> object:
+            self.kept.append(function(*args, **more))
+            return self.kept[-1]
+
+        return super().submit(keeping)
+
+
+def test_a_thread_that_still_holds_its_result_keeps_nobody_from_it() -> None:
+    pieces = [piece(f"t{k}", "BF16", (300, 64), gaussian) for k in range(20)]
+    behind = -int.from_bytes(build(pieces)[:8], "little") % 8  # so that words lie where they can be decoded in place
+    data = build(pieces, spacing=Spacing(behind=behind))
+    with Lingering() as executor:
+        packed = mc.compress(data, executor=executor)
+        assert mc.decompress(packed, executor=executor) == data
+        assert executor.kept
 
 
 @given(data=checkpoints())

@@ -40,8 +40,11 @@ class Room:
         """The bytes from `start` to `stop`, to be filled, on any thread."""
         with self._asking:
             while self._asked < stop:
-                stretch = self._place[self._asked : self._asked + STRETCH]
-                self._asked += STRETCH
+                # A stretch ends where a huge page does: one that is asked for in part is filled in small ones.
+                end = self._asked + STRETCH
+                end -= (self._place.ctypes.data + end) % HUGE
+                stretch = self._place[self._asked : end]
+                self._asked = end
                 if self._slow < ENOUGH and not _huge_and_quick(stretch):
                     self._slow += 1
         return self._place[start:stop]
@@ -78,7 +81,7 @@ def _blank(size: int) -> tuple[io.BytesIO, NDArray[np.uint8]]:
     nobody else holds them, so that `getvalue` copies nothing."""
     try:
         stream = io.BytesIO(bytes(size))
-    except MemoryError:
+    except (MemoryError, OverflowError):
         raise McError(f"{size} bytes are more than there is memory. Use files instead of bytes.") from None
     return stream, np.frombuffer(stream.getbuffer(), np.uint8)
 
@@ -86,7 +89,7 @@ def _blank(size: int) -> tuple[io.BytesIO, NDArray[np.uint8]]:
 def _huge_and_quick(stretch: NDArray[np.uint8]) -> bool:
     """Ask for huge pages behind these bytes, none of which has been written, unless the first one comes slowly."""
     advice, against = getattr(mmap, "MADV_HUGEPAGE", None), getattr(mmap, "MADV_NOHUGEPAGE", None)
-    if advice is None or against is None or len(stretch) < STRETCH:  # no Linux, or too little to gain
+    if advice is None or against is None or len(stretch) < 2 * HUGE:  # no Linux, or too little to gain
         return False
     front = -stretch.ctypes.data % mmap.PAGESIZE
     start = ctypes.c_void_p(stretch.ctypes.data + front)

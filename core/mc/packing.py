@@ -26,9 +26,8 @@ from mc.reports import TensorReport
 from mc.twins import find_twins
 
 LEVELS = ("fast", "default", "best")
-MOST_SAID = 1 << 62  # bytes of a tensor, for the longest number of bits that a manifest can say
-MOST_BITS = 99999999.9999
-DIGEST_STEP = 1 << 22  # bytes hashed at once
+DIGEST_STEP = 1 << 22  # bytes of a file hashed at once
+DIGEST_STRIDE = 1 << 28  # bytes of memory: a tenth of a second, after which an interruption is noticed
 
 
 class Target(Protocol):
@@ -41,6 +40,9 @@ class Target(Protocol):
     def tell(self) -> int: ...
 
 
+MOST_SAID = 1 << 62  # bytes of a tensor, for the longest number of bits a weight that a manifest can say
+MOST_BITS = 99999999.9999
+
 Part = memoryview | bytes
 Step = Callable[[int], None]  # takes the bytes of the original that are done
 
@@ -52,6 +54,7 @@ class PackedTensor:
     coding: str
     why: str
     size: int  # bytes of its blob
+    head: int = 0  # of these, what stands before the first chunk
 
 
 def pack_file(
@@ -89,7 +92,9 @@ def pack_file(
             sizes.append(packed.size)
             nbytes = tensor.stop - tensor.start
             reports.append(
-                TensorReport(tensor.name, tensor.dtype, tensor.shape, nbytes, packed.size, packed.coding, why)
+                TensorReport(
+                    tensor.name, tensor.dtype, tensor.shape, nbytes, packed.size, packed.coding, why, packed.head
+                )
             )
             step(nbytes)
         sha256 = digest.result()
@@ -171,7 +176,7 @@ def _pack_tensors(
             coded = raw_code(nbytes, word_width(tensor.dtype, nbytes), f"coded {8 * size / nbytes:.2f} bits a byte")
             parts = _whole_blob(coded, index, whole)
             size = sum(len(part) for part in parts)
-        return PackedTensor(coded.name, coded.why, size), parts
+        return PackedTensor(coded.name, coded.why, size, len(parts[0])), parts
 
     def pack_large(index: int, tensor: Tensor) -> PackedTensor:
         def read(start: int, stop: int) -> Bytes:
@@ -196,9 +201,8 @@ def _pack_tensors(
             sizes.append(len(sealed.coded))
         directory = blob.write_directory(sizes)
         target.write(directory)
-        return PackedTensor(
-            coded.name, coded.why, len(head) + sum(sizes) + blob.FRAME.size * len(sizes) + len(directory)
-        )
+        size = len(head) + sum(sizes) + blob.FRAME.size * len(sizes) + len(directory)
+        return PackedTensor(coded.name, coded.why, size, len(head))
 
     def weight(numbered: tuple[int, Tensor]) -> int:
         _, tensor = numbered
@@ -255,9 +259,9 @@ class _Digest:
 
     def _run(self) -> None:
         try:
-            # Memory is hashed in one call: every return from one waits for the interpreter's lock.
-            most = self._source.size if self._source.in_memory else DIGEST_STEP
-            for at in range(0, self._source.size, max(most, 1)):
+            # Memory is hashed in few calls: every return from one waits for the interpreter's lock.
+            most = DIGEST_STRIDE if self._source.in_memory else DIGEST_STEP
+            for at in range(0, self._source.size, most):
                 if self._stopped.is_set():
                     return
                 self._sha256.update(self._source.read(at, min(at + most, self._source.size)))

@@ -21,6 +21,7 @@ class TensorReport:
     packed_bytes: int
     coding: str
     why: str
+    head_bytes: int = 0  # of the packed ones, what all chunks share: contexts and tables
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from mc.lossy.recipe import OBJECTIVES, Quantized, Recipe
 from mc.lossy.requests import Request, Target, assign, parse_request, spelled
 from mc.lossy.sizes import packed_parts
 from mc.parallel import Workers, workers
-from mc.reports import RestoredFile, UnpackReport
+from mc.reports import RestoredFile, TensorReport, UnpackReport
 
 CONFIG = "config.json"
 NOTHING = "no tensor that is to be quantized: none of the floats, or all are kept."
@@ -136,7 +136,9 @@ def _quantize_one(
     return _report(source, name, job, made, parts, size), made
 
 
-def _report(source: Source, name: str, job: Job, made: Made, parts: dict[str, int], size: int) -> QuantizedFile:
+def _report(
+    source: Source, name: str, job: Job, made: Made, parts: dict[str, TensorReport], size: int
+) -> QuantizedFile:
     tensors = tuple(packed_as(one, made.recipe, parts) for one in made.tensors)
     weights = sum(one.weights for one in tensors)
     bits = 8 * sum(one.bytes for one in tensors) / weights if weights else 0.0

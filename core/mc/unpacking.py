@@ -197,9 +197,9 @@ def chunks(
     room: Callable[[int, int], Bytes] | None = None,
     put: Callable[[Tensor, int, Bytes], None] | None = None,
 ) -> Iterator[Bytes]:
-    """The decoded bytes of the wanted tensors, chunk by chunk in data order. `room` may say where the bytes from
-    start to stop of the original are to be put; or `put` is given each tensor's bytes from a place on, by the thread
-    that decoded them."""
+    """The decoded bytes of the wanted tensors, chunk by chunk in data order. `put` may be given each tensor's bytes
+    from a place on, by the thread that decoded them; or `room` says where the bytes from start to stop of the original
+    are to be put: then none come back, as a thread may hold what it returned for longer than its caller does."""
     names = {tensor.name for tensor in wanted}
 
     def every(spool: BinaryIO) -> Iterator[Unit]:
@@ -215,7 +215,8 @@ def chunks(
                 raw = decode(job, room(start, stop) if room is not None else None)
                 if put is not None:
                     put(unit.tensor, job.span[0], raw)
-                found.append(raw)
+                if room is None:
+                    found.append(raw)
         return found
 
     with tempfile.TemporaryFile() if source is None else nullcontext(io.BytesIO()) as spool:

@@ -14,7 +14,7 @@ from mc.codec.compiled import compiled, inlined, released
 from mc.codec.frequencies import LOG_STATES, STATES, spread
 from mc.codec.tables import EMPTY
 
-LANES = 4
+LANES = 4  # of a segment, at most, with either coder
 LANED = 4096  # a segment with fewer symbols is one lane
 LANE_HEAD = 8  # bytes: u32 size, u32 of both first states and the offset of the first bit
 

@@ -19,7 +19,6 @@ from mc.errors import DamagedError
 HUFFMAN, ANS = "huffman", "ans"
 CODERS = (HUFFMAN, ANS)  # in the order of their numbers in a file (FORMAT.md, section 5)
 HUFFMAN_ARRAYS = 3  # that its encoder has; that of ANS has four
-LANES = 4  # of a segment, at most, with either coder
 ANS_MUST_SAVE = 3  # per cent of the bits, for the time that it takes
 FRACTION = 16  # binary digits after the point in the fixed-point logarithms that code lengths are counted with
 
@@ -152,7 +151,7 @@ def decoder(coder: str, tables: Tables, symbols: int) -> tuple[Ints, Counts]:
 @inlined
 def capacity(symbols, tables):
     """Bytes that either coder may touch for that many symbols in a segment for each of the tables."""
-    return symbols * max(LONGEST, LOG_STATES) // 8 + tables * LANES * 16 + 64
+    return symbols * max(LONGEST, LOG_STATES) // 8 + tables * ans.LANES * 16 + 64
 
 
 def code_symbols(symbols: Any, sizes: Any, coder: Any, out: Any, at: Any) -> Any:

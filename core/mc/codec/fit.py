@@ -169,7 +169,7 @@ def fit(
         symbols.smooth(counts, *floats.widest_window(chosen).tolist())
     plan = entropy.best_plan(effort.coder, counts)
     final = replace(chosen, coder=plan.coder, tables=plan.tables)
-    window = floats.window_of(plan.tables.numbers, final)
+    window = floats.window_of(final)
     coder = entropy.encoder(plan.coder, plan.tables)
 
     def encode_chunk(k: int, raw: Bytes) -> Bytes:

@@ -183,11 +183,10 @@ def widest_window(code: FloatCode) -> Words:
     return np.array([max(len(code.frequent), 1), symbols.ESCAPE - 1], np.uint16)
 
 
-def window_of(numbers: Bytes, code: FloatCode) -> Words:
-    """The lowest and the highest symbol that stand in one of the code's tables, be it alone; given the numbers of these
-    tables [tables, 256]."""
+def window_of(code: FloatCode) -> Words:
+    """The lowest and the highest symbol that stand in one of the code's tables, be it alone."""
     low, high = widest_window(code)
-    found = np.concatenate([np.flatnonzero(numbers.any(axis=0)), code.tables.lone])
+    found = np.concatenate([np.flatnonzero(code.tables.numbers.any(axis=0)), code.tables.lone])
     used = found[(low <= found) & (found <= high)]
     return np.array([used.min(), used.max()] if len(used) else [low, low], np.uint16)
 

@@ -14,13 +14,13 @@ from numba.extending import overload
 
 from mc.codec.compiled import compiled, inlined
 from mc.codec.narrow import shift_left, shift_right
+from mc.codec.runs import UNSIGNED
 from mc.codec.typing import Bytes, Ints
 
 U8, U16, U32, U64 = np.uint8, np.uint16, np.uint32, np.uint64
 MOST_FIELD_BITS = 8
 SIX = 6
 PARTS = (1, 2, 4, 8)  # bits of the parts that other fields are stored in
-WORDS: dict[int, np.dtype[Any]] = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ GEOMETRIES = {
 
 def words_of(raw: Bytes, geometry: Geometry) -> Ints:
     """The bytes as unsigned words, without a copy."""
-    words: Ints = raw.view(WORDS[geometry.width])
+    words: Ints = raw.view(UNSIGNED[geometry.width])
     return words
 
 

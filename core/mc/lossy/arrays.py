@@ -68,7 +68,7 @@ def quantize(
     }
     weighed = objective if request.kind in STEPPED else ""
     about = Quantized(scheme, dtype, shape, 0.0, weighed)
-    error, power = squares(w.reshape(-1), dequantize(name, about, arrays).reshape(-1).astype(np.float32))
+    error, power = squares(w.reshape(-1), dequantize(name, about, arrays).reshape(-1).astype(np.float32, copy=False))
     about = Quantized(scheme, dtype, shape, error / power if power else 0.0, weighed)
     return Result(about, arrays, error, power)
 
@@ -123,7 +123,7 @@ def dequantize(name: str, about: Quantized, stored: Mapping[str, Array]) -> Arra
     # Scales from outside may be anything: what overflows becomes infinite, as FORMAT.md says, without a warning.
     with np.errstate(over="ignore", invalid="ignore"):
         w = _dequantized(about, stored[listed[0]], [stored[part] for part in listed[1:]], listed)
-        plain: Array = w.astype(numpy_dtype(about.dtype)).reshape(about.shape)
+        plain: Array = w.astype(numpy_dtype(about.dtype), copy=False).reshape(about.shape)
     return plain
 
 

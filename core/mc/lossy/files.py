@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from math import prod
 from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 
 from mc import loader
 from mc.checkpoint import Layout, Source, Tensor, read_layout
-from mc.dtypes import numpy_dtype
+from mc.dtypes import element_bits, numpy_dtype
 from mc.errors import McError, quote
 from mc.loader import Checkpoint
 from mc.lossy import arrays
@@ -64,10 +65,7 @@ class Writer:
 
     def finish(self, out: Target, metadata: Mapping[str, str]) -> tuple[int, str]:
         """Write the file with this `__metadata__` to `out`; bytes written and their sha256."""
-        header = {**({"__metadata__": dict(metadata)} if metadata else {}), **self._listed}
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        prefix = len(text).to_bytes(8, "little") + text
+        prefix = _prefix(metadata, self._listed)
         digest = hashlib.sha256(prefix)
         out.write(prefix)
         self._data.seek(0)
@@ -81,6 +79,14 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self._data.close()
+
+
+def _prefix(metadata: Mapping[str, str], listed: Mapping[str, object]) -> bytes:
+    """Length and header of a safetensors file."""
+    header = {**({"__metadata__": dict(metadata)} if metadata else {}), **listed}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_array(source: Source, tensor: Tensor) -> Array:
@@ -102,6 +108,7 @@ class Floats:
         self._recipe = read_recipe(checkpoint.layout, where)
         stored = {tensor.name: (tensor.dtype, tensor.shape) for tensor in checkpoint.layout.tensors}
         self._listed = undone(self._recipe, stored, where)
+        self._sizes = {tensor.name: tensor.stop - tensor.start for tensor in checkpoint.layout.tensors}
 
     @property
     def where(self) -> str:
@@ -130,6 +137,12 @@ class Floats:
         """Of the tensor `name` as it comes back."""
         dtype = self._about(name)[0]
         return self._dtype if self._dtype and dtype in FLOATS else dtype
+
+    def nbytes(self, name: str) -> int:
+        """Bytes of the tensor `name` as it comes back, whether its dtype is known or not."""
+        if self.dtype(name) in FLOATS:
+            return prod(self.shape(name)) * (element_bits(self.dtype(name)) or 0) // 8
+        return self._sizes[name]
 
     def tensor(self, name: str) -> Array:
         """The whole tensor; see `Checkpoint.tensor` for the errors."""
@@ -215,11 +228,21 @@ def dequantize_file(floats: Floats, out: Target, work: Workers, step: Step) -> t
     def restored(name: str) -> tuple[str, Array]:
         return name, floats.data(name)
 
-    with Writer() as writer:
-        for name, array in work.each(restored, floats.names()):
-            writer.add(name, floats.dtype(name), floats.shape(name), array)
-            step(array.nbytes)
-        return writer.finish(out, floats.metadata)
+    listed: dict[str, object] = {}
+    end = 0
+    for name in floats.names():
+        dtype, shape = floats.dtype(name), floats.shape(name)
+        begin, end = end, end + floats.nbytes(name)
+        listed[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    prefix = _prefix(floats.metadata, listed)
+    digest = hashlib.sha256(prefix)
+    out.write(prefix)
+    for _, array in work.each(restored, floats.names()):
+        data = array.reshape(-1).view(np.uint8).data if array.nbytes else b""
+        digest.update(data)
+        out.write(data)
+        step(array.nbytes)
+    return len(prefix) + end, digest.hexdigest()
 
 
 def plain_layout(source: Source) -> Layout:

@@ -102,7 +102,7 @@ def _rounded(w: Array, of: Frame, steps: Array, factors: Array, weight: float) -
             counts = np.zeros(lengths.shape, np.int64)
             round_grid(w, every, steps, factors, contexts, lengths, trial, q, counts)
             lengths = _lengths(counts)
-    round_grid(w, 1, steps, factors, contexts, lengths, weight, q, np.zeros(lengths.shape, np.int64))
+    round_grid(w, 1, steps, factors, contexts, lengths, weight, q, np.zeros((0, 0), np.int64))
     return q
 
 

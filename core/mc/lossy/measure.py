@@ -13,6 +13,7 @@ from mc.lossy.arrays import Result
 from mc.lossy.loops import powers
 from mc.lossy.recipe import Recipe
 from mc.lossy.schemes import Shape, described, parts
+from mc.reports import TensorReport
 
 Array = np.ndarray[Any, Any]
 EIGHTH = 8  # bins of an octave of variance, in which rows and columns are told apart
@@ -28,7 +29,7 @@ class Measured:
     shape: Shape
     weights: int
     bytes: int  # stored, or packed once that is known
-    side_bytes: int  # of them, what isn't the integers themselves
+    side_bytes: int  # of them, scales, contexts and tables: what isn't the integers themselves
     bits: float  # a weight
     error: float  # relative squared
     snr: float | None  # dB; None where nothing is lost
@@ -72,9 +73,10 @@ def bound(w: Array, squared: float) -> float:
     return float((counts[above] * np.log2(variances[above] / most)).sum()) / 2 / w.size if most > 0 else 0.0
 
 
-def packed_as(one: Measured, recipe: Recipe, sizes: Mapping[str, int]) -> Measured:
-    """The same once the packed bytes of every stored tensor are known."""
+def packed_as(one: Measured, recipe: Recipe, sizes: Mapping[str, TensorReport]) -> Measured:
+    """The same once it is known how every stored tensor was packed."""
     about = recipe[0].tensors[one.name]
     first, *others = (sizes[part] for part in parts(one.name, about.scheme, about.dtype, about.shape))
-    whole = first + sum(others)
-    return replace(one, bytes=whole, side_bytes=sum(others), bits=8 * whole / one.weights)
+    side = sum(other.packed_bytes for other in others)
+    whole = first.packed_bytes + side
+    return replace(one, bytes=whole, side_bytes=side + first.head_bytes, bits=8 * whole / one.weights)

@@ -7,6 +7,7 @@ from mc.lossy.recipe import Recipe
 from mc.lossy.schemes import parts
 from mc.packing import Target, pack_file
 from mc.parallel import Workers
+from mc.reports import TensorReport
 
 
 class Nowhere:
@@ -29,8 +30,9 @@ class Nowhere:
 
 def packed_parts(
     quantized: Source, recipe: Recipe, level: str, work: Workers, out: Target | None = None
-) -> tuple[dict[str, int], int]:
-    """Packed bytes of every tensor that a step stored, and of the whole file, exactly; it goes to `out`, if any."""
+) -> tuple[dict[str, TensorReport], int]:
+    """How every tensor that a step stored was packed, and the bytes of the whole file, exactly; it goes to `out`, if
+    any."""
     _, reports, size = pack_file(quantized, out or Nowhere(), level, work, lambda _: None)
     stored = {
         part
@@ -38,4 +40,4 @@ def packed_parts(
         for name, about in step.tensors.items()
         for part in parts(name, about.scheme, about.dtype, about.shape)
     }
-    return {one.name: one.packed_bytes for one in reports if one.name in stored}, size
+    return {one.name: one for one in reports if one.name in stored}, size

@@ -143,7 +143,7 @@ def _meet_size(
             made = write(source, layout, job, _every(gridded, step), out, work, lambda _: None)
             out.flush()
             parts, size = packed_parts(Source.of(out, source.where), made.recipe, job.level, work)
-        return size if target.kind == "size" else sum(parts.values())
+        return size if target.kind == "size" else sum(one.packed_bytes for one in parts.values())
 
     step: float = _typical(source, job, gridded, work) * min(WIDEST, 3.5 * 2.0 ** -min(8 * limit / weights, 24.0))
     if only_trellises(job, gridded):

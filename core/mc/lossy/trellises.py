@@ -23,17 +23,18 @@ NONE = np.empty(0)
 # Of the fine trellis: (2 steps)^2 / 12, less the gain of about one decibel; and dR/dD = -1 / (2 ln 2 D) there.
 DISTORTION = 4 / 12 / 1.26
 SLOPE = 2 * log(2) * DISTORTION
+STEEPEST = 1.5  # times SLOPE, where the error nears the weights' own power: a fiftieth of a bit at half a bit a weight
 AS_GRID = (1 / 12 / DISTORTION) ** 0.5  # steps, in those of a grid with this squared error
 SAMPLED = (1 << 14, 1 << 15, 1 << 17)  # weights, at least, of the rounds in which code lengths are estimated
 TRUST = 4.0  # counts that the model is worth beside those that were counted
 
 
-def quantize(w: Array, of: Frame, step: float, states: int, weights: Array = NONE, slope: float = SLOPE) -> Array:
+def quantize(w: Array, of: Frame, step: float, states: int, weights: Array = NONE) -> Array:
     """Integers of the narrowest type for f32 [rows, cols] in steps of `step` times the scales of the frame. weights f64
-    [cols]: that squared errors of columns are multiplied with, 1 on average, none for all 1. slope: squared steps that
-    a bit is worth."""
+    [cols]: that squared errors of columns are multiplied with, 1 on average, none for all 1."""
     q = np.empty(w.shape, np.int32)
     steps, factors = grids.steps_of(step, of.rows, of.columns, w.shape)
+    slope = _slope(of, steps, factors)
     contexts, lengths = _lengths(w, of, steps, factors, states, weights, slope, q, 1)
     counts = np.zeros(lengths.shape, np.int64)
     walk(w, 1, steps, factors, weights, contexts, lengths, slope, MACHINES[states], states, q, counts)
@@ -42,16 +43,30 @@ def quantize(w: Array, of: Frame, step: float, states: int, weights: Array = NON
     return q.astype(f"<i{int(kind[1:]) // 8}")
 
 
-def estimate(w: Array, of: Frame, step: float, states: int, every: int) -> tuple[float, float, float]:
-    """Of one row of `every`: squared error, squares, and bits by the entropy of the integers in their contexts."""
+def estimate(
+    w: Array, of: Frame, step: float, states: int, every: int, weights: Array = NONE
+) -> tuple[float, float, float]:
+    """Of one row of `every`: squared error, squares, and bits by the entropy of the integers in their contexts.
+    weights: see `quantize`; the error doesn't have them."""
     q = np.empty(w.shape, np.int32)
     steps, factors = grids.steps_of(step, of.rows, of.columns, w.shape)
-    contexts, lengths = _lengths(w, of, steps, factors, states, NONE, SLOPE, q, every)
+    slope = _slope(of, steps, factors)
+    contexts, lengths = _lengths(w, of, steps, factors, states, weights, slope, q, every)
     counts = np.zeros(lengths.shape, np.int64)
-    error, power = walk(w, every, steps, factors, NONE, contexts, lengths, SLOPE, MACHINES[states], states, q, counts)
+    error, power = walk(
+        w, every, steps, factors, weights, contexts, lengths, slope, MACHINES[states], states, q, counts
+    )
     sums = counts.sum(axis=2, keepdims=True)
     bits = float((counts * (np.log2(np.maximum(sums, 1)) - np.log2(np.maximum(counts, 1)))).sum())
     return error, power, bits
+
+
+def _slope(of: Frame, steps: Array, factors: Array) -> float:
+    """Squared steps that a bit is worth: more where the steps are wide for the weights, since what a bit saves in error
+    grows less there."""
+    power = float(of.row_power.sum())
+    squares = float((steps**2).sum()) * (float((factors**2).mean()) if len(factors) else 1.0)
+    return SLOPE * min(1 + DISTORTION * squares / power, STEEPEST) if power else SLOPE
 
 
 def _lengths(

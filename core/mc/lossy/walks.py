@@ -11,26 +11,26 @@ FAR = 1e300  # the cost of a state that no walk has reached
 
 
 @inlined
-def _cost(x, k, odd, weight, lengths, half):
-    """Squared error and code length of the integer k for a weight of x steps."""
+def _cost(x, k, odd, scale, weight, lengths, half):
+    """Scaled squared error, and code length x weight, of the integer k for a weight of x steps."""
     d = x - F64(2 * k + odd)
-    return d * d + weight * F64(lengths[min(max(k, -half), half) + half])
+    return scale * d * d + weight * F64(lengths[min(max(k, -half), half) + half])
 
 
 @inlined
-def _subsets(x, odd, weight, lengths, half, best, costs):
+def _subsets(x, odd, scale, weight, lengths, half, best, costs):
     """Put the cheapest even and odd integer for a weight of x steps on one lattice into `best` i64 [2] and what they
     cost into `costs` f64 [2]: of each, the nearest one and the next towards zero."""
     k = np.int64(np.rint((x - odd) * 0.5))
     inwards = np.int64(-1) if k > 0 else np.int64(1)
     p = k & 1
-    here = _cost(x, k, odd, weight, lengths, half)
+    here = _cost(x, k, odd, scale, weight, lengths, half)
     best[p], costs[p] = k, here
-    less = _cost(x, k + 2 * inwards, odd, weight, lengths, half)
+    less = _cost(x, k + 2 * inwards, odd, scale, weight, lengths, half)
     if less < here:
         best[p], costs[p] = k + 2 * inwards, less
-    here = _cost(x, k + inwards, odd, weight, lengths, half)
-    less = _cost(x, k - inwards, odd, weight, lengths, half)
+    here = _cost(x, k + inwards, odd, scale, weight, lengths, half)
+    less = _cost(x, k - inwards, odd, scale, weight, lengths, half)
     best[1 - p], costs[1 - p] = (k + inwards, here) if here <= less else (k - inwards, less)
 
 
@@ -68,11 +68,9 @@ def walk(w, every, steps, factors, weights, contexts, lengths, weight, machine, 
                 per = 1 / step if step > 0 else 0.0
             x = min(max(F64(w[r, c]) * per, -F64(MOST)), F64(MOST))
             context = min(max(of_rows[r] + of_columns[c], 0), last)
-            bits = weight / weights[c] if len(weights) else weight
-            _subsets(x, 0, bits, lengths[context, 0], half, picks[c, 0], costs[0])
-            _subsets(x, 1, bits, lengths[context, 1], half, picks[c, 1], costs[1])
-            if len(weights):
-                costs *= weights[c]
+            scale = weights[c] if len(weights) else 1.0
+            _subsets(x, 0, scale, weight, lengths[context, 0], half, picks[c, 0], costs[0])
+            _subsets(x, 1, scale, weight, lengths[context, 1], half, picks[c, 1], costs[1])
             e0, e1, d0, d1 = costs[0, 0], costs[0, 1], costs[1, 0], costs[1, 1]
             # A state's upper half comes from the odd lattice: its highest bit is that of `back`, and `ahead` has none.
             for s in range(middle):
