@@ -222,12 +222,27 @@ def test_an_interrupted_search_leaves_its_log_and_no_process(judged: Path, env: 
     assert len((judged / "s.mc.safetensors.evals.jsonl").read_text().splitlines()) == 1
 
 
+def test_what_auto_made_explains_itself(mc: Command, judged: Path) -> None:
+    options = ("--eval", judge(), "--max-drop", "2%", "--max-evals", "4", "-q")
+    assert mc("auto", "m.safetensors", "-o", "s.mc.safetensors", *options, cwd=judged).returncode == 0
+    done = mc("analyze", "s.mc.safetensors", "--html", "s.html", cwd=judged)
+    assert done.returncode == 0
+    said = done.stderr.decode()
+    assert "The original (49.3 kB) scores 1." in said and "A tenth smaller" in said and "Second came" in said
+    found = json.loads(mc("analyze", "s.mc.safetensors", "--json", cwd=judged).stdout)["checkpoints"][0]["plan"]
+    assert len(found["plans"][0]["scores"]) == 4 and set(found["plans"][0]["tensors"]) == {"0.weight", "1.weight"}
+    assert all(line in said for line in found["explanation"])
+    page = (judged / "s.html").read_text()
+    assert '"explanation":' in page and 'id="planned"' in page
+    found = json.loads(mc("analyze", "m.safetensors", "--json", cwd=judged).stdout)["checkpoints"][0]
+    assert found["plan"] is None
+
+
 def test_digits_are_fifteen_times_smaller_within_half_a_percent(mc: Command, tmp_path: Path) -> None:
     digits = Path(__file__).resolve().parent.parent / "fixtures" / "digits"
     command = f"'{sys.executable}' '{digits / 'accuracy.py'}' {{}}"
     line = ("auto", digits / "model.safetensors", "-o", "d.mc.safetensors", "--eval", command, "--max-drop", "0.5%")
-    line = (*line, "--objective", "plain")
-    found = document(mc(*line, "--json", cwd=tmp_path))
+    found = document(mc(*line, "--objective", "plain", "--json", cwd=tmp_path))
     size = (tmp_path / "d.mc.safetensors").stat().st_size
     assert found["bytes"] / size >= 15
     assert mc("unpack", "d.mc.safetensors", "--dequantize", "-o", "r.safetensors", cwd=tmp_path).returncode == 0

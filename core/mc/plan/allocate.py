@@ -85,7 +85,7 @@ def choices(points: list[Priced], picked: list[int]) -> dict[str, Choice]:
 def choice(one: Priced, at: int) -> Choice:
     """One point of a menu."""
     request = one.menu.curves[int(one.curve[at])].request
-    return Choice(request, float(one.steps[at]), float(one.bytes[at]), float(one.losses[at]))
+    return Choice(request, rounded(float(one.steps[at])), float(one.bytes[at]), float(one.losses[at]))
 
 
 def bracket(points: list[Priced], weights: int, beyond: Callable[[list[int]], bool]) -> tuple[float, float]:

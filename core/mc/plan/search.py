@@ -63,13 +63,14 @@ def search(bench: Bench, score: Score, limit: Limit, most: int) -> tuple[Trial, 
     whole = sum(source.size for source in bench.sources)
     log = [Tried(whole, original, True)]
     learnt = Learnt({}, 0.0)
-    best = try_choices(bench, lossless(bench), Goal("lossless"), learnt)
+    silent = replace(bench, note=lambda _: None)
+    best = try_choices(silent, lossless(bench), Goal("lossless"), learnt)
     if not bench.found.menus or most < 2:
         return finished(best, log, limit), log
 
     def attempt(picked: dict[str, Choice]) -> bool:
         nonlocal best
-        trial = try_choices(bench, picked, Goal("score"), learnt)
+        trial = try_choices(silent, picked, Goal("score"), learnt)
         found = score(trial)
         passed = limit.passes(found, original)
         log.append(Tried(trial.size, found, passed))
