@@ -4,8 +4,8 @@
     python examples/recommender.py score FILE       # what mc runs: the ranking metric, as the last line
 
 The data: 1500 users and 2000 items with hidden tastes of eight dimensions; each user has picked 32 of the items that
-suit best, with luck. 24 of them are learnt from (with Bayesian personalised ranking, arXiv 1205.2618), the others are to
-be found: the score is NDCG at 20 over items that weren't learnt.
+suit best, with luck. 24 of them are learnt from (with Bayesian personalised ranking, arXiv 1205.2618), the others are
+to be found: the score is NDCG at 20 over items that weren't learnt.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def started() -> dict[str, Array]:
     """Weights, and moments that are zero."""
     random = np.random.default_rng(0)
     state: dict[str, Array] = {}
-    for number, (before, after) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False), 1):
+    for number, (before, after) in enumerate(pairwise(WIDTHS), 1):
         for kind, w in (
             ("weight", random.normal(0, np.sqrt(2 / before), (after, before)).astype(np.float32)),
             ("bias", np.zeros(after, np.float32)),
@@ -34,7 +35,7 @@ def started() -> dict[str, Array]:
             state[f"model.fc{number}.{kind}"] = w
             state[f"optimizer.exp_avg.fc{number}.{kind}"] = np.zeros_like(w)
             state[f"optimizer.exp_avg_sq.fc{number}.{kind}"] = np.zeros_like(w)
-    state["optimizer.step"] = np.array(0, np.int64)
+    state["optimizer.step"] = np.zeros(1, np.int64)
     return state
 
 
@@ -49,8 +50,8 @@ def train(state: dict[str, Array], steps: int) -> float:
     """Adam for so many steps more, in place; the mean loss of the last fifty."""
     losses = []
     for _ in range(steps):
-        state["optimizer.step"] = state["optimizer.step"] + 1
-        step = int(state["optimizer.step"])
+        state["optimizer.step"] += 1
+        step = int(state["optimizer.step"][0])
         x, wanted = batch(step)
         inputs, count = [x], len(WIDTHS) - 1
         for number in range(1, count + 1):
