@@ -173,6 +173,17 @@ def test_large_spectra_are_found_by_sketching(monkeypatch: pytest.MonkeyPatch) -
     assert 16 <= sketched.low_rank_best <= 24
 
 
+def test_a_rank_that_is_only_a_limit_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mc.analysis import structure as module
+
+    words = np.random.default_rng(13).normal(size=(300, 200)).astype(np.float32)
+    (tmp_path / "m").write_bytes(safetensors({"w": ("F32", words)}))
+    exact = "\n".join(large(analyze(tmp_path / "m").tensors[0], 100))
+    monkeypatch.setattr(module, "EXACT", 100)
+    limit = "\n".join(large(analyze(tmp_path / "m").tensors[0], 100))
+    assert "effective rank at most" in limit and "effective rank at most" not in exact
+
+
 def _built(words: np.ndarray) -> Structure:
     tallied = counted("F32", words)
     raw = np.frombuffer(words.tobytes(), np.uint8)
@@ -209,6 +220,21 @@ def test_predicted_bytes_are_those_that_pack_writes(level: mc.Level, tmp_path: P
         assert found.predicted_bytes is not None
         assert isclose(found.predicted_bytes[level], packed, rel_tol=0.01), name
         assert found.bytes == len(content)
+
+
+def test_duplicates_are_predicted_as_pack_finds_them(tmp_path: Path) -> None:
+    """Of any dtype and shape in a file, each shard of a folder by itself."""
+    a = np.random.default_rng(12).normal(size=(300, 100)).astype(np.float32)
+    same = {"a": ("F32", a), "flat": ("F32", a.reshape(-1)), "ints": ("I32", a.view("i4")), "other": ("F32", -a[::-1])}
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "1.safetensors").write_bytes(safetensors(same))
+    (tmp_path / "m" / "2.safetensors").write_bytes(safetensors({"b": ("F32", a), "c": ("F32", a)}))
+    found = analyze(tmp_path / "m")
+    duplicates = {tensor.name: tensor.bits.duplicate_of for tensor in found.tensors}
+    assert duplicates == {"a": None, "flat": "a", "ints": "a", "other": None, "b": "a", "c": "b"}
+    packed = sum(mc.pack(path, io.BytesIO()).packed_bytes for path in (tmp_path / "m").iterdir())
+    assert found.whole.predicted_bytes is not None
+    assert isclose(found.whole.predicted_bytes["default"], packed, rel_tol=0.01)
 
 
 def test_advice_names_its_reasons(tmp_path: Path) -> None:

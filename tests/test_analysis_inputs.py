@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from conftest import safetensors
+from mc.errors import DamagedError
+from mc.lossy.imatrix import read_imatrix
 
 if TYPE_CHECKING:
     import subprocess
@@ -101,6 +104,7 @@ def test_an_imatrix_is_converted_and_its_names_mapped(mc: Command, tmp_path: Pat
     [
         ({"x": ("F32", np.ones(3, "f4"))}, "[samples, features]"),
         ({"x": ("F32", np.full((3, 2), np.nan, "f4"))}, "NaN or infinity"),
+        ({"x": ("F32", np.full((3, 2), 3e38, "f4"))}, "F32 can't hold"),
         ({"x": ("BOOL", np.ones((3, 2), np.uint8))}, "BOOL"),
     ],
 )
@@ -108,7 +112,7 @@ def test_what_are_no_inputs_is_refused_by_name(mc: Command, tmp_path: Path, tens
     (tmp_path / "x.safetensors").write_bytes(safetensors(tensors))
     done = mc("analyze", "--quick", "--inputs", "x.safetensors", "--stats-out", "s", cwd=tmp_path)
     message = done.stderr.decode()
-    assert done.returncode == 1 and said in message and "x.safetensors" in message and "'x'" in message
+    assert done.returncode == 1 and said in message and "'x'" in message and "Warning" not in message
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]  # nothing half-written
 
 
@@ -123,3 +127,83 @@ def test_damaged_and_odd_imatrix_files(mc: Command, tmp_path: Path) -> None:
         assert done.returncode == 3 and name in done.stderr.decode(), done.stderr.decode()
     assert mc("analyze", "--inputs", "no.gguf", cwd=tmp_path).returncode == 2
     assert not (tmp_path / "s.safetensors").exists()
+
+
+def gguf(*tensors: tuple[str, tuple[int, ...], int, bytes]) -> bytes:
+    """An imatrix as llama.cpp writes it: no architecture, dimensions innermost first, data in steps of 32 bytes."""
+
+    def text(words: str) -> bytes:
+        return struct.pack("<Q", len(words)) + words.encode()
+
+    keys = text("general.type") + struct.pack("<I", 8) + text("imatrix")
+    keys += text("imatrix.datasets") + struct.pack("<IIQ", 9, 8, 1) + text("wiki.txt")
+    keys += text("imatrix.chunk_count") + struct.pack("<II", 4, 5)
+    keys += text("imatrix.chunk_size") + struct.pack("<II", 4, 512)
+    head, data = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), 4) + keys, b""
+    for name, dims, kind, raw in tensors:
+        head += text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, len(data))
+        data += raw + bytes(-len(raw) % 32)
+    return head + bytes(-len(head) % 32) + data
+
+
+def floats(*numbers: float) -> bytes:
+    return np.array(numbers, "<f4").tobytes()
+
+
+def test_an_imatrix_as_llama_cpp_lays_it_out(mc: Command, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(gguf(
+        ("blk.0.attn_q.weight.in_sum2", (4, 1), 0, floats(1, 2, 3, 4)),
+        ("blk.0.attn_q.weight.counts", (1, 1), 0, floats(7)),
+        ("blk.0.ffn_down_exps.weight.in_sum2", (2, 3), 0, floats(1, 2, 0, 0, 5, 6)),
+        ("blk.0.ffn_down_exps.weight.counts", (1, 3), 0, floats(1, 0, 2)),  # one expert was never asked
+    ))  # fmt: skip
+    done = mc("analyze", "--inputs", "m.gguf", "--stats-out", "s.safetensors", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    stats = load_file(tmp_path / "s.safetensors")
+    assert stats[f"{NAME}.in_sum2"].tolist() == [1, 2, 3, 4] and stats[f"{NAME}.counts"].tolist() == [7]
+    experts = "model.layers.0.mlp.experts.down_proj.weight"
+    assert stats[f"{experts}.in_sum2"].tolist() == [6, 8] and stats[f"{experts}.counts"].tolist() == [3]
+
+
+LAYER = "blk.0.attn_q.weight"
+
+
+@pytest.mark.parametrize(
+    ("sums", "counts"),
+    [
+        (((2, 1), 0, floats(1, 2)), ((1, 1), 0, floats(1e30))),  # more samples than an integer holds
+        (((2, 1), 0, floats(-1, 2)), ((1, 1), 0, floats(3))),
+        (((2, 1), 0, floats(1, np.inf)), ((1, 1), 0, floats(3))),
+        (((2, 1), 0, floats(1, 2)), ((1, 1), 0, floats(np.nan))),
+        (((), 0, floats(1)), ((), 0, floats(3))),
+        (((0, 1), 0, b""), ((1, 1), 0, floats(3))),
+        (((2, 2), 0, floats(1, 2, 3, 4)), ((1, 3), 0, floats(1, 2, 3))),
+        (((32, 1), 8, bytes(34)), ((1, 1), 0, floats(3))),  # Q8_0, whose bytes are no numbers
+        (((2, 1), 26, bytes(8)), ((1, 1), 0, floats(3))),  # I32
+        (((2**62, 4), 0, floats(1)), ((1, 1), 0, floats(3))),
+    ],
+)
+def test_an_imatrix_of_odd_numbers_is_damaged(tmp_path: Path, sums: Any, counts: Any) -> None:
+    path = tmp_path / "odd.gguf"
+    path.write_bytes(gguf((f"{LAYER}.in_sum2", *sums), (f"{LAYER}.counts", *counts)))
+    with pytest.raises(DamagedError, match=r"odd\.gguf"):
+        read_imatrix(path)
+
+
+def test_gguf_files_that_claim_too_much(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    nested = struct.pack("<IQ", 9, 1) * 5000  # arrays in arrays
+    key = struct.pack("<Q", 1) + b"a" + struct.pack("<I", 9)
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + nested)
+    with pytest.raises(DamagedError, match="sound GGUF"):
+        read_imatrix(path)
+    far = "blk.99999999.attn_q.weight"  # a name for each of so many layers would take minutes
+    path.write_bytes(gguf((f"{far}.in_sum2", (1, 1), 0, floats(1)), (f"{far}.counts", (1, 1), 0, floats(2))))
+    assert [one.name for one in read_imatrix(path)] == [far]
+
+
+def test_the_old_format_of_imatrix_files_is_told_apart(mc: Command, tmp_path: Path) -> None:
+    content = struct.pack("<ii", 1, len(LAYER)) + LAYER.encode() + struct.pack("<ii", 7, 4) + floats(1, 2, 3, 4)
+    (tmp_path / "imatrix.dat").write_bytes(content)
+    done = mc("analyze", "--inputs", "imatrix.dat", "--stats-out", "s.safetensors", cwd=tmp_path)
+    assert done.returncode == 1 and "llama-imatrix --in-file" in done.stderr.decode(), done.stderr.decode()

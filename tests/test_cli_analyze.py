@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pty
 import re
 import sys
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from conftest import environment, safetensors
 from mc import analyze
+from mc.errors import DamagedError, McError
 
 if TYPE_CHECKING:
     import subprocess
@@ -176,12 +182,13 @@ def test_globs_samples_and_threads(mc: Command, place: Path) -> None:
 
 def test_at_a_terminal_lines_fit_and_one_tensor_is_shown_large(place: Path) -> None:
     for width in (60, 140):
-        table = at_terminal(place, width, "model.safetensors", "--quick").split("\n*")[0]
-        lines = table.splitlines()
-        assert max(map(len, lines)) <= width
+        printed = at_terminal(place, width, "model.safetensors", "--quick")
+        assert max(map(len, printed.splitlines())) <= width
+        lines = printed.split("\n*")[0].splitlines()
         assert width == 60 or any("█" in line for line in lines)
         assert lines[0].startswith("tensor") and any(line.startswith("whole") for line in lines)
     large = at_terminal(place, 100, "model.safetensors", "--tensor", "encoder.dense.weight")
+    assert max(map(len, large.splitlines())) <= 100
     for words in ("•", "exponent", "loses", "stable rank", "30 dB", "packed: fast", "* "):
         assert words in large
     advice = at_terminal(place, 100, "model.safetensors", "-v", "--quick")
@@ -198,8 +205,10 @@ def test_at_a_terminal_lines_fit_and_one_tensor_is_shown_large(place: Path) -> N
         (("empty.npy",), 3, "empty.npy"),
         (("text.npz",), 3, "text.npz"),
         (("objects.npy",), 3, "objects.npy"),
-        (("model.safetensors", "--html", "model.safetensors", "-f"), 1, "source itself"),
-        (("model.safetensors", "--html", "there.html"), 1, "already exists"),
+        (("model.safetensors", "--html", "model.safetensors", "-f"), 1, "name another with --html"),
+        (("model.safetensors", "--html", "there.html"), 1, "already exists; -f replaces it, --html names another"),
+        (("model.safetensors", "--html", "folder", "-f"), 1, "name a file in it with --html"),
+        (("model.safetensors", "--html", ""), 2, "--html needs"),
         (("model.safetensors", "--html", "-"), 2, "go to a file"),
         (("model.safetensors", "--stats-out", "x"), 2, "--inputs"),
         (("model.safetensors", "--sample", "0"), 2, "--sample"),
@@ -237,3 +246,77 @@ def test_a_page_is_one_file_and_names_do_no_harm(mc: Command, tmp_path: Path) ->
     assert "<img" not in text and "\u2028" not in text and text.count("</script>") == 2
     data = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
     assert data is not None and json.loads(data[1])[0]["tensors"][0]["name"] == name
+
+
+def npy(header: str, data: bytes = b"") -> bytes:
+    """A .npy file with this header."""
+    text = header.ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + data
+
+
+def described(shape: str, dtype: str = "'<f4'", fortran: bool = False) -> str:
+    return f"{{'descr': {dtype}, 'fortran_order': {fortran}, 'shape': {shape}, }}"
+
+
+def zipped(*members: tuple[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that occurs twice
+        for name, content in members:
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def marked(archive: bytes, at: int, value: int) -> bytes:
+    """The archive with a field of both headers of its first member changed; `at` counts from the version's place."""
+    out = bytearray(archive)
+    for word, shift in ((b"PK\x03\x04", 4), (b"PK\x01\x02", 6)):
+        out[archive.index(word) + shift + at] = value
+    return bytes(out)
+
+
+FINE = npy(described("(2,)"), b"12341234")
+HOSTILE_ARRAYS: dict[str, tuple[bytes, type[McError]]] = {
+    "negative.npy": (npy(described("(-4, 2)"), bytes(32)), DamagedError),
+    "bool.npy": (npy(described("(True, True)"), bytes(32)), DamagedError),
+    "open.npy": (npy("{'shape': (1,)"), DamagedError),
+    "deep.npy": (npy("(" * 9000), DamagedError),
+    "unhashable.npy": (npy("{[]: 1}"), DamagedError),
+    "call.npy": (npy("__import__('os').abort()"), DamagedError),
+    "version.npy": (b"\x93NUMPY\x09\x00" + bytes(64), DamagedError),
+    "fortran.npy": (npy(described("(1000000000000, 1000)", fortran=True), b"1234"), DamagedError),
+    "swapped.npy": (npy(described("(1000000000000,)", "'>f4'"), b"1234"), DamagedError),
+    "digits.npy": (npy(described(f"({'9' * 400},)"), b"1234"), DamagedError),
+    "objects.npy": (npy(described("(3,)", "'|O'"), b"\x80\x04N."), DamagedError),
+    "text.npy": (npy(described("(3,)", "'<U5'"), bytes(60)), McError),
+    "fields.npy": (npy(described("(3,)", "[('a', '<f4')]"), bytes(12)), McError),
+    "nothing.npy": (npy(described("(10,)", "'|V0'")), McError),
+    "large.npz": (zipped(("a.npy", npy(described("(100000000000,)"), b"1234"))), DamagedError),
+    "objects.npz": (zipped(("a.npy", npy(described("(3,)", "'|O'"), b"\x80\x04N."))), DamagedError),
+    "text.npz": (zipped(("read.me", b"hello")), DamagedError),
+    "empty.npz": (zipped(("a.npy", b"")), DamagedError),
+    "twice.npz": (zipped(("a.npy", FINE), ("a.npy", FINE)), DamagedError),
+    "encrypted.npz": (marked(zipped(("a.npy", FINE)), 2, 1), DamagedError),
+    "method.npz": (marked(zipped(("a.npy", FINE)), 4, 99), DamagedError),
+    "cut.npz": (zipped(("a.npy", FINE))[:-30], DamagedError),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_ARRAYS)
+def test_hostile_array_files_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    content, kind = HOSTILE_ARRAYS[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(McError, match=name) as caught:
+        analyze(tmp_path / name, deep=False)
+    assert type(caught.value) is kind
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([FINE, zipped(("a.npy", FINE))]), st.data())
+def test_damaged_array_files_never_crash(whole: bytes, data: st.DataObject) -> None:
+    content = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(4, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(McError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy's, of headers that Python 2 wrote
+        analyze(io.BytesIO(content[: data.draw(st.integers(0, len(content)))]), deep=False, threads=1)

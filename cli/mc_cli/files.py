@@ -132,29 +132,30 @@ def writing(source: str, target: str, *, force: bool) -> Iterator[Path | BinaryI
             yield Path(target)
 
 
-def allow(source: Path | None, target: Path, *, force: bool) -> None:
-    """Raise Refused where writing `target` would touch the source or overwrite what -f has not released."""
+def allow(source: Path | None, target: Path, *, force: bool, option: str = "-o") -> None:
+    """Raise Refused where writing `target`, which `option` named, would touch the source or overwrite what -f has not
+    released."""
     if not target.parent.is_dir():
         raise Refused(f"The folder '{target.parent}' that '{target}' would be written to does not exist.")
     if source is not None and source.exists():
-        inside(source, target)
+        inside(source, target, option)
     if not target.exists():
         return
     if not force:
-        raise Refused(f"'{target}' already exists; -f replaces it, -o names another place.")
+        raise Refused(f"'{target}' already exists; -f replaces it, {option} names another place.")
     from_folder = source is not None and source.is_dir()
     if target.is_dir() and not from_folder:
-        raise Refused(f"'{target}' is a folder; name a file in it with -o.")
+        raise Refused(f"'{target}' is a folder; name a file in it with {option}.")
     if from_folder and not target.is_dir():
         raise Refused(f"'{target}' is a file, but a folder is to be written; choose another name with -o.")
     if target.is_dir() and any(target.iterdir()) and not any(target.glob("*" + PLAIN)):
         raise Refused(f"The folder '{target}' holds no {PLAIN} files, so it is not replaced, even with -f.")
 
 
-def inside(source: Path, target: Path) -> None:
+def inside(source: Path, target: Path, option: str = "-o") -> None:
     """Raise Refused where source and target are one, or one lies in the other: a source is never changed."""
     if target.exists() and os.path.samefile(source, target):
-        raise Refused(f"'{target}' is the source itself, which is never changed; name another with -o.")
+        raise Refused(f"'{target}' is the source itself, which is never changed; name another with {option}.")
     here, there = source.resolve(), target.resolve()
     if source.is_dir() and there.is_relative_to(here):
         raise Refused(f"'{target}' lies inside the source folder '{source}', which is never changed.")

@@ -36,11 +36,24 @@ def overview(found: Sequence[Analysis], manner: show.Manner, *, one_by_one: bool
             print(show.printable(one.path), file=stream)
         if one_by_one and len(one.tensors) <= LARGE:
             for tensor in one.tensors:
-                print("\n".join(large(tensor, width)), file=stream)
+                print("\n".join(line for long in large(tensor, width) for line in wrapped(long, width)), file=stream)
             continue
         draw(one, width, stream)
         for line in advice(one, manner.verbose):
-            print(line, file=stream)
+            print("\n".join(wrapped(line, width)), file=stream)
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """A line as several that fit, broken between words only; what follows the first is indented as its text."""
+    import textwrap
+
+    if len(line) <= width:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip(" *")))
+    return textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
+        drop_whitespace=True, replace_whitespace=False,
+    )  # fmt: skip
 
 
 def full(tensor: TensorAnalysis) -> tuple[str, ...]:
@@ -188,7 +201,8 @@ def large(tensor: TensorAnalysis, width: int) -> list[str]:
             lines.append(f"  {name:<13}{charts.bar(value / b.word, wide)} {value:6.3f} of {b.word:.0f} bits")
     if tensor.structure is not None:
         s = tensor.structure
-        ranks = f"effective rank {figure(s.effective_rank)} of {min(s.rows, s.columns)}"
+        at_most = "" if s.exact else "at most "
+        ranks = f"effective rank {at_most}{figure(s.effective_rank)} of {min(s.rows, s.columns)}"
         lines += ["", f"  stable rank {figure(s.stable_rank)}, {ranks}"]
     if tensor.bounds is not None:
         needs = ", ".join(f"{db} dB {bits:.2f}" for db, bits in tensor.bounds.empirical.items())

@@ -92,7 +92,7 @@ const COLUMNS = [
   } },
   { key: "db30", title: "30 dB", value: needs, cell: (t) => make("td", {}, fixed(needs(t), 2)) },
   { key: "rank", title: "rank", value: (t) => (t.structure ? t.structure.effective_rank / Math.min(t.structure.rows, t.structure.columns) : null),
-    cell: (t) => make("td", {}, t.structure ? `${Math.round(t.structure.effective_rank)} / ${Math.min(t.structure.rows, t.structure.columns)}` : "–") },
+    cell: (t) => make("td", {}, t.structure ? `${t.structure.exact ? "" : "≤ "}${Math.round(t.structure.effective_rank)} / ${Math.min(t.structure.rows, t.structure.columns)}` : "–") },
   { key: "model", title: "looks like", text: true, value: model, cell: (t) => make("td", { class: "text" }, model(t) ?? "–") },
 ];
 
@@ -223,7 +223,7 @@ function detail(t) {
     ["min", figure(m.min)], ["max", figure(m.max)], ["median", figure(q["0.5"])], ["1 %", figure(q["0.01"])], ["99 %", figure(q["0.99"])],
     ["zeros", count(m.zeros)], ["NaN", count(m.nan)], ["infinite", count(m.infinite)], ["beyond 6 σ", figure(m.beyond_6_sigma)],
     ["largest / RMS", figure(m.peak_to_rms)], ["distinct", count(b.distinct)], ["row spread", figure(m.row_spread)], ["column spread", figure(m.column_spread)],
-    ["stable rank", s ? figure(s.stable_rank) : "–"],
+    ["stable rank", s ? figure(s.stable_rank) : "–"], ["effective rank", s ? `${s.exact ? "" : "≤ "}${figure(s.effective_rank)}` : "–"],
   ]));
   if (t.bounds) nodes.push(make("h3", {}, "Bits a weight needs"), facts(["20", "30", "40"].map((db) => [`${db} dB`, fixed(t.bounds.empirical[db], 2)])));
   if (t.predicted_bytes) nodes.push(make("h3", {}, "Size after packing"), sizes(t.bytes, t.predicted_bytes));

@@ -61,6 +61,16 @@ def _batches(items: Iterable[Any], weight: Callable[[Any], int]) -> Iterator[lis
 
 
 @contextmanager
+def single_blas() -> Iterator[None]:
+    """Linear algebra on the thread that asks for it: threads of its own would compete with ours, and sum in an order
+    that depends on their number."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@contextmanager
 def workers(threads: int | None, executor: Executor | None) -> Iterator[Workers]:
     """Workers on `threads` threads of our own (None: one for each core that this process may use), or on the
     executor handed in, which is left running. Raises UsageError for fewer than one."""

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -29,12 +30,13 @@ from mc.lossy.against import TensorError, errors
 from mc.lossy.configs import index_of, with_quantization, without_quantization
 from mc.lossy.files import Floats, dequantize_file, plain_layout
 from mc.lossy.measure import Measured, packed_as
-from mc.lossy.passes import Job, Made
+from mc.lossy.passes import Job, Made, Unweighed
 from mc.lossy.quantizing import quantize_file
-from mc.lossy.recipe import OBJECTIVES, Quantized, Recipe
+from mc.lossy.recipe import OBJECTIVES, WEIGHED, Quantized, Recipe
 from mc.lossy.requests import Request, Target, assign, parse_request, spelled
 from mc.lossy.sizes import packed_parts
-from mc.parallel import Workers, workers
+from mc.lossy.statistics import open_statistics
+from mc.parallel import Workers, single_blas, workers
 from mc.reports import RestoredFile, TensorReport, UnpackReport
 
 CONFIG = "config.json"
@@ -56,6 +58,8 @@ class QuantizedFile:
     error: float  # squared, over all of them, relative to their squares
     tensors: tuple[Measured, ...]
     kept: tuple[str, ...]  # tensors that stay as they are
+    tied: tuple[tuple[str, str], ...]  # of these, the ones that stay because what they are tied to does, and that
+    unweighed: tuple[Unweighed, ...]  # quantized without the statistics that the objective asks for
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ class QuantizeReport:
 def quantize(
     source: PathLike | BinaryIO, target: PathLike | BinaryIO, *, scheme: str | Request, limit: Target | None = None,
     objective: str = "row", sets: Sequence[tuple[str, str | Request]] = (), keep: Sequence[str] = (), seed: int = 0,
-    pack: bool = False, threads: int | None = None, executor: Executor | None = None, progress: Progress | None = None,
+    stats: PathLike | None = None, strict: bool = False, pack: bool = False, threads: int | None = None,
+    executor: Executor | None = None, progress: Progress | None = None,
 ) -> QuantizeReport:  # fmt: skip
     """Quantize a plain file, stream or folder into another; with `pack`, the result is packed as well.
 
@@ -78,8 +83,11 @@ def quantize(
         raise UsageError(f"The objective {quote(objective)} isn't one of {', '.join(OBJECTIVES)}.")
     default = parse_request(scheme) if isinstance(scheme, str) else scheme
     given = [(pattern, parse_request(one) if isinstance(one, str) else one) for pattern, one in sets]
-    job = Job({}, objective, seed, "default", limit)
-    with workers(threads, executor) as work:
+    _refuse_unweighable(objective, stats, strict, [default, *(one for _, one in given)])
+    job = Job({}, objective, seed, "default", limit, strict=strict)
+    with workers(threads, executor) as work, single_blas(), ExitStack() as stack:
+        if stats is not None:
+            job = replace(job, statistics=stack.enter_context(open_statistics(stats, _names(source))))
         if is_folder(source):
             return _quantize_folder(Path(str(source)), target, job, (default, given, keep), pack, work, progress)
         with random_access(source) as opened:
@@ -110,6 +118,31 @@ def plan(
     return tuple(found)
 
 
+def _refuse_unweighable(objective: str, stats: PathLike | None, strict: bool, requests: Sequence[Request]) -> None:
+    """UsageError where an objective and statistics don't go together."""
+    if (objective in WEIGHED) != (stats is not None):
+        raise UsageError(
+            f"The objective {objective} needs statistics: --stats FILE."
+            if stats is None
+            else f"Statistics go with the objectives {' and '.join(WEIGHED)}, and this is {objective}."
+        )
+    if strict and stats is None:
+        raise UsageError("--strict refuses tensors without statistics, and none are given: --stats FILE.")
+    if objective in WEIGHED and any(one.standard for one in requests):
+        raise UsageError(f"The objective {objective} stores scales of columns, which compressed-tensors doesn't have.")
+
+
+def _names(source: PathLike | BinaryIO) -> list[str]:
+    """Names of all tensors of a file or folder; none of a stream."""
+    if not isinstance(source, str | os.PathLike):
+        return []
+    found = []
+    for path in _shards(Path(source)):
+        with Source.of(path) as opened:
+            found += [tensor.name for tensor in plain_layout(opened).tensors]
+    return found
+
+
 def _shards(path: Path) -> list[Path]:
     return [path / name for name in read_folder(path).shards] if path.is_dir() else [path]
 
@@ -122,7 +155,13 @@ def _refuse_unused(used: set[str], sets: Sequence[tuple[str, Request]], keep: Se
 
 
 def _quantize_one(
-    source: Source, out: BinaryIO, name: str, job: Job, pack: bool, work: Workers, step: Callable[[int], None]
+    source: Source,
+    out: BinaryIO,
+    name: str,
+    job: Job,
+    pack: bool,
+    work: Workers,
+    step: Callable[[int], None],
 ) -> tuple[QuantizedFile, Made]:
     """Quantize into a temporary file, and copy or pack that."""
     with tempfile.TemporaryFile() as plain:
@@ -144,8 +183,11 @@ def _report(
     bits = 8 * sum(one.bytes for one in tensors) / weights if weights else 0.0
     power = sum(one.power for one in tensors)
     error = sum(one.squared for one in tensors) / power if power else 0.0
-    kept = tuple(one.name for one in read_layout(source).tensors if one.name not in job.wanted)
-    return QuantizedFile(source.where, name, source.size, made.size, size, weights, bits, error, tensors, kept)
+    done = {one.name for one in tensors}
+    kept = tuple(one.name for one in read_layout(source).tensors if one.name not in done)
+    return QuantizedFile(
+        source.where, name, source.size, made.size, size, weights, bits, error, tensors, kept, made.tied, made.unweighed
+    )
 
 
 def _quantize_folder(

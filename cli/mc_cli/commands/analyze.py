@@ -62,9 +62,9 @@ def analyze(
     --stats-out writes the sums of squares that weigh errors. llama.cpp's imatrix files (GGUF) are converted.
     """
     refuse(paths, html, against, inputs, stats_out, gram)
-    for target in (html, stats_out):
+    for option, target in (("--html", html), ("--stats-out", stats_out)):
         if target is not None:
-            allowed((*paths, *inputs), target, force)
+            allowed((*paths, *inputs), option, target, force)
     began = time.perf_counter()
     manner = show.Manner(quiet, verbose, as_json, not no_progress)
     if against is not None:
@@ -183,7 +183,7 @@ def gathered(
     from mc.analysis.inputs import gather
     from mc.atomic import replacing
 
-    allowed(inputs, stats_out, force)
+    allowed(inputs, "--stats-out", stats_out, force)
     with (
         show.progress("gathering", manner) as progress,
         files.naming(stats_out, files.WRITE_ERRORS),
@@ -195,14 +195,16 @@ def gathered(
         ]
 
 
-def allowed(sources: tuple[str, ...], target: str, force: bool) -> None:
-    """Refuse to write over what is read, or over anything without -f."""
+def allowed(sources: tuple[str, ...], option: str, target: str, force: bool) -> None:
+    """Refuse to write over what is read, or over anything without -f; `option` named the target."""
+    if not target:
+        raise click.UsageError(f"{option} needs the name of a file.")
     if target == files.STDIO:
-        raise click.UsageError("A page or statistics go to a file, since stdout has the table. Name one.")
+        raise click.UsageError(f"A page and statistics go to a file, as stdout has the table. Name one with {option}.")
     for source in sources:
         if source != files.STDIO and Path(target).exists() and Path(source).exists():
-            files.inside(Path(source), Path(target))
-    files.allow(None, Path(target), force=force)
+            files.inside(Path(source), Path(target), option)
+    files.allow(None, Path(target), force=force, option=option)
 
 
 def planned(path: str) -> dict[str, Any] | None:
@@ -224,6 +226,6 @@ def write_page(found: list[dict[str, Any]], html: str, paths: tuple[str, ...], f
     text = page(found).encode()
     from mc.atomic import replacing
 
-    allowed(paths, html, force)
+    allowed(paths, "--html", html, force)
     with files.naming(html, files.WRITE_ERRORS), replacing(Path(html)) as out:
         out.write(text)

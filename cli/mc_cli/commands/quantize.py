@@ -61,11 +61,13 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
 @click.option("--overall", is_flag=True, help="The error over all tensors, not of each.")
 @click.option(
     "--objective",
-    type=click.Choice(["plain", "tensor", "row"]),
+    type=click.Choice(["plain", "tensor", "row", "diag", "gram"]),
     default="row",
     show_default=True,
-    help="What errors of a grid or trellis are relative to: nothing, a tensor's or a row's power.",
+    help="What errors of a grid or trellis are weighed by: nothing, a tensor's or row's power, or statistics.",
 )
+@click.option("--stats", type=options.PATH, metavar="FILE", help="Statistics of layer inputs, for diag and gram.")
+@click.option("--strict", is_flag=True, help="Refuse tensors without statistics.")
 @click.option(
     "--format", "layout", type=click.Choice(["mc", "compressed-tensors"]), help="What must be able to load it."
 )
@@ -91,6 +93,8 @@ def quantize(
     target_size: int | None,
     overall: bool,
     objective: str,
+    stats: str | None,
+    strict: bool,
     layout: str | None,
     group: int | None,
     codes: int | None,
@@ -145,7 +149,7 @@ def quantize(
     ):
         report = mc.quantize(
             original, quantized, scheme=request, limit=limit, objective=objective, sets=chosen, keep=keep, seed=seed,
-            pack=is_packed_name(target), threads=options.count(threads), progress=progress,
+            stats=stats, strict=strict, pack=is_packed_name(target), threads=options.count(threads), progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - began
     if as_json:
@@ -153,6 +157,8 @@ def quantize(
         show.document("quantize", facts | asdict(report), manner)
     elif not quiet:
         show.table(COLUMNS, rows(report), manner)
+    for line in notices(report):
+        show.closing(line, manner, after_table=True)
     show.closing(summary(report, seconds, target), manner, after_table=True)
     return 0
 
@@ -238,6 +244,17 @@ def rows(report: QuantizeReport) -> list[tuple[object, ...]]:
         for file in report.files
         for one in file.tensors
     ]
+
+
+def notices(report: QuantizeReport) -> list[str]:
+    """What was done otherwise than a reader may think: tensors without statistics, and tied ones that stay."""
+    lines = []
+    for objective, lack in (("row", "have no statistics"), ("diag", "have no Gram matrix")):
+        names = [one.name for file in report.files for one in file.unweighed if one.objective == objective]
+        if names:
+            lines.append(f"{len(names)} tensors {lack} and were weighed by {objective}: {', '.join(names)}")
+    lines += [f"{name} stays, tied to {twin}" for file in report.files for name, twin in file.tied]
+    return lines
 
 
 def summary(report: QuantizeReport, seconds: float, target: str) -> str:

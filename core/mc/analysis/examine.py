@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from itertools import groupby
@@ -25,11 +24,12 @@ from mc.analysis.reading import STDIN, File, Item, chosen, opened
 from mc.analysis.report import Analysis, FileFacts, GroupAnalysis, ScaleMap, TensorAnalysis
 from mc.analysis.structure import structure
 from mc.analysis.tally import Each, Tally, tally
+from mc.analysis.twins import Earlier
 from mc.checkpoint import Tensor
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, quote
 from mc.heading import coded_from
-from mc.parallel import Workers, workers
+from mc.parallel import Workers, single_blas, workers
 
 WHOLE = 1 << 24  # bytes of a tensor up to which it is one piece of work, read once
 Progress = Callable[[int, int], None]
@@ -62,42 +62,33 @@ def analyze(
     `deep`, moments and bits alone are computed. The result doesn't depend on the threads. Raises DamagedError, naming
     file and tensor, for bytes that aren't sound, McError for what can't be read or doesn't match."""
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else STDIN
-    with opened(source) as files, workers(threads, executor) as work, _single_blas():
+    with opened(source) as files, workers(threads, executor) as work, single_blas():
         asked = Asked(sample, seed, deep, {file.where: _coded_from(file) for file in files})
         items = chosen(files, tensors, path)
         total, done = sum(item.nbytes for item in items), 0
         found: list[TensorAnalysis] = []
-        pools: dict[tuple[str, bool], Pool] = {}  # of a group's floats, and of its whole numbers
-        seen: dict[tuple[str, tuple[int, ...], str], str] = {}
+        pools: dict[str, dict[bool, Pool]] = {}  # by group: of its floats, and of its whole numbers
+        members: dict[str, list[TensorAnalysis]] = {}
+        earlier = Earlier(items)
         for item, one in _each(items, asked, work):
             tensor = one.tensor
-            key = (item.dtype, item.shape, one.digest)
-            if item.nbytes and tensor.counted * 8 >= item.nbytes and sample is None and key in seen:
-                tensor = _as_duplicate(tensor, seen[key])
-            seen.setdefault(key, item.name)
+            twin = earlier.twin(item, one.digest) if sample is None else None
+            if twin is not None:
+                tensor = _as_duplicate(tensor, twin, item.file)
             found.append(tensor)
-            group = group_of(item.name), one.tensor.bits.sign is not None or not item.nbytes
-            pools[group] = joined(pools[group], one.pool) if group in pools else one.pool
+            members.setdefault(group_of(item.name), []).append(tensor)
+            of_group, floats = (
+                pools.setdefault(group_of(item.name), {}),
+                tensor.bits.sign is not None or not item.nbytes,
+            )
+            of_group[floats] = joined(of_group[floats], one.pool) if floats in of_group else one.pool
             done += item.nbytes
             if progress is not None:
                 progress(done, total)
-        groups = tuple(
-            _group(name, [t for t in found if group_of(t.name) == name], _pool(pools, name))
-            for name in dict.fromkeys(name for name, _ in pools)
-        )
-        whole = _whole(files, items, found, _pool(pools), deep)
+        groups = tuple(_group(name, of_group, _pool([pools[name]])) for name, of_group in members.items())
+        whole = _whole(files, items, found, _pool(pools.values()), deep)
     facts = tuple(FileFacts(file.where, file.kind, file.nbytes, len(file.items)) for file in files)
     return Analysis(path, facts, tuple(found), groups, whole)
-
-
-@contextmanager
-def _single_blas() -> Iterator[None]:
-    """Linear algebra on the thread that asks for it: threads of its own would compete with ours, and sum in an order
-    that depends on their number."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"):
-        yield
 
 
 def _each(items: Sequence[Item], asked: Asked, work: Workers) -> Iterator[tuple[Item, _Found]]:
@@ -183,9 +174,12 @@ def _scales(counted: Tally) -> ScaleMap | None:
     return ScaleMap(tuple(tuple(round(x, 2) if isfinite(x) else None for x in row) for row in counted.grid.tolist()))
 
 
-def _as_duplicate(tensor: TensorAnalysis, of: str) -> TensorAnalysis:
-    where = replace(tensor.bits, duplicate_of=of)
-    predicted = dict.fromkeys(LEVELS, 0) if tensor.predicted_bytes is not None else None
+def _as_duplicate(tensor: TensorAnalysis, twin: Item, file: str) -> TensorAnalysis:
+    """Of what is the same in another file, pack stores both: it packs a shard by itself."""
+    where = replace(tensor.bits, duplicate_of=twin.name)
+    predicted = tensor.predicted_bytes
+    if predicted is not None and twin.file == file:
+        predicted = dict.fromkeys(LEVELS, 0)
     advice = advise(
         tensor.dtype, tensor.parameters, tensor.moments, where, tensor.fits, tensor.structure, tensor.bounds, predicted,
         tensor.bytes,
@@ -199,10 +193,11 @@ def group_of(name: str) -> str:
     return numbered[0] if numbered else name.split(".")[0]
 
 
-def _pool(pools: dict[tuple[str, bool], Pool], name: str | None = None) -> Pool | None:
-    """The floats of a group, or of all; without any, the whole numbers: positions and steps say nothing of weights."""
+def _pool(pools: Iterable[dict[bool, Pool]]) -> Pool | None:
+    """The floats of all groups; without any, the whole numbers: positions and steps say nothing of weights."""
+    every = list(pools)
     for floats in (True, False):
-        there = [pool for (group, kind), pool in pools.items() if kind == floats and name in (None, group)]
+        there = [of_group[floats] for of_group in every if floats in of_group]
         if there and sum(pool.sums.count for pool in there):
             return reduce(joined, there)
     return None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mc.analysis.kinds import PACKED, Floats, kind_of, known, numbers_of
 from mc.analysis.reading import Item, opened
@@ -75,19 +76,30 @@ def gather(
                 matrix = np.zeros((width, width)) if gram else None
                 for item in recorded[name]:
                     for block in _blocks(item, width, sample, seed):
-                        sums += np.square(block).sum(axis=0)
+                        with np.errstate(over="ignore", invalid="ignore"):  # `_singles` refuses what comes of it
+                            sums += np.square(block).sum(axis=0)
+                            if matrix is not None:
+                                matrix += block.T @ block
                         count += len(block)
-                        if matrix is not None:
-                            matrix += block.T @ block
                     done += item.nbytes
                     if progress is not None:
                         progress(done, total)
-            for part in (sums.astype("<f4"), np.array([count], "<i8"), *([matrix] if matrix is not None else ())):
-                target.write(np.ascontiguousarray(part if part.dtype != np.float64 else part.astype("<f4")).tobytes())
+            gram_matrix = () if matrix is None else (_singles(name, matrix),)
+            for part in (_singles(name, sums), np.array([count], "<i8"), *gram_matrix):
+                target.write(part.tobytes())
             power = float(sums.sum())
             rms = float(np.sqrt(power / count / width)) if count else None
             found.append(InputStatistics(name, count, width, rms, float(sums.max()) / power if power > 0 else None))
     return tuple(found)
+
+
+def _singles(name: str, sums: Floats) -> NDArray[np.float32]:
+    """Sums as F32, which must hold them."""
+    with np.errstate(over="ignore"):
+        singles = sums.astype("<f4")
+    if not np.isfinite(singles).all():
+        raise McError(f"The inputs of {quote(name)} are so large that F32 can't hold their sums of squares.")
+    return singles
 
 
 def _added(one: Importance | None, other: Importance) -> Importance:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,18 +15,19 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from mc.analysis.arrays import OF_NUMPY, read_header, read_npz
 from mc.analysis.tally import CHUNK, Read
 from mc.checkpoint import Source, Tensor, read_layout
 from mc.codec.typing import Bytes
-from mc.dtypes import DTYPES, element_bits
-from mc.errors import DamagedError, McError, quote
+from mc.dtypes import element_bits
+from mc.errors import McError, quote
 from mc.folder import read_folder, refuse_pickle
 from mc.loader import Checkpoint
 from mc.manifest import is_packed
 
 STDIN = "<stream>"
+LEGACY = ".dat"
 ARRAYS = (".npy", ".npz")
-OF_NUMPY = {str(one.numpy): name for name, one in DTYPES.items() if one.numpy is not None and one.bits >= 8}
 KEPT = 4  # decoded chunks of a packed tensor that are kept: whoever reads a few bytes reads those beside them next
 MAGIC = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz"}
 
@@ -69,6 +69,11 @@ def opened(source: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[File, ..
             yield tuple(_open(path / name, stack) for name in folder.shards)
             return
         refuse_pickle(path)
+        if path.suffix == LEGACY:
+            raise McError(
+                f"{path} has the name of an importance matrix in llama.cpp's old format. Convert it first:\n"
+                f"llama-imatrix --in-file {path.name} -o {path.with_suffix('.gguf').name}"
+            )
         if path.exists() and not path.is_file():
             with open(path, "rb") as pipe:
                 yield (_spooled(pipe, str(path), stack),)
@@ -146,50 +151,24 @@ def _packed(checkpoint: Checkpoint, tensor: Tensor) -> Read:
 
 
 def _arrays(stream: BinaryIO, where: str, suffix: str, stack: ExitStack) -> File:
-    if suffix == ".npy":
-        name = Path(where).stem if where != STDIN else "array"
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(0)
-        return File(where, "array", size, b"", (_npy(stream, name, where, stack),))
     size = stream.seek(0, os.SEEK_END)
+    if suffix == ".npz":
+        return File(where, "array", size, b"", tuple(_held(*one, where) for one in read_npz(stream, where)))
     stream.seek(0)
-    try:
-        with np.load(stream, allow_pickle=False) as archive:
-            items = tuple(_held(archive[name], name, where) for name in archive.files)
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise DamagedError(f"{where} is no archive of arrays that numpy can read: {error}. Save it again.") from error
-    return File(where, "array", size, b"", items)
+    name = Path(where).stem if where != STDIN else "array"
+    header = read_header(stream, size, where)
+    if header.dtype.byteorder == ">" or header.fortran:
+        return File(where, "array", size, b"", (_held(name, header.values(stream.read(header.nbytes)), where),))
+    start = stream.tell()
+    source = stack.enter_context(Source.of(stream, where))
+    tensor = Tensor(name, OF_NUMPY[str(header.dtype)], header.shape, start, start + header.nbytes)
+    return File(where, "array", size, b"", (_item(tensor, where, _plain(source, tensor)),))
 
 
-def _npy(stream: BinaryIO, name: str, where: str, stack: ExitStack) -> Item:
-    """An array of a .npy file: read from where it lies if its bytes are those of a tensor, else loaded whole."""
-    readers: dict[tuple[int, int], Callable[..., Any]] = {
-        (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0
-    }  # fmt: skip
-    try:
-        version = np.lib.format.read_magic(stream)
-        if version in readers:
-            shape, fortran, dtype = readers[version](stream)
-            if not fortran and str(dtype) in OF_NUMPY and not dtype.hasobject and dtype.byteorder in "<|=":
-                source = stack.enter_context(Source.of(stream, where))
-                nbytes = int(np.prod(shape, dtype=object)) * dtype.itemsize if shape else dtype.itemsize
-                start = stream.tell()
-                if start + nbytes > source.size:
-                    raise DamagedError(f"{where} was cut: it has {source.size} bytes, and its header describes more.")
-                tensor = Tensor(name, OF_NUMPY[str(dtype)], tuple(map(int, shape)), start, start + nbytes)
-                return _item(tensor, where, _plain(source, tensor))
-        stream.seek(0)
-        return _held(np.load(stream, allow_pickle=False), name, where)
-    except (ValueError, EOFError) as error:
-        raise DamagedError(f"{where} is no array that numpy can read: {error}. Save it again.") from error
-
-
-def _held(array: np.ndarray[Any, Any], name: str, where: str) -> Item:
+def _held(name: str, array: np.ndarray[Any, Any], where: str) -> Item:
     """An array in memory."""
-    dtype = OF_NUMPY.get(str(array.dtype.newbyteorder("=")))
-    if dtype is None:
-        raise McError(f"{where}: array {quote(name)} has dtype {array.dtype}, which no tensor has. Convert it first.")
     raw = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"))).reshape(-1).view(np.uint8)
+    dtype = OF_NUMPY[str(array.dtype.newbyteorder("="))]
     return Item(name, dtype, array.shape, len(raw), where, lambda start, stop: raw[start:stop].copy())
 
 

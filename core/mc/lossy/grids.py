@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mc.lossy.feedback import DAMPING, factor, fed_back
 from mc.lossy.loops import powers, round_grid, scale_grid
 from mc.lossy.schemes import NARROW, Grid
 
@@ -33,6 +34,7 @@ class Frame:
     row_power: Array  # mean squares f64 [rows]
     column_power: Array  # f64 [cols], of rows scaled to power 1
     unit: float  # that a relative step is multiplied with
+    matrix: Array | None = None  # f32 [cols, cols] that errors are fed back through (`feedback.factor`)
 
 
 def scale(codes: Array) -> Array:
@@ -52,6 +54,26 @@ def frame(w: Array, objective: str, columns: bool) -> Frame:
         unit = float(np.sqrt(row_power.max()))
         codes = _codes(row_power)
     return Frame(codes, _codes(column_power) if columns else None, row_power, column_power, unit)
+
+
+def weighed_frame(w: Array, inputs: Array) -> Frame:
+    """The frame for f32 [rows, cols] that takes inputs of mean squares f32 [cols], or of Gram matrix f32 [cols, cols],
+    which it takes the memory of. Rows have scales by the power of their outputs, so that the squared error of each
+    output is alike relative to its power; columns by what their errors do to outputs."""
+    row_power, column_power = np.empty(w.shape[0]), np.empty(w.shape[1])
+    powers(w, row_power, column_power)
+    matrix: Array | None = None
+    if inputs.ndim == 1:
+        outputs = np.square(w) @ inputs
+        weights = inputs + DAMPING * float(inputs.mean())
+    else:
+        outputs = np.concatenate([(part @ inputs * part).sum(axis=1) for part in np.array_split(w, -(-len(w) // 512))])
+        matrix, scales = factor(inputs)
+        weights = np.square(scales)
+    outputs = np.maximum(outputs.astype(np.float64), 0) / w.shape[1]
+    inverse = np.divide(1.0, weights, out=np.ones(len(weights)), where=weights > 0)
+    unit = float(np.sqrt(outputs.max() * inverse.max()))
+    return Frame(_codes(outputs), _codes(inverse), row_power, column_power, unit, matrix)
 
 
 def _codes(power: Array) -> Array:
@@ -100,10 +122,22 @@ def _rounded(w: Array, of: Frame, steps: Array, factors: Array, weight: float) -
         for trial, sampled in zip((0.0, weight), SAMPLED, strict=True):
             every = max(1, w.size // sampled)
             counts = np.zeros(lengths.shape, np.int64)
-            round_grid(w, every, steps, factors, contexts, lengths, trial, q, counts)
+            _round(w, of, every, steps, factors, contexts, lengths, trial, q, counts)
             lengths = _lengths(counts)
-    round_grid(w, 1, steps, factors, contexts, lengths, weight, q, np.zeros((0, 0), np.int64))
+    _round(w, of, 1, steps, factors, contexts, lengths, weight, q, np.zeros((0, 0), np.int64))
     return q
+
+
+def _round(
+    w: Array, of: Frame, every: int, steps: Array, factors: Array, contexts: tuple[Array, Array], lengths: Array,
+    weight: float, q: Array, counts: Array,
+) -> None:  # fmt: skip
+    """Round one row of `every` into q; add to counts, if it has any room, how often each integer came."""
+    if of.matrix is None:
+        round_grid(w, every, steps, factors, contexts, lengths, weight, q, counts)
+    else:
+        some = (contexts[0][::every], contexts[1])
+        fed_back(w[::every], of.matrix, steps[::every], factors, some, lengths, weight, q[::every], counts)
 
 
 def contexts_of(of: Frame, steps: Array, factors: Array) -> tuple[Array, Array]:

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mc.errors import DamagedError, McError
+from mc.errors import DamagedError, McError, quote
 
 Floats = NDArray[np.float64]
 SUMS, COUNTS = ".in_sum2", ".counts"
-BLOCK = re.compile(r"^blk\.(\d+)\.")
+BLOCK = re.compile(r"^blk\.(\d{1,4})\.")  # the gguf package lists all names of all blocks
+MOST_SAMPLES = 2.0**53
+MOST = 1e30  # far above what recorded inputs sum to, far below where F32 ends
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ def read_imatrix(path: str | os.PathLike[str], names: Sequence[str] = ()) -> tup
             raise DamagedError(f"{where} is no GGUF file: it doesn't begin with that word. Fetch it again.")
     try:
         reader = GGUFReader(where)
-        tensors = {str(tensor.name): np.array(tensor.data, np.float64) for tensor in reader.tensors}
-    except (ValueError, IndexError, KeyError, OverflowError, struct.error) as error:
+        tensors = {str(tensor.name): tensor for tensor in reader.tensors}
+    except (ValueError, IndexError, KeyError, OverflowError, RecursionError, struct.error) as error:
         raise DamagedError(f"{where} is no sound GGUF file: {error}. Fetch it again.") from error
     stems = [name.removesuffix(SUMS) for name in tensors if name.endswith(SUMS)]
     if not stems:
@@ -57,13 +59,26 @@ def read_imatrix(path: str | os.PathLike[str], names: Sequence[str] = ()) -> tup
     found = []
     for stem in stems:
         if stem + COUNTS not in tensors:
-            raise DamagedError(f"{where} has {stem}{SUMS} without {stem}{COUNTS}. Fetch it again.")
-        sums, counts = tensors[stem + SUMS], tensors[stem + COUNTS]
-        rows = sums.reshape(-1, sums.shape[-1])
-        if not (np.isfinite(rows).all() and np.isfinite(counts).all()):
-            raise DamagedError(f"{where}: {stem} holds NaN or infinity. Make it again.")
-        found.append(Importance(mapped.get(stem, stem), rows.sum(axis=0), round(float(counts.sum()))))
+            raise DamagedError(f"{where} has {quote(stem + SUMS)} without {quote(stem + COUNTS)}. Fetch it again.")
+        sums, counts = (_floats(tensors[stem + part], where) for part in (SUMS, COUNTS))
+        if counts.size != sums.shape[0] or counts.sum() > MOST_SAMPLES:
+            raise DamagedError(
+                f"{where}: {quote(stem)} has sums of {sums.shape[0]} matrices, and {counts.size} counts that add up to "
+                f"{counts.sum():g}. Make it again."
+            )
+        found.append(Importance(mapped.get(stem, stem), sums.sum(axis=0), round(float(counts.sum()))))
     return tuple(found)
+
+
+def _floats(tensor: Any, where: str) -> Floats:
+    """The numbers of a tensor of GGUF: [matrices, features], one matrix for each expert."""
+    name = quote(str(tensor.name))
+    if tensor.data.dtype != np.float32 or tensor.data.ndim < 1:
+        raise DamagedError(f"{where}: {name} is no row of F32 numbers, which an imatrix holds. Make it again.")
+    values = np.array(tensor.data, np.float64).reshape(-1, tensor.data.shape[-1] or 1)
+    if not ((values >= 0) & (values < MOST)).all():
+        raise DamagedError(f"{where}: {name} holds numbers that are no sums of squares or counts. Make it again.")
+    return values
 
 
 def _mapping(stems: Sequence[str], names: Sequence[str]) -> dict[str, str]:

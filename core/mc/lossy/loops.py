@@ -150,7 +150,7 @@ def powers(w, rows, columns):
 
 
 @inlined
-def _cheapest(x, weight, lengths, context, half):
+def cheapest(x, weight, lengths, context, half):
     """The integer for a weight of x steps that costs least, of the nearest one, the next towards zero, and zero."""
     k = np.int64(np.rint(x))
     if k == 0 or weight == 0:
@@ -184,7 +184,7 @@ def round_grid(w, every, steps, factors, contexts, lengths, weight, q, counts):
                 per = 1 / step if step > 0 else 0.0
             x = min(max(F64(w[r, c]) * per, -F64(MOST)), F64(MOST))
             context = min(max(rows[r] + columns[c], 0), last)
-            k = _cheapest(x, weight, lengths, context, half)
+            k = cheapest(x, weight, lengths, context, half)
             q[r, c] = k
             if len(counts):
                 counts[context, min(max(k, -half), half) + half] += 1

@@ -20,7 +20,8 @@ from mc.strict_json import describe, parse_json
 
 QUANTIZE = "quantize"
 MOST_STEPS = 16  # FORMAT.md, section 11; undoing them goes as deep
-OBJECTIVES = ("plain", "tensor", "row")
+OBJECTIVES = ("plain", "tensor", "row", "diag", "gram")
+WEIGHED = ("diag", "gram")  # of them, by statistics
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mc.checkpoint import Source, Tensor
-from mc.lossy import arrays, grids, trellises
+from mc.lossy import arrays, trellises
 from mc.lossy.files import naming, read_array
-from mc.lossy.passes import Job
+from mc.lossy.passes import Job, framed
 from mc.parallel import Workers
 
 SAMPLE = 1 << 16  # weights of a tensor, at least: bits and error are right to about one in a hundred
@@ -21,7 +21,9 @@ def estimated(source: Source, job: Job, tensors: Sequence[Tensor], step: float, 
         with naming(source.where, tensor.name):
             w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
             request = job.wanted[tensor.name]
-            frame = grids.frame(w, job.objective, request.columns)
+            _, frame = framed(tensor.name, w, request, job)
+            if frame is None:
+                raise ValueError(f"{tensor.name} has no step")
             every = max(1, w.size // SAMPLE)
             absolute = step * frame.unit * trellises.AS_GRID
             sums = trellises.estimate(w, frame, absolute, request.effort, min(every, len(w)))

@@ -10,7 +10,7 @@ from mc.checkpoint import Layout, Source, Tensor
 from mc.errors import LimitError, UsageError
 from mc.lossy import arrays, grids
 from mc.lossy.files import naming, read_array
-from mc.lossy.passes import Job, results, write
+from mc.lossy.passes import Job, framed, results, write
 from mc.lossy.requests import STEPPED, Target
 from mc.lossy.sampling import estimated, expected_rest, only_trellises
 from mc.lossy.sizes import packed_parts
@@ -48,7 +48,7 @@ def _step_for(source: Source, tensor: Tensor, job: Job, limit: float) -> float:
     """The relative step with which one tensor's error is just below the limit."""
     with naming(source.where, tensor.name):
         w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
-        frame = grids.frame(w, job.objective, job.wanted[tensor.name].columns)
+        objective, frame = framed(tensor.name, w, job.wanted[tensor.name], job)
 
         def error(step: float) -> float:
             found = arrays.quantize(
@@ -59,12 +59,12 @@ def _step_for(source: Source, tensor: Tensor, job: Job, limit: float) -> float:
                 job.wanted[tensor.name],
                 job.seed,
                 step,
-                job.objective,
+                objective,
                 frame,
             )
             return found.about.error
 
-        scale = sqrt(float(frame.row_power.mean())) / frame.unit if frame.unit else 1.0
+        scale = sqrt(float(frame.row_power.mean())) / frame.unit if frame and frame.unit else 1.0
         return _widest(error, limit, _near(source, job, [tensor], limit, sqrt(12 * limit) * scale, Workers(None, 1)))
 
 
@@ -95,7 +95,7 @@ def _near(source: Source, job: Job, gridded: Sequence[Tensor], limit: float, sta
 
 def _typical(source: Source, job: Job, gridded: Sequence[Tensor], work: Workers) -> float:
     """About the relative step that is the weights' deviation."""
-    if job.objective == "tensor":
+    if job.objective not in ("plain", "row"):
         return 1.0
 
     def power(tensor: Tensor) -> tuple[float, int]:
