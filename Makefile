@@ -8,8 +8,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: demo test lint check bench fuzz clean
 .DELETE_ON_ERROR:
 
-demo: .venv/demo.stamp  ## pack, verify and restore a real BERT encoder, beside other tools
+demo: .venv/demo.stamp  ## pack, verify and restore a real BERT encoder, beside other tools; shrink a network that reads digits
 	$(BIN)/python bench/demo.py
+	$(BIN)/python examples/digits.py
 
 test: .venv/test.stamp  ## all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -77,6 +77,11 @@ def closing(line: str, manner: Manner, *, after_table: bool = False) -> None:
     print(printable(line), file=stream, flush=True)
 
 
+def aside(line: str) -> None:
+    """Say on stderr what is going on, while it does."""
+    print(printable(line), file=sys.stderr, flush=True)
+
+
 def sizes(before: int, after: int, whole: int, packed: int, seconds: float, path: str) -> str:
     """The closing line of pack and unpack; the ratio is packed / original, so lower is better."""
     share = f"ratio {packed / whole:.4f}" if whole else "ratio -"

@@ -16,19 +16,21 @@ if TYPE_CHECKING:
     from mc.analysis.against import compare
     from mc.analysis.examine import analyze
     from mc.api import Level, Progress, compress, decompress, pack, unpack, verify
+    from mc.automatic import auto
     from mc.loader import Checkpoint
     from mc.lossy.files import open_checkpoint as open
     from mc.simplifying import dequantize, measure, quantize, warm
 
 __version__ = "0.1.0"
 __all__ = [
-    "Checkpoint", "Level", "Progress", "analyze", "compare", "compress", "decompress", "dequantize", "measure", "open",
-    "pack", "quantize", "unpack", "verify", "warm",
+    "Checkpoint", "Level", "Progress", "analyze", "auto", "compare", "compress", "decompress", "dequantize", "measure",
+    "open", "pack", "quantize", "unpack", "verify", "warm",
 ]  # fmt: skip
 
 _HOMES = {
     "Checkpoint": ("mc.loader", "Checkpoint"),
     "analyze": ("mc.analysis.examine", "analyze"),
+    "auto": ("mc.automatic", "auto"),
     "compare": ("mc.analysis.against", "compare"),
     "dequantize": ("mc.simplifying", "dequantize"),
     "measure": ("mc.simplifying", "measure"),

@@ -6,6 +6,7 @@ The header is written last and its room is reserved first, so what varies in it 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from mc import blob
 from mc.checkpoint import Tensor
@@ -23,11 +24,11 @@ TRIFLE = 512
 
 def header_room(
     tensors: Sequence[Tensor], whole: int, twins: dict[str, str], level: str, reserved: int,
-    quantized: Mapping[str, Mapping[str, object]] | None = None,
+    quantized: Mapping[str, Mapping[str, object]] | None = None, plan: dict[str, Any] | None = None,
 ) -> int:  # fmt: skip
     """Bytes that the header of a packed file takes, whatever becomes of the tensors of the original of `whole` bytes.
     twins: tensors stored once, the later one's name by the earlier one's; reserved: bytes of the reserved tensor;
-    quantized: what is said of quantized tensors, at its longest."""
+    quantized: what is said of quantized tensors, at its longest; plan: what the manifest holds of it."""
     entries, sizes = {}, []
     for tensor in tensors:
         nbytes = tensor.stop - tensor.start
@@ -36,7 +37,7 @@ def header_room(
             name, note = SAME, twins[tensor.name]
         entries[tensor.name] = Entry(tensor.dtype, tensor.shape, name, note)
         sizes.append(0 if not nbytes or tensor.name in twins else most_packed(nbytes))
-    return len(write_header(Manifest("0" * 64, whole, level, entries, quantized or {}), reserved, sizes))
+    return len(write_header(Manifest("0" * 64, whole, level, entries, quantized or {}, plan), reserved, sizes))
 
 
 def most_packed(nbytes: int) -> int:

@@ -45,6 +45,7 @@ class Manifest:
     level: str
     entries: dict[str, Entry]  # by name, in data order
     quantized: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # for people: scheme, error, bits ...
+    plan: dict[str, Any] | None = None  # what `mc auto` did, for people and for doing it again
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def write_header(manifest: Manifest, reserved: int, blobs: Sequence[int], size: 
         "base": None,
         "tensors": listed,
         **({"quantized": manifest.quantized} if manifest.quantized else {}),
+        **({"plan": manifest.plan} if manifest.plan is not None else {}),
     }
     metadata = {FORMAT_KEY: str(VERSION), DIGEST_KEY: BLANK_DIGEST, MANIFEST_KEY: _json(about)}
     header: dict[str, object] = {"__metadata__": metadata}
@@ -172,8 +174,13 @@ def _manifest(text: str, where: str) -> Manifest:
         case {"sha256": str(sha256), "bytes": int(size), "level": str(level), "tensors": dict(listed)} if (
             len(sha256) == len(BLANK_DIGEST) and size >= 0
         ):
+            plan = about.get("plan")
+            if plan is not None and not isinstance(plan, dict):
+                raise DamagedError(
+                    f"{where}: the manifest has {describe(plan)} for a plan, where an object was expected"
+                )
             entries = {name: _entry(name, said, where) for name, said in listed.items()}
-            return Manifest(sha256, size, level, entries, _facts(about.get("quantized")))
+            return Manifest(sha256, size, level, entries, _facts(about.get("quantized")), plan)
     raise DamagedError(f"{where}: the manifest doesn't state sha256, bytes, level and tensors as it should")
 
 

@@ -58,9 +58,10 @@ class PackedTensor:
 
 
 def pack_file(
-    source: Source, target: Target, level: str, work: Workers, step: Step
+    source: Source, target: Target, level: str, work: Workers, step: Step, plan: dict[str, Any] | None = None
 ) -> tuple[Manifest, tuple[TensorReport, ...], int]:
     """Write the packed form of `source` to `target`, which can seek. Returns manifest, reports and bytes written.
+    `plan` is what the manifest holds of how the source came about.
 
     DamagedError if the source is no sound safetensors file; McError if it is packed already, or changes meanwhile."""
     if level not in LEVELS:
@@ -71,8 +72,7 @@ def pack_file(
     twins = find_twins(source, layout)
     reserved = blob.write_reserved(layout.prefix)
     recipe = _recipe(layout, source.where)
-    longest = _facts(recipe, {tensor.name: MOST_SAID for tensor in layout.tensors})
-    start = header_room(layout.tensors, layout.size, twins, level, len(reserved), longest)
+    start = room(layout, twins, recipe, level, plan)
     if start - 8 > LONGEST_HEADER:
         raise McError(
             f"{source.where} has names of so many bytes that the packed file's header, which holds them twice, would "
@@ -100,12 +100,20 @@ def pack_file(
         sha256 = digest.result()
     source.unchanged()
     facts = _facts(recipe, {one.name: one.packed_bytes for one in reports})
-    manifest = Manifest(sha256, layout.size, level, entries, facts)
+    manifest = Manifest(sha256, layout.size, level, entries, facts, plan)
     end = begin + start + len(reserved) + sum(sizes)
     target.seek(begin)
     target.write(write_header(manifest, len(reserved), sizes, start))
     target.seek(end)
     return manifest, tuple(reports), end - begin
+
+
+def room(layout: Layout, twins: dict[str, str], recipe: Recipe, level: str, plan: dict[str, Any] | None = None) -> int:
+    """Bytes of the header of the packed form of a file with this layout and these twins, which `recipe` says was
+    quantized, and whose manifest holds `plan`."""
+    longest = _facts(recipe, {tensor.name: MOST_SAID for tensor in layout.tensors})
+    reserved = len(blob.write_reserved(layout.prefix))
+    return header_room(layout.tensors, layout.size, twins, level, reserved, longest, plan)
 
 
 def _recipe(layout: Layout, where: str) -> Recipe:

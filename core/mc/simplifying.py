@@ -220,7 +220,7 @@ def _quantize_folder(
                 quantized |= step.tensors
             held[name] = list(made.listed)
         kept = [name for file in files for name in file.kept]
-        _rewrite(place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
+        rewrite(place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
     return QuantizeReport(tuple(files))
 
 
@@ -281,11 +281,11 @@ def _dequantize_folder(
                 held[plain[name]] = [(one, _bytes(floats, one)) for one in floats.names()]
                 recipes.append(floats.recipe)
         _refuse_plain(recipes, str(path))
-        _rewrite(place, folder, held, without_quantization)
+        rewrite(place, folder, held, without_quantization)
     return UnpackReport(tuple(files))
 
 
-def _rewrite(
+def rewrite(
     place: Path, folder: Folder, held: dict[str, list[tuple[str, int]]], change: Callable[[bytes, str], bytes]
 ) -> None:
     """Change config.json and the index of a folder that is being built, where it has any."""

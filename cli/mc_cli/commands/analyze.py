@@ -78,16 +78,20 @@ def analyze(
         names = [tensor.name for one in found[: len(paths)] for tensor in one.tensors]
         statistics = gathered(inputs, stats_out, gram, sample, seed, names, force, manner)
     seconds = time.perf_counter() - began
+    shown = [{**plain(one), "plan": planned(path)} for one, path in zip(found, (*paths, *recorded), strict=True)]
     if html is not None:
-        write_page(found, html, (*paths, *inputs), force)
+        write_page(shown, html, (*paths, *inputs), force)
     if as_json:
         facts = {"sample": sample, "seed": seed, "seconds": round(seconds, 3)}
-        lists = {"checkpoints": [plain(one) for one in found]} | ({"statistics": statistics} if stats_out else {})
+        lists = {"checkpoints": shown} | ({"statistics": statistics} if stats_out else {})
         show.document("analyze", facts | lists, manner)
     elif not quiet:
         from mc_cli.overview import overview
 
         overview(found, manner, one_by_one=bool(tensors))
+        for one in shown:
+            for line in (one["plan"] or {}).get("explanation", ()):
+                show.closing(line, manner, after_table=True)
     size = sum(one.whole.bytes for one in found)
     count = sum(len(one.tensors) for one in found)
     ending = f"{count} tensor{'s' * (count != 1)}, {show.amount(size)}, {seconds:.2f} s"
@@ -203,11 +207,23 @@ def allowed(sources: tuple[str, ...], option: str, target: str, force: bool) -> 
     files.allow(None, Path(target), force=force, option=option)
 
 
-def write_page(found: list[Analysis], html: str, paths: tuple[str, ...], force: bool) -> None:
+def planned(path: str) -> dict[str, Any] | None:
+    """The plans of what `mc auto` made, as they are stored, and in sentences; None for anything else."""
+    from mc.plan.explain import sentences
+    from mc.plan.stored import joined, stored_plans
+
+    place = Path(path)
+    if path == files.STDIO or place.suffix in (".npy", ".npz") or not (place.is_file() or place.is_dir()):
+        return None
+    plans = stored_plans(place)
+    return {"plans": plans, "explanation": sentences(joined(plans))} if plans else None
+
+
+def write_page(found: list[dict[str, Any]], html: str, paths: tuple[str, ...], force: bool) -> None:
     """Write the page, whole or not at all."""
     from mc_cli.page import page
 
-    text = page([plain(one) for one in found]).encode()
+    text = page(found).encode()
     from mc.atomic import replacing
 
     allowed(paths, "--html", html, force)

@@ -10,7 +10,7 @@ from mc.parallel import Workers
 from mc.reports import TensorReport
 
 
-class _Nowhere:
+class Nowhere:
     """A target that only counts."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ def packed_parts(
 ) -> tuple[dict[str, TensorReport], int]:
     """How every tensor that a step stored was packed, and the bytes of the whole file, exactly; it goes to `out`, if
     any."""
-    _, reports, size = pack_file(quantized, out or _Nowhere(), level, work, lambda _: None)
+    _, reports, size = pack_file(quantized, out or Nowhere(), level, work, lambda _: None)
     stored = {
         part
         for step in recipe

@@ -1,0 +1,233 @@
+"""What `import mc` offers for those who only want it smaller: a plan made, met, explained and carried out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
+from mc.atomic import replacing
+from mc.checkpoint import Source, read_layout
+from mc.errors import McError, UsageError, quote
+from mc.folder import Folder, packed_name, read_folder
+from mc.loader import Checkpoint
+from mc.lossy.configs import with_quantization
+from mc.lossy.files import Floats, dequantize_file
+from mc.lossy.recipe import OBJECTIVES
+from mc.lossy.requests import Request, parse_request
+from mc.parallel import Workers, workers
+from mc.plan.goals import Goal
+from mc.plan.meet import Bench, meet, plan_of
+from mc.plan.plans import Plan, loaded, written
+from mc.plan.search import Limit, search
+from mc.plan.survey import Asked, Survey, survey
+from mc.plan.trial import Latest, Trial, packed, refuse_unknown, try_plan
+from mc.simplifying import rewrite
+
+ANY = "auto"  # as a scheme: whatever is best
+COPIED = 1 << 22  # bytes at once
+STAYS = "lossless"  # as a scheme: what --keep says too
+
+
+@dataclass(frozen=True)
+class AutoReport:
+    """What was planned, and what came of it."""
+
+    source: str
+    target: str | None  # None: nothing was written
+    bytes: int  # of all files
+    packed_bytes: int
+    weights: int  # of the tensors that could change
+    loss: float  # of these, relative to storing nothing, by the objective
+    plan: dict[str, Any]  # as `mc.plan.plans.written` has it
+    kept: dict[str, str]  # tensors that stay, and why
+    state: bool  # whether it is a training state, of which all stays that isn't named
+
+
+@contextmanager
+def shards(source: PathLike | BinaryIO) -> Iterator[tuple[list[Source], Folder | None]]:
+    """The files of a checkpoint, open, and its folder if it is one. McError for a packed one."""
+    with ExitStack() as stack:
+        if not is_folder(source):
+            yield [stack.enter_context(random_access(source))], None
+            return
+        folder = read_folder(Path(str(source)))
+        if folder.packed:
+            raise McError(f"{folder.path} holds packed shards. Unpack it first.")
+        yield [stack.enter_context(Source.of(folder.path / name)) for name in folder.shards], folder
+
+
+def asked_for(
+    objective: str, seed: int, level: str, sets: Sequence[tuple[str, str | Request | None]], keep: Sequence[str]
+) -> Asked:
+    """What the user wants, parsed. UsageError for what makes no sense."""
+    if objective not in OBJECTIVES:
+        raise UsageError(f"The objective {quote(objective)} isn't one of {', '.join(OBJECTIVES)}.")
+    chosen: list[tuple[str, Request | None]] = []
+    kept = list(keep)
+    for pattern, scheme in sets:
+        if scheme == STAYS:
+            kept.append(pattern)
+        elif scheme is None or scheme == ANY:
+            chosen.append((pattern, None))
+        else:
+            chosen.append((pattern, parse_request(scheme) if isinstance(scheme, str) else scheme))
+    return Asked(objective, seed, level, tuple(chosen), tuple(kept))
+
+
+def auto(
+    source: PathLike | BinaryIO, target: PathLike | BinaryIO | None, *, goal: Goal | None = None,
+    plan: Plan | bytes | None = None, objective: str = "row",
+    sets: Sequence[tuple[str, str | Request | None]] = (), keep: Sequence[str] = (), seed: int = 0,
+    level: str = "best", pack: bool = True, threads: int | None = None, executor: Executor | None = None,
+    progress: Progress | None = None, note: Callable[[str], None] = lambda _: None,
+    score: Callable[[Path, str, int], float] | None = None, limit: Limit | None = None, max_evals: int = 24,
+) -> AutoReport:  # fmt: skip
+    """The smallest loss of a file, stream or folder under a goal, or what a plan says; packed unless `pack` is False.
+
+    Instead of a goal, `score` and `limit` may be given: then the smallest file is sought whose score stays within the
+    limit. `score` takes the path of a plain checkpoint restored from a candidate (a folder, if the source is one), the
+    sha256 of its content and the candidate's packed bytes. With target None nothing is written; the report is the
+    same. `note` is told of every trial. Raises UsageError for what doesn't make sense, LimitError where the goal can't
+    be met, DamagedError and McError as quantize does."""
+    if sum(one is not None for one in (goal, plan, score)) != 1 or (score is None) != (limit is None):
+        raise UsageError("One of a goal, a plan, or a score with its limit is needed.")
+    if score is not None and not isinstance(source, str | os.PathLike):
+        raise UsageError("What is to be scored must be a file or a folder, and not a stream.")
+    with shards(source) as (sources, folder), workers(threads, executor) as work, Latest() as latest:
+        if plan is not None:
+            given = plan if isinstance(plan, Plan) else loaded(plan, "the plan")
+            found, trial = replayed(sources, given, work, latest)
+        elif score is not None and limit is not None:
+            asked = asked_for(objective, seed, level, sets, keep)
+            path = Path(str(source))
+            found, trial = searched(path, sources, folder, score, limit, max_evals, asked, work, note, latest)
+        elif goal is not None:
+            found, trial = planned(sources, goal, asked_for(objective, seed, level, sets, keep), work, note, latest)
+        if target is not None:
+            deliver(sources, folder, target, trial, pack, work, latest, progress)
+    return report_of(sources, source, target, found, trial)
+
+
+def planned(
+    sources: Sequence[Source], goal: Goal, asked: Asked, work: Workers, note: Callable[[str], None], latest: Latest
+) -> tuple[Survey, Trial]:
+    """Look, decide, and try."""
+    if goal.kind == "lossless":
+        nothing = Survey((), {}, {}, False)
+        return nothing, try_plan(sources, plan_of(asked, {}), work, latest)
+    found = survey(sources, asked, work)
+    note(f"looked at {len(found.menus)} tensors of {found.weights} weights that may change; {len(found.kept)} stay")
+    return found, meet(Bench(sources, asked, found, work, note, latest), goal)
+
+
+def searched(
+    path: Path, sources: Sequence[Source], folder: Folder | None, score: Callable[[Path, str, int], float],
+    limit: Limit, max_evals: int, asked: Asked, work: Workers, note: Callable[[str], None],
+    latest: Latest,
+) -> tuple[Survey, Trial]:  # fmt: skip
+    """Look, and search by scores."""
+    found = survey(sources, asked, work)
+    note(f"looked at {len(found.menus)} tensors of {found.weights} weights that may change; {len(found.kept)} stay")
+
+    def of(trial: Trial | None) -> float:
+        if trial is None:
+            digest = hashlib.sha256("".join(sha256_of(source) for source in sources).encode())
+            return score(path, digest.hexdigest(), sum(source.size for source in sources))
+        with tempfile.TemporaryDirectory(prefix="mc-auto-") as place:
+            restored, content = restore_trial(path, sources, folder, trial, Path(place), work, latest)
+            return score(restored, content, trial.size)
+
+    return found, search(Bench(sources, asked, found, work, note, latest), of, limit, max_evals)[0]
+
+
+def sha256_of(source: Source) -> str:
+    """Of a whole file."""
+    digest = hashlib.sha256()
+    for at in range(0, source.size, 1 << 22):
+        digest.update(source.read(at, min(at + (1 << 22), source.size)))
+    return digest.hexdigest()
+
+
+def restore_trial(
+    path: Path, sources: Sequence[Source], folder: Folder | None, trial: Trial, place: Path, work: Workers,
+    latest: Latest,
+) -> tuple[Path, str]:  # fmt: skip
+    """Write plain floats as `mc unpack --dequantize` would give them, below `place`; where, and the sha256 of all."""
+    names = folder.shards if folder is not None else (path.name,)
+    restored = place / path.resolve().name if folder is not None else place
+    if folder is not None:
+        restored.mkdir()
+        copy_others(folder.path, restored, folder.others)
+    digests = []
+    for (quantized, _), name in zip(latest.of(sources, trial.plan, work), names, strict=True):
+        with open(restored / name, "wb") as out:
+            digests.append(dequantize_file(Floats(Checkpoint(quantized)), out, work, lambda _: None)[1])
+    content = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return (restored if folder is not None else restored / path.name), content
+
+
+def replayed(sources: Sequence[Source], plan: Plan, work: Workers, latest: Latest) -> tuple[Survey, Trial]:
+    """Carry out a plan that was written before. McError for tensors that aren't there."""
+    names = [tensor.name for source in sources for tensor in read_layout(source).tensors]
+    refuse_unknown(plan, names, sources[0].where)
+    return Survey((), {}, {}, False), try_plan(sources, plan, work, latest)
+
+
+def deliver(
+    sources: Sequence[Source], folder: Folder | None, target: PathLike | BinaryIO, trial: Trial, pack: bool,
+    work: Workers, latest: Latest, progress: Progress | None,
+) -> None:  # fmt: skip
+    """Write what was tried. McError if it has another size this time, which only a source that changes can cause."""
+    whole, done = sum(source.size for source in sources), 0
+    ready = latest.of(sources, trial.plan, work)
+
+    def one(number: int, out: BinaryIO) -> None:
+        nonlocal done
+        quantized, made = ready[number]
+        if pack:
+            size, expected = packed(quantized, made, trial.plan, work, out).size, trial.shards[number].size
+            if size != expected:
+                where = sources[number].where
+                raise McError(f"{where} changed while it was read: {expected} bytes were planned, and {size} came.")
+        else:
+            for at in range(0, quantized.size, COPIED):
+                out.write(quantized.read(at, min(at + COPIED, quantized.size)))
+        done += sources[number].size
+        if progress is not None:
+            progress(done, whole)
+
+    if folder is None:
+        with writing(target) as out:
+            one(0, out)
+        return
+    renamed = {name: packed_name(name) if pack else name for name in folder.shards}
+    quantized = {name: about for _, made in ready for step in made.recipe for name, about in step.tensors.items()}
+    held = {name: list(made.listed) for name, (_, made) in zip(folder.shards, ready, strict=True)}
+    kept = [tensor.name for source in sources for tensor in read_layout(source).tensors if tensor.name not in quantized]
+    with new_folder(folder.path, target, [*folder.others, *renamed.values()]) as place:
+        copy_others(folder.path, place, folder.others)
+        for number, name in enumerate(folder.shards):
+            with replacing(place / renamed[name]) as out:
+                one(number, out)
+        if quantized:
+            rewrite(place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
+
+
+def report_of(
+    sources: Sequence[Source], source: PathLike | BinaryIO, target: PathLike | BinaryIO | None, found: Survey,
+    trial: Trial,
+) -> AutoReport:  # fmt: skip
+    """The report of a trial."""
+    shown = [str(one) if isinstance(one, str | os.PathLike) else STDIN for one in (source, target)]
+    return AutoReport(
+        shown[0], None if target is None else shown[1], sum(one.size for one in sources), trial.size, found.weights,
+        trial.loss / (found.most or 1.0), written(trial.plan), found.kept, found.state,
+    )  # fmt: skip

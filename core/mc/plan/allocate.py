@@ -1,0 +1,156 @@
+"""One multiplier for all tensors: each takes the candidate of least loss + alpha x rate (Everett, 1963; Shoham and
+Gersho, 1988), and alpha is moved until the whole meets its goal.
+
+Loss is relative to that of storing nothing, rate is bits a weight, both of all tensors with a menu together; so alpha
+is the relative loss that one bit a weight is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mc.lossy.requests import Request
+from mc.plan.menus import Curve
+from mc.plan.survey import Menu, Survey
+
+Array = np.ndarray[Any, Any]
+LEAST, MOST = -60.0, 20.0  # of alpha's binary logarithm
+HALVINGS = 48
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one tensor gets, and what is expected of it."""
+
+    request: Request | None
+    step: float
+    bytes: float
+    loss: float  # relative to that of storing nothing of any tensor
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What was measured over what had been expected, of one kind of candidate for one tensor."""
+
+    bytes: float = 1.0
+    loss: float = 1.0
+
+
+Known = Mapping[tuple[str, Request | None], Factors]
+
+
+@dataclass(frozen=True)
+class Priced:
+    """The points of a menu as arrays."""
+
+    menu: Menu
+    curve: Array  # i64 [points]: which curve of the menu
+    steps: Array
+    bytes: Array
+    losses: Array  # relative
+
+
+def priced(found: Survey, known: Known) -> list[Priced]:
+    """All points of all menus, corrected by what is known."""
+    return [_priced(menu, found.most or 1.0, known) for menu in found.menus]
+
+
+def _priced(menu: Menu, whole: float, known: Known) -> Priced:
+    fine = [curve.fine for curve in menu.curves]
+    factors = [known.get((menu.name, curve.request), Factors()) for curve in fine]
+    return Priced(
+        menu,
+        np.concatenate([np.full(len(curve.steps), number) for number, curve in enumerate(fine)]),
+        np.concatenate([curve.steps for curve in fine]),
+        np.concatenate([curve.bytes * one.bytes for curve, one in zip(fine, factors, strict=True)]),
+        np.concatenate([curve.losses * one.loss / whole for curve, one in zip(fine, factors, strict=True)]),
+    )
+
+
+def picks(points: list[Priced], alpha: float, weights: int) -> list[int]:
+    """The point of least cost of each menu."""
+    per = 8 * alpha / max(weights, 1)
+    return [int(np.argmin(one.losses + per * one.bytes)) for one in points]
+
+
+def choices(points: list[Priced], picked: list[int]) -> dict[str, Choice]:
+    """What the picked points are, by tensor."""
+    return {one.menu.name: choice(one, at) for one, at in zip(points, picked, strict=True)}
+
+
+def choice(one: Priced, at: int) -> Choice:
+    """One point of a menu."""
+    request = one.menu.curves[int(one.curve[at])].request
+    return Choice(request, rounded(float(one.steps[at])), float(one.bytes[at]), float(one.losses[at]))
+
+
+def bracket(points: list[Priced], weights: int, beyond: Callable[[list[int]], bool]) -> tuple[float, float]:
+    """The alphas, next to each other, between which `beyond` of the picks becomes true as alpha rises: bytes fall and
+    losses rise with it. Both are the least there is if it always holds, the largest if it never does."""
+    low, high = LEAST, MOST
+    if beyond(picks(points, 2.0**low, weights)):
+        return 2.0**low, 2.0**low
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if beyond(picks(points, 2.0**middle, weights)):
+            high = middle
+        else:
+            low = middle
+    return 2.0**low, 2.0**high
+
+
+def second(one: Priced, at: int, alpha: float, weights: int) -> tuple[Choice, float] | None:
+    """The best point of another kind, and by how much its cost is higher, relative to the winner's; None without
+    another kind. The winner's cost may be zero: then infinite."""
+    cost = one.losses + 8 * alpha / max(weights, 1) * one.bytes
+    others = np.flatnonzero(one.curve != one.curve[at])
+    if not len(others):
+        return None
+    best = int(others[np.argmin(cost[others])])
+    margin = float(cost[best] / cost[at] - 1) if cost[at] > 0 else float("inf")
+    return choice(one, best), margin
+
+
+def scaled(found: Survey, picked: Mapping[str, Choice], factor: float, known: Known) -> dict[str, Choice]:
+    """The same choices with all steps times `factor`."""
+    moved: dict[str, Choice] = {}
+    for menu in found.menus:
+        one = picked[menu.name]
+        curve = curve_of(menu, one.request)
+        if curve is None:  # without loss, where that wasn't on the menu
+            moved[menu.name] = one
+            continue
+        step = one.step * factor if len(curve.steps) > 1 else one.step
+        moved[menu.name] = at_step(menu, curve, step, known, found.most)
+    return moved
+
+
+def curve_of(menu: Menu, request: Request | None) -> Curve | None:
+    """The candidate of a menu that a request stands for."""
+    return next((curve for curve in menu.curves if curve.request == request), None)
+
+
+def at_step(menu: Menu, curve: Curve, step: float, known: Known, whole: float) -> Choice:
+    """What is expected of a step that was rounded to the digits that a plan keeps."""
+    step = rounded(step)
+    size, lost = curve.at(step)
+    one = known.get((menu.name, curve.request), Factors())
+    return Choice(curve.request, step, size * one.bytes, lost * one.loss / (whole or 1.0))
+
+
+def rounded(step: float) -> float:
+    """A step to five digits: fine enough for any size, short enough to read and to edit."""
+    return float(f"{step:.5g}")
+
+
+def uniform(found: Survey, request: Request, step: float, known: Known) -> dict[str, Choice]:
+    """One kind and one step for every tensor that has this kind on its menu; the others take what is least lossy."""
+    made: dict[str, Choice] = {}
+    for menu in found.menus:
+        curve = curve_of(menu, request) or menu.curves[0]
+        made[menu.name] = at_step(menu, curve, step if len(curve.steps) > 1 else 0.0, known, found.most)
+    return made

@@ -1,0 +1,149 @@
+"""The smallest file whose score stays above a limit, with few evaluations: bracket one multiplier, then refine groups.
+
+What is known of a score is only that it tends to fall as files get smaller. So alpha is moved by octaves until one
+candidate passes and the next doesn't, the gap is halved, and then each group of tensors gets once the chance to be
+coarser still: those that are expected to lose least first, the most sensitive last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+from mc.analysis.examine import group_of
+from mc.errors import McError
+from mc.plan.allocate import Choice, Priced, choices, picks, priced
+from mc.plan.goals import Goal
+from mc.plan.meet import Bench, Learnt, try_choices
+from mc.plan.plans import Plan, short
+from mc.plan.trial import Trial, with_plan
+
+START = -6.0  # binary logarithm of the first alpha: a loss of about 1 %, three to four bits a weight
+OCTAVES = 2.0  # between the candidates of a bracket
+CLOSE = 0.15  # octaves between the last that passes and the first that doesn't: about 0.08 bits a weight
+FINEST, COARSEST = -40.0, 6.0
+COARSER = 2.0  # by how much alpha is larger for a group that is refined
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How far a score may be from the original's."""
+
+    drop: float
+    relative: bool  # a share of the original's score; else absolute
+    lower_is_better: bool = False
+
+    def passes(self, score: float, original: float) -> bool:
+        """Whether a score is within the drop."""
+        allowed = self.drop * abs(original) if self.relative else self.drop
+        worse = score - original if self.lower_is_better else original - score
+        return worse <= allowed * (1 + 1e-12)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One evaluation."""
+
+    size: int
+    score: float
+    passed: bool
+
+
+Score = Callable[[Trial | None], float]  # of a trial, None: of the original
+
+
+def search(bench: Bench, score: Score, limit: Limit, most: int) -> tuple[Trial, list[Tried]]:
+    """The smallest trial that passes, and all evaluations, the original's first. At most `most` of them are made; a
+    checkpoint that can't lose anything is stored without loss. McError if the original has no finite score."""
+    original = score(None)
+    if not isfinite(original):
+        raise McError(f"The original's score is {original}, with which nothing can be compared.")
+    whole = sum(source.size for source in bench.sources)
+    log = [Tried(whole, original, True)]
+    learnt = Learnt({}, 0.0)
+    silent = replace(bench, note=lambda _: None)
+    best = try_choices(silent, lossless(bench), Goal("lossless"), learnt)
+    if not bench.found.menus or most < 2:
+        return finished(best, log, limit), log
+
+    def attempt(picked: dict[str, Choice]) -> bool:
+        nonlocal best
+        trial = try_choices(silent, picked, Goal("score"), learnt)
+        found = score(trial)
+        passed = limit.passes(found, original)
+        log.append(Tried(trial.size, found, passed))
+        bench.note(f"{trial.size} bytes score {found:g}: {'within' if passed else 'beyond'} the limit")
+        if passed and trial.size < best.size:
+            best = trial
+        return passed
+
+    alpha = 2.0 ** _bracketed(lambda place: attempt(at_alpha(bench, learnt, 2.0**place)), most - 1)
+    for picked in _refined(bench, learnt, alpha, lambda: best):
+        if len(log) >= most:
+            break
+        attempt(picked)
+    return finished(best, log, limit), log
+
+
+def lossless(bench: Bench) -> dict[str, Choice]:
+    """Every tensor as it is."""
+    return {menu.name: Choice(None, 0.0, 0.0, 0.0) for menu in bench.found.menus}
+
+
+def at_alpha(bench: Bench, learnt: Learnt, alpha: float) -> dict[str, Choice]:
+    """The choices of one multiplier."""
+    points = priced(bench.found, learnt.known)
+    return choices(points, picks(points, alpha, bench.found.weights))
+
+
+def _bracketed(passes: Callable[[float], bool], most: int) -> float:
+    """The largest alpha, as a binary logarithm, that was seen to pass; FINEST if none was."""
+    low, high, place = FINEST, COARSEST, START
+    seen_pass = seen_fail = False
+    for _ in range(most):
+        if passes(place):
+            low, seen_pass = place, True
+        else:
+            high, seen_fail = place, True
+        if high - low <= CLOSE:
+            break
+        if seen_pass and seen_fail:
+            place = (low + high) / 2
+        else:
+            place += OCTAVES if seen_pass else -OCTAVES
+            if not FINEST < place < COARSEST:
+                break
+    return low
+
+
+def _refined(bench: Bench, learnt: Learnt, alpha: float, best: Callable[[], Trial]) -> Iterator[dict[str, Choice]]:
+    """Choices that differ from the best so far in one group, which is coarser."""
+    points = priced(bench.found, learnt.known)
+    groups: dict[str, list[Priced]] = {}
+    for one in points:
+        groups.setdefault(group_of(one.menu.name), []).append(one)
+    coarse = {name: choices(ones, picks(ones, COARSER * alpha, bench.found.weights)) for name, ones in groups.items()}
+    near = {name: choices(ones, picks(ones, alpha, bench.found.weights)) for name, ones in groups.items()}
+
+    def added(name: str) -> float:
+        return sum(one.loss for one in coarse[name].values()) - sum(one.loss for one in near[name].values())
+
+    for name in sorted(groups, key=added):
+        if coarse[name] != near[name]:
+            yield {**best().plan.choices, **coarse[name]}
+
+
+def finished(trial: Trial, log: list[Tried], limit: Limit) -> Trial:
+    """The trial whose plan holds the scores too."""
+    shown: list[list[Any]] = [[one.size, short_score(one.score), one.passed] for one in log]
+    drop = f"{100 * limit.drop:g}%" if limit.relative else f"{limit.drop:g}"
+    about = {**trial.plan.about, "goal": f"drop {drop}", "scores": shown}
+    plan: Plan = replace(trial.plan, about=about)
+    return with_plan(trial, plan)
+
+
+def short_score(score: float) -> float:
+    """Six digits."""
+    return float(f"{score:.6g}") if isfinite(score) else short(0.0)

@@ -1,0 +1,180 @@
+"""Every tensor of a checkpoint: left as it is, and why, or with a menu of what can be done to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mc.checkpoint import Source, Tensor
+from mc.errors import McError, UsageError, quote
+from mc.lossy import arrays, grids
+from mc.lossy.files import naming, plain_layout, read_array
+from mc.lossy.requests import STEPPED, Request, matches
+from mc.lossy.schemes import FLOATS
+from mc.parallel import Workers
+from mc.plan.losses import most
+from mc.plan.menus import KINDS, Curve, Sample, grid, lossless, plain, trellis
+from mc.twins import find_twins
+
+Array = np.ndarray[Any, Any]
+SAMPLED = 1 << 15  # weights of a tensor on which candidates are tried, at least
+FEWEST_ROWS = 16
+SMALLEST = 256  # weights: fewer aren't worth a scheme's own header entries
+NORM = re.compile(r"(?i)(^|[._/])(layer_?norm|batch_?norm|group_?norm|rms_?norm|norm|ln|bn)(\d*|_\w+)($|[._/])|norm")
+STATE = re.compile(r"(?i)(^|[._/])(optimizer|optim|exp_avg(_sq)?|momentum(_buffer)?|adam_?[mv]|master)($|[._/])")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user wants of single tensors, and how candidates are judged."""
+
+    objective: str
+    seed: int
+    level: str
+    sets: tuple[tuple[str, Request | None], ...] = ()  # None: whatever is best
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Menu:
+    """The candidates of one tensor. Losses are divided by `whole`, bytes are not."""
+
+    name: str
+    shard: int
+    dtype: str
+    shape: tuple[int, ...]
+    curves: tuple[Curve, ...]
+    most: float  # loss of storing nothing
+
+    @property
+    def weights(self) -> int:
+        """Numbers in it."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A checkpoint as the allocation sees it."""
+
+    menus: tuple[Menu, ...]
+    twins: dict[str, str]  # tensors that go the way of another
+    kept: dict[str, str]  # tensors that stay as they are: the reason
+    state: bool  # whether it is a training state
+
+    @property
+    def weights(self) -> int:
+        """Of all menus."""
+        return sum(menu.weights for menu in self.menus)
+
+    @property
+    def most(self) -> float:
+        """The loss of storing nothing: what losses are relative to."""
+        return sum(menu.most for menu in self.menus)
+
+
+def survey(sources: Sequence[Source], asked: Asked, work: Workers) -> Survey:
+    """Look at every tensor of the shards, and try candidates on samples of those that may change.
+
+    UsageError for a pattern that fits no tensor; McError for a name in two shards, or a tensor for which `asked` wants
+    a scheme that can't hold it."""
+    listed: list[tuple[int, Tensor]] = []
+    twins: dict[str, str] = {}
+    for shard, source in enumerate(sources):
+        layout = plain_layout(source)
+        listed += [(shard, tensor) for tensor in layout.tensors]
+        twins |= find_twins(source, layout)
+    names = [tensor.name for _, tensor in listed]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise McError(f"Two shards have a tensor {quote(twice)}. Give each a name of its own.")
+    refuse_unused(names, asked, sources[0].where if len(sources) == 1 else "No shard")
+    state = any(STATE.search(name) for name in names)
+    kept = {tensor.name: reason for _, tensor in listed if (reason := why_kept(tensor, asked, state))}
+    free = [(shard, tensor) for shard, tensor in listed if tensor.name not in kept and tensor.name not in twins]
+    for name, first in twins.items():
+        if first in kept and name not in kept:
+            kept[name] = kept[first]
+
+    def menu(one: tuple[int, Tensor]) -> Menu | str:
+        shard, tensor = one
+        return menu_of(sources[shard], shard, tensor, asked)
+
+    menus: list[Menu] = []
+    for (_, tensor), found in zip(free, work.each(menu, free), strict=True):
+        if isinstance(found, Menu):
+            menus.append(found)
+        else:
+            kept[tensor.name] = found
+    there = {one.name for one in menus}
+    pairs = {name: first for name, first in twins.items() if first in there and name not in kept}
+    return Survey(tuple(menus), pairs, kept, state)
+
+
+def refuse_unused(names: Sequence[str], asked: Asked, where: str) -> None:
+    """UsageError for a pattern that fits no tensor."""
+    for pattern in [*(pattern for pattern, _ in asked.sets), *asked.keep]:
+        if not any(matches(pattern, name) for name in names):
+            raise UsageError(f"{where} has no tensor whose name fits {quote(pattern)}. `mc analyze` lists the names.")
+
+
+def why_kept(tensor: Tensor, asked: Asked, state: bool) -> str:
+    """Why a tensor stays as it is, by name, dtype and shape; empty if it may change."""
+    if any(matches(pattern, tensor.name) for pattern in asked.keep):
+        return "kept as asked"
+    if tensor.start == tensor.stop:
+        return "empty"
+    if tensor.dtype not in FLOATS:
+        return "no floats of 16 bits or more"
+    if any(matches(pattern, tensor.name) for pattern, _ in asked.sets):
+        return ""
+    if state:
+        return "part of a training state"
+    if tensor.name.rpartition(".")[2] == "bias":
+        return "a bias"
+    if NORM.search(tensor.name):
+        return "part of a norm"
+    if len(tensor.shape) < 2:
+        return "of fewer than two dimensions"
+    return "small" if prod(tensor.shape) < SMALLEST else ""
+
+
+def menu_of(source: Source, shard: int, tensor: Tensor, asked: Asked) -> Menu | str:
+    """The candidates of a tensor, or why it must stay."""
+    chosen = [request for pattern, request in asked.sets if matches(pattern, tensor.name)]
+    try:
+        w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
+    except McError as error:
+        if chosen:
+            with naming(source.where, tensor.name):
+                raise
+        return str(error).partition(",")[0]
+    sample = sample_of(w, tensor, asked)
+    if chosen and chosen[-1] is not None:
+        with naming(source.where, tensor.name):
+            curves = tuple(of_request(sample, chosen[-1]))
+    else:
+        curves = tuple(curve for kind in KINDS for curve in kind(sample))
+    return Menu(tensor.name, shard, tensor.dtype, tensor.shape, curves, most(w, asked.objective))
+
+
+def of_request(sample: Sample, request: Request) -> list[Curve]:
+    """The one candidate that was asked for."""
+    if request.kind in STEPPED:
+        kind = grid if request.kind == "grid" else trellis
+        return list(kind(sample, request)) or list(lossless(sample))
+    return [plain(sample, request)]
+
+
+def sample_of(w: Array, tensor: Tensor, asked: Asked) -> Sample:
+    """Some rows, picked by the seed, and the frame of all."""
+    frame = grids.frame(w, asked.objective, False)
+    count = min(len(w), max(FEWEST_ROWS, -(-SAMPLED // w.shape[1])))
+    picked = np.sort(np.random.default_rng(asked.seed).choice(len(w), count, replace=False))
+    rows = frame.rows[picked] if frame.rows is not None else None
+    part = replace(frame, rows=rows, row_power=frame.row_power[picked])
+    return Sample(tensor, w[picked], len(w), part, asked.objective, asked.seed, asked.level)

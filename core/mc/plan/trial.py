@@ -1,0 +1,195 @@
+"""A plan carried out: quantized, packed, and measured, exactly as it will be in the end."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mc.checkpoint import Layout, Source, Tensor, read_layout
+from mc.errors import McError, quote
+from mc.loader import Checkpoint
+from mc.lossy import arrays
+from mc.lossy.files import Floats, naming, plain_layout, read_array
+from mc.lossy.passes import Job, Made, write
+from mc.lossy.schemes import parts
+from mc.lossy.sizes import Nowhere
+from mc.packing import pack_file, room
+from mc.parallel import Workers
+from mc.plan.allocate import Choice
+from mc.plan.losses import loss
+from mc.plan.plans import Plan, written
+from mc.twins import find_twins
+
+Array = np.ndarray[Any, Any]
+Step = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a checkpoint, carried out."""
+
+    made: Made
+    size: int  # bytes of the packed file
+    packed: dict[str, int]  # bytes of each tensor of the original that was quantized, with all that belongs to it
+    coded: dict[str, int]  # bytes of each tensor that stayed
+    layout: Layout  # of the quantized file, which the length of the packed one's header depends on
+    twins: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A plan, and what came of it."""
+
+    plan: Plan
+    shards: tuple[Shard, ...]
+    bytes: dict[str, int]  # of every tensor in the plan
+    losses: dict[str, float]  # by the objective; those of tied tensors count once
+
+    @property
+    def size(self) -> int:
+        """Bytes of all packed files."""
+        return sum(shard.size for shard in self.shards)
+
+    @property
+    def loss(self) -> float:
+        """Over all tensors."""
+        return sum(self.losses.values())
+
+
+def requests_of(source: Source, plan: Plan) -> dict[str, Choice]:
+    """What a plan changes in one shard, by tensor. A tied tensor goes the way of the one it is tied to, so that it
+    stays tied."""
+    layout = plain_layout(source)
+    here = {tensor.name for tensor in layout.tensors if tensor.start < tensor.stop}
+    lossy = {name: one for name, one in plan.choices.items() if one.request is not None and name in here}
+    for name, first in find_twins(source, layout).items():
+        if first in lossy:
+            lossy[name] = lossy[first]
+        else:
+            lossy.pop(name, None)
+    return lossy
+
+
+def carry_out(source: Source, plan: Plan, out: BinaryIO, work: Workers, step: Step) -> Made:
+    """Write the quantized form of one shard: what the plan doesn't change is copied. McError where a tensor can't hold
+    what the plan wants."""
+    lossy = requests_of(source, plan)
+    wanted = {name: one.request for name, one in lossy.items() if one.request is not None}
+    job = Job(wanted, plan.objective, plan.seed, plan.level, None)
+    return write(source, plain_layout(source), job, {name: one.step for name, one in lossy.items()}, out, work, step)
+
+
+class Latest:
+    """The quantized files of the plan that was carried out last, so that they are restored or packed without doing it
+    again. Closing it, or carrying out another plan, takes them away."""
+
+    def __init__(self) -> None:
+        self._choices: dict[str, Choice] | None = None
+        self._files: list[tuple[BinaryIO | None, Made]] = []  # None: the shard stays as it is
+
+    def of(self, sources: Sequence[Source], plan: Plan, work: Workers) -> list[tuple[Source, Made]]:
+        """Every shard, quantized by this plan."""
+        wanted = {name: replace(one, bytes=0.0, loss=0.0) for name, one in plan.choices.items()}
+        if wanted != self._choices:
+            self.close()
+            for source in sources:
+                if not requests_of(source, plan):
+                    listed = tuple((tensor.name, tensor.stop - tensor.start) for tensor in plain_layout(source).tensors)
+                    self._files.append((None, Made((), (), source.size, listed)))
+                    continue
+                out: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
+                self._files.append((out, carry_out(source, plan, out, work, lambda _: None)))
+                out.flush()
+            self._choices = wanted
+        return [
+            (Source.of(out, source.where) if out is not None else source, made)
+            for source, (out, made) in zip(sources, self._files, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Take the files away."""
+        for out, _ in self._files:
+            if out is not None:
+                out.close()
+        self._files, self._choices = [], None
+
+    def __enter__(self) -> Latest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def try_plan(sources: Sequence[Source], plan: Plan, work: Workers, latest: Latest) -> Trial:
+    """Carry a plan out for every shard, into nothing, and measure."""
+    shards: list[Shard] = []
+    losses: dict[str, float] = {}
+    for source, (quantized, made) in zip(sources, latest.of(sources, plan, work), strict=True):
+        shards.append(packed(quantized, made, plan, work, None))
+        losses |= lost(source, quantized, made, plan, work)
+    sizes = {name: size for shard in shards for name, size in (shard.packed | shard.coded).items()}
+    listed = {name: sizes[name] for name in plan.choices if name in sizes}
+    return Trial(plan, tuple(shards), listed, {name: losses.get(name, 0.0) for name in plan.choices})
+
+
+def packed(quantized: Source, made: Made, plan: Plan, work: Workers, out: BinaryIO | None) -> Shard:
+    """Pack one shard, with the plan in its manifest; to `out`, if any."""
+    _, reports, size = pack_file(
+        quantized, out or Nowhere(), plan.level, work, lambda _: None, stored(plan, read_layout(quantized), made)
+    )
+    sizes = {one.name: one.packed_bytes for one in reports}
+    of_tensor = {
+        name: sum(sizes.pop(part) for part in parts(name, about.scheme, about.dtype, about.shape))
+        for step in reversed(made.recipe)
+        for name, about in step.tensors.items()
+    }
+    layout = read_layout(quantized)
+    return Shard(made, size, of_tensor, sizes, layout, find_twins(quantized, layout))
+
+
+def with_plan(trial: Trial, plan: Plan) -> Trial:
+    """The trial as it would have been with a plan that does the same and explains it in other words."""
+
+    def resized(shard: Shard) -> Shard:
+        before, after = (
+            room(shard.layout, shard.twins, shard.made.recipe, plan.level, stored(one, shard.layout, shard.made))
+            for one in (trial.plan, plan)
+        )
+        return replace(shard, size=shard.size - before + after)
+
+    return replace(trial, plan=plan, shards=tuple(map(resized, trial.shards)))
+
+
+def stored(plan: Plan, layout: Layout, made: Made) -> dict[str, Any]:
+    """The plan as the manifest of one shard, quantized, holds it: what is said of tensors elsewhere is left out."""
+    found = written(plan)
+    here = {tensor.name for tensor in layout.tensors} | {name for step in made.recipe for name in step.tensors}
+    return {**found, "tensors": {name: entry for name, entry in found["tensors"].items() if name in here}}
+
+
+def lost(source: Source, quantized: Source, made: Made, plan: Plan, work: Workers) -> dict[str, float]:
+    """The loss of every tensor of a shard that was changed, from the decoded numbers."""
+    layout = plain_layout(source)
+    changed = {name for step in made.recipe for name in step.tensors if name in plan.choices}
+    floats = Floats(Checkpoint(quantized))
+
+    def of(tensor: Tensor) -> tuple[str, float]:
+        with naming(source.where, tensor.name):
+            w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
+            v = floats.tensor(tensor.name).astype(np.float32, copy=False).reshape(w.shape)
+            return tensor.name, loss(w, v, plan.objective)
+
+    listed = [tensor for tensor in layout.tensors if tensor.name in changed]
+    return dict(work.each(of, listed, lambda tensor: tensor.stop - tensor.start))
+
+
+def refuse_unknown(plan: Plan, names: Sequence[str], where: str) -> None:
+    """McError for a tensor of the plan that the checkpoint doesn't have."""
+    there = set(names)
+    for name in plan.choices:
+        if name not in there:
+            raise McError(f"The plan has a tensor {quote(name)}, and {where} has none of this name. It is another's.")

@@ -1,0 +1,253 @@
+"""`mc auto` at its boundary: goals, plans, dry runs, folders, and the user's own command as a judge."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import mc as library
+
+Command = Callable[..., Any]
+
+JUDGE = """
+import sys
+from pathlib import Path
+import numpy as np
+from safetensors.numpy import load_file
+path = Path(sys.argv[1])
+files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+with open("runs", "a") as runs:
+    runs.write(f"{path}\\n")
+before = np.load("before.npy")
+now = np.concatenate([w.astype(np.float64).ravel() for file in files for _, w in sorted(load_file(file).items())
+                      if w.dtype == np.float32 and w.ndim == 2 and w.size])
+print("how close:")
+print(1 - ((now - before) ** 2).sum() / (before ** 2).sum())
+"""
+
+
+@pytest.fixture
+def judged(place: Path, built: Callable[..., bytes]) -> Path:
+    """A folder with a checkpoint, a sharded one, and a program that scores both."""
+    random = np.random.default_rng(0)
+    weights = {f"{k}.weight": ("F32", random.normal(0, 0.1, (64, 96)).astype(np.float32)) for k in range(2)}
+    (place / "m.safetensors").write_bytes(built(weights))
+    (place / "judge.py").write_text(JUDGE)
+    np.save(place / "before.npy", np.concatenate([w.astype(np.float64).ravel() for _, w in weights.values()]))
+    return place
+
+
+def judge(script: str = "judge.py") -> str:
+    return f"'{sys.executable}' {script} {{}}"
+
+
+def document(done: Any) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr.decode()
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["schema"] == 1 and found["command"] == "auto"
+    return found
+
+
+def refused(done: Any, code: int) -> str:
+    assert (done.returncode, done.stdout) == (code, b""), (done.returncode, done.stderr.decode())
+    assert b"Traceback" not in done.stderr
+    text: str = done.stderr.decode()
+    return text
+
+
+def test_a_size_is_met_and_explained_and_the_plan_does_it_again(mc: Command, place: Path) -> None:
+    line = ("auto", "model.safetensors", "-o", "a.mc.safetensors", "--target-size", "60kB", "--plan-out", "plan.json")
+    done = mc(*line, cwd=place)
+    assert done.returncode == 0, done.stderr.decode()
+    assert 0.995 * 60_000 <= (place / "a.mc.safetensors").stat().st_size <= 60_000
+    rows = [row.split("\t") for row in done.stdout.decode().splitlines()]
+    assert rows[0][:4] == ["tensor", "as", "step", "bytes"] and rows[1][0] == "encoder.dense.weight"
+    said = done.stderr.decode()
+    assert "A tenth smaller" in said and "Second came" in said and "-> 5" in said.splitlines()[-1]
+    plan = json.loads((place / "plan.json").read_text())
+    assert set(plan["tensors"]) == {"encoder.dense.weight", "decoder.dense.weight", "half.weight"}
+    assert mc("verify", "a.mc.safetensors", "-q", cwd=place).returncode == 0
+    assert mc("unpack", "a.mc.safetensors", "--dequantize", "-o", "f.safetensors", "-q", cwd=place).returncode == 0
+    with library.open(place / "f.safetensors") as now, library.open(place / "model.safetensors") as before:
+        assert now.names() and set(now.names()) == set(before.names())
+        assert now.tensor("encoder.dense.bias").tobytes() == before.tensor("encoder.dense.bias").tobytes()
+    again = ("auto", "model.safetensors", "-o", "b.mc.safetensors", "--plan", "plan.json", "-q", "-T", "1")
+    assert mc(*again, cwd=place).returncode == 0
+    assert (place / "b.mc.safetensors").read_bytes() == (place / "a.mc.safetensors").read_bytes()
+    found = document(mc("auto", "model.safetensors", "-n", "--plan", "plan.json", "--json", cwd=place))
+    assert found["packed_bytes"] == (place / "a.mc.safetensors").stat().st_size and found["target"] is None
+
+
+def test_lossless_and_in_pipes(mc: Command, place: Path, model: bytes) -> None:
+    done = mc("auto", "-", "-o", "-", "--lossless", cwd=place, input=model)
+    assert done.returncode == 0, done.stderr.decode()
+    assert library.decompress(done.stdout) == model
+    done = mc("auto", "model.safetensors", "-o", "plain.safetensors", "--bits", "5", "-q", cwd=place)
+    assert done.returncode == 0 and (place / "plain.safetensors").stat().st_size < len(model)
+    with library.open(place / "plain.safetensors", dequantize=True) as floats:
+        assert floats.dtype("half.weight") == "F16"
+
+
+def test_a_folder_is_one_budget_and_keeps_its_index(mc: Command, place: Path) -> None:
+    found = document(mc("auto", "folder", "-o", "small.mc", "--target-ratio", "9", "--json", cwd=place))
+    shards = sorted((place / "small.mc").glob("*.mc.safetensors"))
+    assert len(shards) == 2 and sum(path.stat().st_size for path in shards) == found["packed_bytes"]
+    assert found["packed_bytes"] <= found["bytes"] / 9
+    assert mc("verify", "small.mc", "-q", cwd=place).returncode == 0
+    assert mc("unpack", "small.mc", "--dequantize", "-o", "back", "-q", cwd=place).returncode == 0
+    assert mc("verify", "back", "-q", cwd=place).returncode == 0
+    assert (place / "back" / "tokenizer" / "vocab.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        (("-o", "x.mc.safetensors"), 2, "one goal"),
+        (("-o", "x.mc.safetensors", "--bits", "3", "--lossless"), 2, "one goal"),
+        (("--bits", "3"), 2, "-o"),
+        (("-o", "x.mc.safetensors", "--eval", "true {}"), 2, "--max-drop"),
+        (("-o", "x.mc.safetensors", "--eval", "true", "--max-drop", "1%"), 2, "{}"),
+        (("-o", "x.mc.safetensors", "--eval", "'true {}", "--max-drop", "1%"), 2, "quotes"),
+        (("-o", "x.mc.safetensors", "--eval", "true {}", "--max-drop", "-1"), 2, "no drop"),
+        (("-o", "x.mc.safetensors", "--bits", "3", "--lower-is-better"), 2, "--eval"),
+        (("-o", "x.mc.safetensors", "--target-size", "3kB"), 4, "at least"),
+        (("-o", "x.mc.safetensors", "--bits", "3", "--keep", "none.such"), 2, "none.such"),
+        (("-o", "x.mc.safetensors", "--bits", "3", "--set", "half.*=int9"), 2, "int9"),
+        (("-o", "x.mc.safetensors", "--plan", "absent.json"), 1, "absent.json"),
+        (("-o", "x.mc.safetensors", "--plan", "model.safetensors"), 3, "model.safetensors"),
+        (("-o", "x.mc.safetensors", "--bits", "3", "--plan-out", "model.safetensors", "-f"), 1, "model.safetensors"),
+    ],
+)
+def test_refusals_write_nothing(mc: Command, place: Path, options: tuple[str, ...], code: int, text: str) -> None:
+    before = {path: path.stat().st_size for path in place.rglob("*")}
+    assert text in refused(mc("auto", "model.safetensors", *options, cwd=place), code)
+    assert {path: path.stat().st_size for path in place.rglob("*")} == before
+
+
+def test_a_search_by_scores_and_its_log(mc: Command, judged: Path) -> None:
+    line = ("auto", "m.safetensors", "-o", "s.mc.safetensors", "--eval", judge(), "--max-drop", "1%", "--json")
+    found = document(mc(*line, cwd=judged))
+    scores = found["plan"]["scores"]
+    assert scores[0][:2] == [(judged / "m.safetensors").stat().st_size, 1.0]
+    logged = [json.loads(one) for one in (judged / "s.mc.safetensors.evals.jsonl").read_text().splitlines()]
+    assert [(one["bytes"], pytest.approx(one["score"], rel=1e-5)) for one in logged] == [(a, b) for a, b, _ in scores]
+    assert len(logged) == len((judged / "runs").read_text().splitlines()) <= 24
+    assert mc("unpack", "s.mc.safetensors", "--dequantize", "-o", "r.safetensors", cwd=judged).returncode == 0
+    kept = np.concatenate([w.ravel() for _, w in sorted(load_file(judged / "r.safetensors").items())])
+    before = np.load(judged / "before.npy")
+    assert 0.005 < ((kept - before) ** 2).sum() / (before**2).sum() <= 0.01
+    # Again, all scores are known; and with half of them known the search goes on where it was.
+    first, runs = (judged / "s.mc.safetensors").read_bytes(), (judged / "runs").read_text()
+    assert mc(*line, "-f", cwd=judged).returncode == 0
+    assert (judged / "runs").read_text() == runs and (judged / "s.mc.safetensors").read_bytes() == first
+    log = judged / "s.mc.safetensors.evals.jsonl"
+    kept_lines = log.read_text().splitlines()[: len(logged) // 2]
+    log.write_text("\n".join(kept_lines) + '\n{"bytes": 12, "sco')
+    assert mc(*line, "-f", cwd=judged).returncode == 0
+    assert (judged / "s.mc.safetensors").read_bytes() == first
+    assert len((judged / "runs").read_text().splitlines()) == 2 * len(logged) - len(kept_lines)
+
+
+def test_a_folder_is_scored_as_a_folder_and_a_loss_may_rise(mc: Command, place: Path) -> None:
+    script = (
+        "import sys, pathlib, numpy as np\nfrom safetensors.numpy import load_file\n"
+        "top = pathlib.Path(sys.argv[1])\nassert (top / 'config.json').is_file() and top.name == 'folder'\n"
+        "assert len(list(top.glob('*.safetensors'))) == 2\n"
+        "print(100 - sum(float((w ** 2).sum()) for f in top.glob('*.safetensors') for w in load_file(f).values()))\n"
+    )
+    (place / "judge.py").write_text(script)
+    options = ("--eval", judge(), "--max-drop", "5%", "--lower-is-better", "--max-evals", "5", "--json")
+    found = document(mc("auto", "folder", "-o", "small.mc", *options, cwd=place))
+    assert len(found["plan"]["scores"]) == 5 and found["packed_bytes"] < found["bytes"] / 4
+
+
+@pytest.mark.parametrize(
+    ("script", "more", "text"),
+    [
+        ("import sys; print('so far'); sys.exit('broke: xyzzy')", (), "xyzzy"),
+        ("print('all done')", (), "'all done'"),
+        ("pass", (), "printed nothing"),
+        ("print('nan')", (), "'nan'"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", (), "signal 11"),
+        ("import time; print('slow', flush=True); time.sleep(60)", ("--eval-timeout", "1"), "after 1 seconds"),
+    ],
+)
+def test_a_command_that_fails_ends_the_search(
+    mc: Command, judged: Path, script: str, more: tuple[str, ...], text: str
+) -> None:
+    (judged / "bad.py").write_text(script)
+    line = ("auto", "m.safetensors", "-o", "s.mc.safetensors", "--eval", judge("bad.py"), "--max-drop", "1%", *more)
+    began = time.monotonic()
+    said = refused(mc(*line, cwd=judged), 1)
+    assert text in said and "bad.py" in said and time.monotonic() - began < 50
+    assert not (judged / "s.mc.safetensors").exists() and not (judged / "s.mc.safetensors.evals.jsonl").exists()
+
+
+def test_a_command_that_isnt_there_and_words_that_a_shell_would_take(mc: Command, judged: Path) -> None:
+    line = ("auto", "m.safetensors", "-o", "s.mc.safetensors", "--max-drop", "1%", "--max-evals", "2")
+    assert "'no-such-command'" in refused(mc(*line, "--eval", "no-such-command {}", cwd=judged), 1)
+    # ; and $( mean nothing, quotes hold words together.
+    (judged / "echo.py").write_text("import sys; assert sys.argv[1:3] == ['a b', ';touch $(x)'], sys.argv; print(1)")
+    command = f"'{sys.executable}' echo.py 'a b' ';touch $(x)' {{}}"
+    assert mc(*line, "--eval", command, cwd=judged).returncode == 0
+    assert not list(judged.glob("*x)*"))
+
+
+def test_an_interrupted_search_leaves_its_log_and_no_process(judged: Path, env: dict[str, str]) -> None:
+    (judged / "slow.py").write_text(
+        "import os, time\nopen('pids', 'a').write(f'{os.getpid()}\\n')\nn = len(open('pids').readlines())\n"
+        "if n > 1: time.sleep(120)\nprint(1)\n"
+    )
+    line = [sys.executable, "-m", "mc_cli", "auto", "m.safetensors", "-o", "s.mc.safetensors", "--eval"]
+    process = subprocess.Popen([*line, judge("slow.py"), "--max-drop", "1%", "-q"], cwd=judged, env=env)
+    until = time.monotonic() + 120
+    while not (judged / "pids").exists() or len((judged / "pids").read_text().split()) < 2:
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    child = int((judged / "pids").read_text().split()[-1])
+    assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]
+    assert not (judged / "s.mc.safetensors").exists()
+    assert len((judged / "s.mc.safetensors.evals.jsonl").read_text().splitlines()) == 1
+
+
+def test_what_auto_made_explains_itself(mc: Command, judged: Path) -> None:
+    options = ("--eval", judge(), "--max-drop", "2%", "--max-evals", "4", "-q")
+    assert mc("auto", "m.safetensors", "-o", "s.mc.safetensors", *options, cwd=judged).returncode == 0
+    done = mc("analyze", "s.mc.safetensors", "--html", "s.html", cwd=judged)
+    assert done.returncode == 0
+    said = done.stderr.decode()
+    assert "The original (49.3 kB) scores 1." in said and "A tenth smaller" in said and "Second came" in said
+    found = json.loads(mc("analyze", "s.mc.safetensors", "--json", cwd=judged).stdout)["checkpoints"][0]["plan"]
+    assert len(found["plans"][0]["scores"]) == 4 and set(found["plans"][0]["tensors"]) == {"0.weight", "1.weight"}
+    assert all(line in said for line in found["explanation"])
+    page = (judged / "s.html").read_text()
+    assert '"explanation":' in page and 'id="planned"' in page
+    found = json.loads(mc("analyze", "m.safetensors", "--json", cwd=judged).stdout)["checkpoints"][0]
+    assert found["plan"] is None
+
+
+def test_digits_are_fifteen_times_smaller_within_half_a_percent(mc: Command, tmp_path: Path) -> None:
+    digits = Path(__file__).resolve().parent.parent / "fixtures" / "digits"
+    command = f"'{sys.executable}' '{digits / 'accuracy.py'}' {{}}"
+    line = ("auto", digits / "model.safetensors", "-o", "d.mc.safetensors", "--eval", command, "--max-drop", "0.5%")
+    found = document(mc(*line, "--objective", "plain", "--json", cwd=tmp_path))
+    size = (tmp_path / "d.mc.safetensors").stat().st_size
+    assert found["bytes"] / size >= 15
+    assert mc("unpack", "d.mc.safetensors", "--dequantize", "-o", "r.safetensors", cwd=tmp_path).returncode == 0
+    scores = []
+    for path in (digits / "model.safetensors", tmp_path / "r.safetensors"):
+        done = subprocess.run([sys.executable, digits / "accuracy.py", path], capture_output=True, check=True)
+        scores.append(float(done.stdout))
+    assert scores[1] >= scores[0] * 0.995 and scores[0] > 0.95
