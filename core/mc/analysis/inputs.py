@@ -17,11 +17,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mc.analysis.imatrix import Importance, read_imatrix
 from mc.analysis.kinds import PACKED, Floats, kind_of, known, numbers_of
 from mc.analysis.reading import Item, opened
 from mc.analysis.tally import CHUNK
 from mc.errors import McError, quote
+from mc.lossy.imatrix import Importance, read_imatrix
 
 SUFFIX = ".gguf"
 Progress = Callable[[int, int], None]

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mc.analysis.kinds import Floats
 from mc.errors import DamagedError, McError
 
+Floats = NDArray[np.float64]
 SUMS, COUNTS = ".in_sum2", ".counts"
 BLOCK = re.compile(r"^blk\.(\d+)\.")
 
