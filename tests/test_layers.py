@@ -21,6 +21,7 @@ LAYERS = [
     ["mc_cli.options", "mc_cli.files", "mc_cli.show", "mc_cli.charts"],
     ["mc_cli"],
     ["mc"],
+    ["mc.pruning"],
     ["mc.simplifying"],
     ["mc.api"],
     ["mc.analysis"],

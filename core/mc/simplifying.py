@@ -82,12 +82,12 @@ def quantize(
             return _quantize_folder(Path(str(source)), target, job, (default, given, keep), pack, work, progress)
         with random_access(source) as opened:
             wanted = assign(plain_layout(opened).tensors, default, given, keep)
-            _refuse_unused(wanted[1], given, keep, opened.where)
+            refuse_unused(wanted[1], [pattern for pattern, _ in given], keep, opened.where)
             if not wanted[0]:
                 raise UsageError(f"{opened.where} has {NOTHING}")
             with writing(target) as out:
                 name = str(target) if isinstance(target, str | os.PathLike) else STDIN
-                done = _Done(opened.size, progress)
+                done = Done(opened.size, progress)
                 file, _ = _quantize_one(opened, out, name, replace(job, wanted=wanted[0]), pack, work, done.step)
         return QuantizeReport((file,))
 
@@ -98,23 +98,24 @@ def plan(
     """File, tensor and kind of scheme (empty if it stays) of every tensor, without reading any of them."""
     found: list[tuple[str, str, str]] = []
     used: set[str] = set()
-    for path in _shards(Path(source)):
+    for path in shards_of(Path(source)):
         with Source.of(path) as opened:
             tensors = plain_layout(opened).tensors
         wanted, fitting = assign(tensors, scheme, sets, keep)
         used |= fitting
         found += [(str(path), one.name, spelled(wanted[one.name]) if one.name in wanted else "") for one in tensors]
-    _refuse_unused(used, sets, keep, str(source))
+    refuse_unused(used, [pattern for pattern, _ in sets], keep, str(source))
     return tuple(found)
 
 
-def _shards(path: Path) -> list[Path]:
+def shards_of(path: Path) -> list[Path]:
+    """The file itself, or the shards of a folder."""
     return [path / name for name in read_folder(path).shards] if path.is_dir() else [path]
 
 
-def _refuse_unused(used: set[str], sets: Sequence[tuple[str, Request]], keep: Sequence[str], where: str) -> None:
+def refuse_unused(used: set[str], sets: Sequence[str], keep: Sequence[str], where: str) -> None:
     """UsageError for a pattern that fits no tensor: it would be a wish without effect."""
-    for pattern in [*(pattern for pattern, _ in sets), *keep]:
+    for pattern in [*sets, *keep]:
         if pattern not in used:
             raise UsageError(f"{where} has no tensor whose name fits {quote(pattern)}. `mc analyze` lists the names.")
 
@@ -125,13 +126,20 @@ def _quantize_one(
     """Quantize into a temporary file, and copy or pack that."""
     with tempfile.TemporaryFile() as plain:
         made = quantize_file(source, plain, job, work, step)
-        plain.flush()
-        again = Source.of(plain, source.where)
-        parts, size = packed_parts(again, made.recipe, job.level, work, out if pack else None)
-        if not pack:
-            plain.seek(0)
-            shutil.copyfileobj(plain, out, 1 << 22)
+        parts, size = finished(plain, source.where, made.recipe, job.level, work, out, pack)
     return _report(source, name, job, made, parts, size), made
+
+
+def finished(
+    plain: BinaryIO, where: str, recipe: Recipe, level: str, work: Workers, out: BinaryIO, pack: bool
+) -> tuple[dict[str, int], int]:
+    """Put what was written to `plain` into `out`, packed or as it is; what `packed_parts` says of it in either case."""
+    plain.flush()
+    parts, size = packed_parts(Source.of(plain, where), recipe, level, work, out if pack else None)
+    if not pack:
+        plain.seek(0)
+        shutil.copyfileobj(plain, out, 1 << 22)
+    return parts, size
 
 
 def _report(source: Source, name: str, job: Job, made: Made, parts: dict[str, int], size: int) -> QuantizedFile:
@@ -158,7 +166,7 @@ def _quantize_folder(
     if not any(scheme for _, _, scheme in plan(path, default, sets, keep)):
         raise UsageError(f"{path} has {NOTHING}")
     renamed = {name: packed_name(name) if pack else name for name in folder.shards}
-    done = _Done(sum((path / name).stat().st_size for name in folder.shards), progress)
+    done = Done(sum((path / name).stat().st_size for name in folder.shards), progress)
     files: list[QuantizedFile] = []
     quantized: dict[str, Quantized] = {}
     held: dict[str, list[tuple[str, int]]] = {}
@@ -174,7 +182,7 @@ def _quantize_folder(
                 quantized |= step.tensors
             held[name] = list(made.listed)
         kept = [name for file in files for name in file.kept]
-        _rewrite(place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
+        rewrite(place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
     return QuantizeReport(tuple(files))
 
 
@@ -205,7 +213,7 @@ def _refuse_plain(recipes: Sequence[Recipe], where: str) -> None:
 def _dequantize_one(
     floats: Floats, source: Source, out: BinaryIO, name: str, work: Workers, progress: Progress | None
 ) -> RestoredFile:
-    done = _Done(sum(_bytes(floats, one) for one in floats.names()), progress)
+    done = Done(sum(_bytes(floats, one) for one in floats.names()), progress)
     size, sha256 = dequantize_file(floats, out, work, done.step)
     return RestoredFile(source.where, name, size, source.size, sha256, False)
 
@@ -235,11 +243,11 @@ def _dequantize_folder(
                 held[plain[name]] = [(one, _bytes(floats, one)) for one in floats.names()]
                 recipes.append(floats.recipe)
         _refuse_plain(recipes, str(path))
-        _rewrite(place, folder, held, without_quantization)
+        rewrite(place, folder, held, without_quantization)
     return UnpackReport(tuple(files))
 
 
-def _rewrite(
+def rewrite(
     place: Path, folder: Folder, held: dict[str, list[tuple[str, int]]], change: Callable[[bytes, str], bytes]
 ) -> None:
     """Change config.json and the index of a folder that is being built, where it has any."""
@@ -272,7 +280,7 @@ def _measure_one(
 ) -> list[TensorError]:
     with random_access(packed) as one, random_access(original) as other:
         floats, plain = Floats(Checkpoint(one)), Checkpoint(other)
-        done = _Done(sum(_bytes(floats, name) for name in floats.names()), progress)
+        done = Done(sum(_bytes(floats, name) for name in floats.names()), progress)
         found: list[TensorError] = []
         for error in errors(floats, plain, work):
             found.append(error)
@@ -293,7 +301,7 @@ def warm() -> None:
             arrays.dequantize("w", found.about, found.stored)
 
 
-class _Done:
+class Done:
     """Progress in bytes over one file or several."""
 
     def __init__(self, whole: int, progress: Progress | None) -> None:

@@ -7,6 +7,7 @@ import click
 from mc_cli import options
 from mc_cli.commands.analyze import analyze
 from mc_cli.commands.pack import pack
+from mc_cli.commands.prune import prune
 from mc_cli.commands.quantize import quantize
 from mc_cli.commands.unpack import unpack
 from mc_cli.commands.verify import verify
@@ -39,5 +40,5 @@ def cli() -> None:
     """
 
 
-for command in (analyze, pack, quantize, unpack, verify, warm):
+for command in (analyze, pack, prune, quantize, unpack, verify, warm):
     cli.add_command(command)

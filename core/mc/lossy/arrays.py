@@ -10,11 +10,27 @@ import numpy as np
 
 from mc.dtypes import numpy_dtype
 from mc.errors import DamagedError, McError
-from mc.lossy import casts, codebooks, grids, integers
+from mc.lossy import casts, codebooks, grids, integers, lowrank, masks
 from mc.lossy.loops import faults, squares
 from mc.lossy.recipe import Quantized
 from mc.lossy.requests import Request
-from mc.lossy.schemes import Cast, Channel, Codebook, Fp8, Grid, Int, Nf4, Scheme, Shape, matrix, parts, scale_dtype
+from mc.lossy.schemes import (
+    Cast,
+    Channel,
+    Codebook,
+    Fp8,
+    Grid,
+    Int,
+    LowRank,
+    Nf4,
+    Scheme,
+    Shape,
+    Shrunk,
+    Sparse,
+    matrix,
+    parts,
+    scale_dtype,
+)  # fmt: skip
 
 Array = np.ndarray[Any, Any]
 
@@ -108,9 +124,17 @@ def dequantize(name: str, about: Quantized, stored: Mapping[str, Array]) -> Arra
 
 
 def _dequantized(about: Quantized, first: Array, more: list[Array], listed: list[str]) -> Array:
-    """f32 [rows, cols]."""
+    """f32 [rows, cols]; of what was pruned, the tensor's own dtype and shape."""
     shape = matrix(about.shape)
     match about.scheme:
+        case Sparse():
+            w = first
+        case Shrunk() as scheme:
+            w = masks.put_back(first, more[0], about.shape, scheme.axis)
+        case LowRank():
+            w = lowrank.product(
+                first, more[0].reshape(len(more[0]), -1), more[1].reshape(shape) if len(more) > 1 else None
+            )
         case Cast():
             w = first.astype(np.float32)
         case Fp8() | Channel():

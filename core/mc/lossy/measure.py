@@ -74,7 +74,7 @@ def bound(w: Array, squared: float) -> float:
 
 def packed_as(one: Measured, recipe: Recipe, sizes: Mapping[str, int]) -> Measured:
     """The same once the packed bytes of every stored tensor are known."""
-    about = recipe[0].tensors[one.name]
+    about = recipe[-1].tensors[one.name]
     first, *others = (sizes[part] for part in parts(one.name, about.scheme, about.dtype, about.shape))
     whole = first + sum(others)
     return replace(one, bytes=whole, side_bytes=sum(others), bits=8 * whole / one.weights)

@@ -11,7 +11,7 @@ from mc.lossy.arrays import Result
 from mc.lossy.files import Target as Out
 from mc.lossy.files import Writer, naming, read_array
 from mc.lossy.measure import Measured, bound, measured
-from mc.lossy.recipe import Quantize, Recipe, write_recipe
+from mc.lossy.recipe import Quantize, Recipe, read_recipe, write_recipe
 from mc.lossy.requests import Request, Target
 from mc.lossy.schemes import parts
 from mc.manifest import RECIPE_KEY
@@ -80,7 +80,8 @@ def write(
                 bounds[tensor.name] = bound(w, result.error)
                 done[tensor.name] = Result(result.about, {}, result.error, result.power)
             step(tensor.stop - tensor.start)
-        recipe = (Quantize({name: result.about for name, result in done.items()}),) if done else ()
+        step_made = (Quantize({name: result.about for name, result in done.items()}),) if done else ()
+        recipe = (*read_recipe(layout, source.where), *step_made)
         added = {RECIPE_KEY: write_recipe(recipe)} if recipe else {}
         size, _ = writer.finish(out, {**layout.metadata, **added})
     return Made(
