@@ -32,7 +32,7 @@ def test_golden_file_is_there_and_unchanged(name: str) -> None:
 
 
 def test_no_golden_file_is_missing_or_unlisted() -> None:
-    names = ("contexts", "dtypes", "empty", "integers", "oddities")
+    names = ("contexts", "dtypes", "empty", "integers", "oddities", "pruned")
     packed = {f"{name}.v1.{level}.mc.safetensors" for name in names for level in ("fast", "default", "best")}
     assert set(LISTING) == packed | {f"{name}.safetensors" for name in names}
     assert {path.name for path in FOLDER.glob("*.safetensors")} == set(LISTING)
@@ -60,7 +60,7 @@ def test_golden_files_cover_all_codings_and_dtypes() -> None:
     entries = [e for n in PACKED for e in dissect((FOLDER / n).read_bytes()).manifest["tensors"].values()]
     codings = {part for entry in entries for part in entry[2].split("+")}
     assert codings >= {
-        "alone", "rows", "both", "bytes", "nibbles", "palette", "huffman", "ans", "affine", "zstd", "raw", "same",
+        "alone", "rows", "both", "bytes", "nibbles", "palette", "huffman", "ans", "affine", "zstd", "raw", "same", "sparse",
         "empty",
     }  # fmt: skip
     assert {entry[0] for entry in entries} >= {*DTYPES, UNKNOWN}

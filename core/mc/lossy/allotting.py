@@ -122,7 +122,9 @@ def _globals(source: Source, tensors: Sequence[Tensor], job: PruneJob, work: Wor
     groups: dict[float, list[Tensor]] = {}
     for tensor in tensors:
         method = job.wanted[tensor.name]
-        if tensor.name not in job.twins and method.scope == "global" and method.sparsity is not None and not method.keep:
+        if tensor.name in job.twins or method.scope != "global" or method.keep:
+            continue
+        if method.sparsity is not None:
             groups.setdefault(method.sparsity, []).append(tensor)
     for sparsity, members in groups.items():
         counts = _counted(source, members, job, work)

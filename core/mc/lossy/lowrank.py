@@ -106,9 +106,10 @@ def factors(found: Components, rank: int) -> tuple[Array, Array]:
 
 
 def product(left: Array, right: Array, beside: Array | None) -> Array:
-    """f32 [rows, cols] of factors, the same on every machine (FORMAT.md, section 11); f64 as it was summed."""
+    """f32 [rows, cols] of factors, the same on every machine (FORMAT.md, section 11)."""
     out = np.zeros((left.shape[0], right.shape[1]))
     multiply(left.astype(np.float64), right.astype(np.float64), out)
     if beside is not None:
         out += beside.astype(np.float64)
-    return out
+    with np.errstate(over="ignore"):
+        return out.astype(np.float32)
