@@ -112,7 +112,7 @@ def fit_floats(fitted: fit.Fitted, geometry: planes.Geometry, words: int, read: 
     head = bytes([FLOATS]) + dense.head + mask.head
     width = geometry.width
     return Fitted(
-        head, len(head) + dense.bits / 8 + mask.bytes, f"sparse+{floats.CONTEXTS[code.context]}+{dense.plan.coder}",
+        head, len(head) + dense.bits / 8 + mask.bytes, f"sparse+{dense.plan.coder}",
         [(a * width, b * width) for a, b in fitted.parts], encode,
     )  # fmt: skip
 
