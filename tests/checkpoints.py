@@ -161,7 +161,8 @@ def sparse(random: Random, dtype: str, rows: int, cols: int) -> Array:
 def two_of_four(random: Random, dtype: str, rows: int, cols: int) -> Array:
     """Weights of which two of every four are zero, as pruned for sparse matrix units."""
     stays = random.permuted(np.tile([True, True, False, False], (-(-rows * cols // 4), 1)), axis=1)
-    return cast(np.where(stays.reshape(-1)[: rows * cols].reshape(rows, cols), 8 * even(random, "F32", rows, cols), 0), dtype)
+    mask = stays.reshape(-1)[: rows * cols].reshape(rows, cols)
+    return cast(np.where(mask, 8 * even(random, "F32", rows, cols), 0), dtype)
 
 
 def blocks(random: Random, dtype: str, rows: int, cols: int) -> Array:

@@ -113,8 +113,8 @@ def assign(
     tensors: Iterable[Tensor], default: Asked | None, sets: Sequence[tuple[str, Asked]], keeps: Sequence[str]
 ) -> tuple[dict[str, Asked], set[str]]:
     """The request for each tensor that is to be quantized or pruned; and the patterns that fit any. The last of
-    `sets` that fits counts; what `keeps` names stays. Without being asked for, tensors of fewer than two dimensions stay, norms
-    and biases among them."""
+    `sets` that fits counts; what `keeps` names stays. Without being asked for, tensors of fewer than two dimensions
+    stay, norms and biases among them."""
     wanted: dict[str, Asked] = {}
     used: set[str] = set()
     for tensor in tensors:
