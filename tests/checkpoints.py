@@ -194,7 +194,8 @@ def text(random: Random, dtype: str, rows: int, cols: int) -> Array:
 
 Texture = Callable[[Random, str, int, int], Array]
 TEXTURES: tuple[Texture, ...] = (
-    gaussian, rowwise, even, positive, narrow, noise, special, constant, arange, few, sparse, two_of_four, blocks, grid, nibbles, text,
+    gaussian, rowwise, even, positive, narrow, noise, special, constant, arange, few,
+    sparse, two_of_four, blocks, grid, nibbles, text,
 )  # fmt: skip
 
 

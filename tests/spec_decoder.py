@@ -225,7 +225,8 @@ def open_floats(head: Reader, dtype: str, width: int, size: int, seen: set[str])
     tail_classes = [array(head, count) for _ in range(tail_count)]
     seen.update((f"context {context}, coder {coder}", f"flags {flags}, frequent {min(len(frequent), 2)}"))
 
-    def magnitudes(stream: Reader, row_of: list[int], there: Any) -> tuple[list[int], list[int]]:  # 5.1: symbol and v of each word
+    # Section 5.1: symbol and v of each word.
+    def magnitudes(stream: Reader, row_of: list[int], there: Any) -> tuple[list[int], list[int]]:
         scales = [rows[row] + columns[i % cols] for i, row in enumerate(row_of)]
         orders: list[list[int]] = [[] for _ in streams.tables]
         for first in range(0, len(scales), cols):
@@ -288,7 +289,8 @@ def open_sparse(head: Reader, dtype: str, width: int, size: int, seen: set[str])
     height, across, form, coder, tables, shift = (head.number(kind) for kind in "IIBBBB")
     rows = size // width // cols
     need(size % (width * cols) == 0 and 0 < height <= rows and 0 < across <= cols and form < 2, "7.7: head")
-    line = -(-cols // across) if form == 0 else -(-(-(-cols // across)) // 8)
+    blocks = (cols + across - 1) // across
+    line = blocks if form == 0 else (blocks + 7) // 8
     of_rows, of_columns = array(head, -(-rows // height)), array(head, line)
     streams = Streams(head, tables, coder)
     seen.add(f"sparse {coding}, form {form}, blocks {min(height, 2)} {min(across, 2)}")
@@ -316,7 +318,8 @@ def open_sparse(head: Reader, dtype: str, width: int, size: int, seen: set[str])
             return mask[begin + block] & 1 if form == 0 else mask[begin + block // 8] >> block % 8 & 1
 
         of_words: Any = decode
-        return bytes(of_words(coded, start, count, [there(r, c) for r in range(row, row + n) for c in range(cols)], absent))
+        all_there = [there(r, c) for r in range(row, row + n) for c in range(cols)]
+        return bytes(of_words(coded, start, count, all_there, absent))
 
     return span, chunk
 

@@ -159,9 +159,9 @@ def test_statistics_lower_the_error_on_inputs(mc: Command, place: Path) -> None:
         found[method] = report["tensors"][0]["weighted"]
         assert report["tensors"][0]["zeros"] == 128 * 96
     assert found["obs"] < 0.7 * found["wanda"] < 0.7 * found["magnitude,scope=row"]
-    line = ("prune", "model.safetensors", "-o", "x.safetensors", "--method", "obs", "--sparsity", "0.5")
-    assert "needs them" in refused(mc(*line, "--stats", "stats.safetensors", cwd=place), 1)
-    assert "--stats FILE" in refused(mc(*line, cwd=place), 2)
+    every = ("prune", "model.safetensors", "-o", "x.safetensors", "--method", "obs", "--sparsity", "0.5")
+    assert "needs them" in refused(mc(*every, "--stats", "stats.safetensors", cwd=place), 1)
+    assert "--stats FILE" in refused(mc(*every, cwd=place), 2)
 
 
 def test_a_folder_and_any_thread_count(mc: Command, place: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sparse tensors packed: byte for byte over dtypes and masks, near the entropy of mask and values, hostile bytes refused."""
+"""Sparse tensors packed: byte for byte over dtypes and masks, near the entropy of both, hostile bytes refused."""
 
 from __future__ import annotations
 

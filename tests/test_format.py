@@ -28,7 +28,7 @@ WANTED = {
     *("floats method 0, context 0", "raw planes 1", "class 0", "class 1", "class 2"),
     *("coding 0 of U8", "coding 2 of I32", "coding 2 of Q3_K", "coding 3 of F32", "coding 4 of U8"),
     *(f"flags {flags}, frequent {frequent}" for flags in range(2) for frequent in range(3)),
-    *("sparse 1, form 1, blocks 1 1", "sparse 5, form 1, blocks 1 1", "sparse 5, form 0, blocks 2 2"),
+    *("sparse 1, form 1, blocks 1 1", "sparse 5, form 1, blocks 1 1", "coding 6 of I8"),
     *("sparse 1, form 0, blocks 2 2", "coding 6 of U8", "coding 6 of BF16"),
     *("grid of 1", "grid of 2", "grid of 4", "grid escapes", "coding 5 of I8"),
     *("one chunk", "many chunks", "same", "empty", "reserved 1"),

@@ -60,8 +60,8 @@ def test_golden_files_cover_all_codings_and_dtypes() -> None:
     entries = [e for n in PACKED for e in dissect((FOLDER / n).read_bytes()).manifest["tensors"].values()]
     codings = {part for entry in entries for part in entry[2].split("+")}
     assert codings >= {
-        "alone", "rows", "both", "bytes", "nibbles", "palette", "huffman", "ans", "affine", "zstd", "raw", "same", "sparse",
-        "empty",
+        "alone", "rows", "both", "bytes", "nibbles", "palette", "huffman", "ans", "affine", "zstd", "raw", "same",
+        "sparse", "empty",
     }  # fmt: skip
     assert {entry[0] for entry in entries} >= {*DTYPES, UNKNOWN}
 
