@@ -158,6 +158,20 @@ def sparse(random: Random, dtype: str, rows: int, cols: int) -> Array:
     return cast(values * (random.random((rows, 1)) < 0.7), dtype)
 
 
+def two_of_four(random: Random, dtype: str, rows: int, cols: int) -> Array:
+    """Weights of which two of every four are zero, as pruned for sparse matrix units."""
+    stays = random.permuted(np.tile([True, True, False, False], (-(-rows * cols // 4), 1)), axis=1)
+    mask = stays.reshape(-1)[: rows * cols].reshape(rows, cols)
+    return cast(np.where(mask, 8 * even(random, "F32", rows, cols), 0), dtype)
+
+
+def blocks(random: Random, dtype: str, rows: int, cols: int) -> Array:
+    """Weights of which half the blocks of three rows and four columns are zero."""
+    stays = random.random((-(-rows // 3), -(-cols // 4))) < 0.5
+    whole = np.repeat(np.repeat(stays, 3, axis=0)[:rows], 4, axis=1)[:, :cols]
+    return cast(np.where(whole, 8 * even(random, "F32", rows, cols), 0), dtype)
+
+
 def grid(random: Random, dtype: str, rows: int, cols: int) -> Array:
     """Quantized weights: small integers, each row of its own spread."""
     values = np.round(random.normal(0, 1, (rows, cols)) * random.uniform(1, 60, (rows, 1)))
@@ -180,7 +194,8 @@ def text(random: Random, dtype: str, rows: int, cols: int) -> Array:
 
 Texture = Callable[[Random, str, int, int], Array]
 TEXTURES: tuple[Texture, ...] = (
-    gaussian, rowwise, even, positive, narrow, noise, special, constant, arange, few, sparse, grid, nibbles, text,
+    gaussian, rowwise, even, positive, narrow, noise, special, constant, arange, few,
+    sparse, two_of_four, blocks, grid, nibbles, text,
 )  # fmt: skip
 
 

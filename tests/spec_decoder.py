@@ -108,7 +108,7 @@ def decode_blob(blob: Reader, tensor: int, dtype: str, size: int, seen: set[str]
     need(checksum(head.data, 0xFFFFFFFF) == head_sum, "4: head checksum")
     coding = head.number("B")
     width = 1 if size % WIDTHS.get(dtype, 1) else WIDTHS.get(dtype, 1)
-    openers = (open_raw, open_floats, open_affine, open_planes, open_zstd, open_grid, open_trellis)
+    openers = (open_raw, open_floats, open_affine, open_planes, open_zstd, open_grid, open_trellis, open_sparse)
     span, decode = openers[coding](head, dtype, width, size, seen)
     head.end()
     out, sizes = [], []
@@ -185,17 +185,22 @@ def open_grid(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -
     streams = Streams(head, count_of_tables, coder)
     seen.add(f"grid of {width}")
 
-    def chunk(coded: Reader, start: int, count: int) -> bytes:
+    def chunk(coded: Reader, start: int, count: int, there: Any = None, absent: bytes = b"") -> bytes:
         if coded.number("B") == 0:
             return coded.take(count)
         stream = Reader(coded.take(coded.number("I")))
+        there = there or [1] * (count // width)
         first = start // (cols * width)
         here = rows[first : first + count // (cols * width)]
         contexts = [min(count_of_tables - 1, row + column >> shift) for row in here for column in columns]
-        segments = streams.decode(stream, [contexts.count(t) for t in range(count_of_tables)])
+        used = [context for context, here in zip(contexts, there, strict=True) if here]
+        segments = streams.decode(stream, [used.count(t) for t in range(count_of_tables)])
         sorted_symbols = [iter(segment) for segment in segments]
         out = bytearray()
-        for context in contexts:
+        for context, here in zip(contexts, there, strict=True):
+            if not here:
+                out += absent
+                continue
             k = next(sorted_symbols[context])
             v = -(k + 1 >> 1) if k & 1 else k >> 1
             out += coded.take(width) if k == 255 else v.to_bytes(width, "little", signed=True)
@@ -257,7 +262,8 @@ def open_floats(head: Reader, dtype: str, width: int, size: int, seen: set[str])
     tail_classes = [array(head, count) for _ in range(tail_count)]
     seen.update((f"context {context}, coder {coder}", f"flags {flags}, frequent {min(len(frequent), 2)}"))
 
-    def magnitudes(stream: Reader, row_of: list[int]) -> tuple[list[int], list[int]]:  # 5.1: symbol and v of each word
+    # Section 5.1: symbol and v of each word.
+    def magnitudes(stream: Reader, row_of: list[int], there: Any) -> tuple[list[int], list[int]]:
         scales = [rows[row] + columns[i % cols] for i, row in enumerate(row_of)]
         orders: list[list[int]] = [[] for _ in streams.tables]
         for first in range(0, len(scales), cols):
@@ -265,8 +271,10 @@ def open_floats(head: Reader, dtype: str, width: int, size: int, seen: set[str])
             if context == 2:
                 line.sort(key=lambda i: scales[i] % 8)  # stable
             for i in line:
+                if there and not there[i]:
+                    continue
                 orders[scales[i] >> 1 & 3 if context else 0].append(i)
-        out = [0] * len(scales)
+        out = [frequent.index(bytes(width)) if there else 0] * len(scales)
         segments = streams.decode(stream, [len(order) for order in orders])
         for order, segment in zip(orders, segments, strict=True):
             for i, k in zip(order, segment, strict=True):
@@ -279,13 +287,13 @@ def open_floats(head: Reader, dtype: str, width: int, size: int, seen: set[str])
         seen.update(f"class {c}" for c in classes)
         return [next(whole) if c == 0 else next(tops) << 13 if c == 1 else 0 for c in classes]
 
-    def chunk(coded: Reader, start: int, count: int) -> bytes:  # section 5.5
+    def chunk(coded: Reader, start: int, count: int, there: Any = None, absent: bytes = b"") -> bytes:  # section 5.5
         method, n = coded.number("B"), count // width
         seen.add(f"floats method {method}, context {context}")
         if method == 0:
             return coded.take(count)
         row_of = [start // width // cols + i // cols for i in range(n)]
-        symbols, values = magnitudes(Reader(coded.take(coded.number("I"))), row_of)
+        symbols, values = magnitudes(Reader(coded.take(coded.number("I"))), row_of, there)
         present = [i for i, k in enumerate(symbols) if k >= len(frequent)]
         bits = dict(zip(present, fields(coded, low + 1 - flags, len(present)), strict=True))
         tails = [dict(zip(present, tail(coded, [of[row_of[i]] for i in present]), strict=True)) for of in tail_classes]
@@ -305,6 +313,52 @@ def open_floats(head: Reader, dtype: str, width: int, size: int, seen: set[str])
         return bytes(out)
 
     return cols * max(1, (1 << 18) // cols) * width, chunk
+
+
+def open_sparse(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.8
+    coding, begin = head.number("B"), head.at
+    need(coding in (1, 5), "7.8: coding")
+    span, decode = (open_floats if coding == 1 else open_grid)(head, dtype, width, size, seen)
+    if coding == 5:
+        width = head.data[begin]
+    cols = int.from_bytes(head.data[begin + 4 : begin + 8], "little")
+    absent = bytes(width) if coding == 1 else head.take(width)
+    height, across, form, coder, tables, shift = (head.number(kind) for kind in "IIBBBB")
+    rows = size // width // cols
+    need(size % (width * cols) == 0 and 0 < height <= rows and 0 < across <= cols and form < 2, "7.8: head")
+    blocks = (cols + across - 1) // across
+    line = blocks if form == 0 else (blocks + 7) // 8
+    of_rows, of_columns = array(head, -(-rows // height)), array(head, line)
+    streams = Streams(head, tables, coder)
+    seen.add(f"sparse {coding}, form {form}, blocks {min(height, 2)} {min(across, 2)}")
+
+    def mask_of(coded: Reader, first: int, last: int) -> list[int]:
+        if coded.number("B") == 0:
+            return list(coded.take((last - first) * line))
+        stream = Reader(coded.take(coded.number("I")))
+        contexts = [min(tables - 1, row + column >> shift) for row in of_rows[first:last] for column in of_columns]
+        segments = [iter(one) for one in streams.decode(stream, [contexts.count(t) for t in range(tables)])]
+        symbols = [next(segments[context]) for context in contexts]
+        return [coded.number("B") if k == 255 else (-(k + 1 >> 1) if k & 1 else k >> 1) & 255 for k in symbols]
+
+    def chunk(coded: Reader, start: int, count: int) -> bytes:
+        if coded.number("B") == 0:
+            return coded.take(count)
+        row, n = start // (cols * width), count // (cols * width)
+        first = row // height
+        part = Reader(coded.take(coded.number("I")))
+        mask = mask_of(part, first, (row + n - 1) // height + 1)
+        part.end()
+
+        def there(r: int, c: int) -> int:
+            begin, block = (r // height - first) * line, c // across
+            return mask[begin + block] & 1 if form == 0 else mask[begin + block // 8] >> block % 8 & 1
+
+        of_words: Any = decode
+        all_there = [there(r, c) for r in range(row, row + n) for c in range(cols)]
+        return bytes(of_words(coded, start, count, all_there, absent))
+
+    return span, chunk
 
 
 def fields(coded: Reader, width: int, n: int) -> list[int]:  # section 5.3

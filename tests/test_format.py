@@ -31,6 +31,8 @@ WANTED = {
     *("floats method 0, context 0", "raw planes 1", "class 0", "class 1", "class 2"),
     *("coding 0 of U8", "coding 2 of I32", "coding 2 of Q3_K", "coding 3 of F32", "coding 4 of U8"),
     *(f"flags {flags}, frequent {frequent}" for flags in range(2) for frequent in range(3)),
+    *("sparse 1, form 1, blocks 1 1", "sparse 5, form 1, blocks 1 1", "coding 7 of I8"),
+    *("sparse 1, form 0, blocks 2 2", "coding 7 of U8", "coding 7 of BF16"),
     *("grid of 1", "grid of 2", "grid of 4", "grid escapes", "coding 5 of I8"),
     *("trellis of 4", "trellis of 8", "trellis of 64", "trellis of 256", "trellis escapes", "coding 6 of I16"),
     *("one chunk", "many chunks", "same", "empty", "reserved 1"),
@@ -67,6 +69,10 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
     decayed = np.where(draw.random((90, 100)) < 0.3, np.float32(1e-45), pruned)
     pruned.flat[3::1500] = -0.0
     halves = [draw.binomial(15, chance, size=(30, 50)).astype(np.uint8) for chance in (0.3, 0.6)]
+    blocks = np.repeat(np.repeat(draw.random((22, 24)) < 0.5, 3, axis=0), 4, axis=1)
+    wide = np.tile(blocks, (2, 2))
+    patterns = draw.permuted(np.tile([True, True, False, False], (90 * 32, 1)), axis=1).reshape(90, 128)
+    many = draw.permuted(np.tile([True, True, False, False], (180 * 48, 1)), axis=1).reshape(180, 192)
     text = np.frombuffer(b"".join(b"layer.%d.weight, " % k for k in draw.integers(0, 400, 700)), np.uint8)
     tensors = {
         "both": ("F32", both),
@@ -99,6 +105,11 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
         "grid": ("I8", np.rint(normal(128, 200, 4) * 500).clip(-127, 127).astype(np.int8)),
         "grid.wide": ("I16", np.rint(normal(64, 130, 3, 3) * 900).astype(np.int16)),
         "grid.wider": ("I32", np.rint(normal(72, 130, 2, 2) * 200).astype(np.int32)),
+        "sparse": ("F32", np.where(patterns, normal(90, 128, 1), 0).astype(np.float32)),
+        "sparse.blocks": ("BF16", cast_to(np.where(blocks, outliers(normal(66, 96, 2)), 0), "bfloat16", "u2")),
+        "sparse.grid": ("I8", (wide * np.rint(normal(132, 192) * 90)).clip(-127, 127).astype(np.int8)),
+        "sparse.grid.eights": ("I16", np.where(many, np.rint(normal(180, 192) * 90), 0).astype(np.int16)),
+        "sparse.indices": ("U8", np.where(many, draw.integers(0, 16, size=(180, 192)), 7).astype(np.uint8)),
         "rows.of.bytes": ("U8", np.rint(normal(128, 200, 4) * 500).clip(-127, 127).astype(np.int8).view(np.uint8)),
         "palette": ("F32", few),
         "text": ("U8", text),

@@ -22,6 +22,7 @@ LAYERS = [
     ["mc_cli.options", "mc_cli.files", "mc_cli.show", "mc_cli.charts"],
     ["mc_cli"],
     ["mc"],
+    ["mc.pruning"],
     ["mc.simplifying", "mc.automatic"],
     ["mc.api"],
     ["mc.plan"],

@@ -98,8 +98,8 @@ def test_scales_from_outside_may_be_anything(built: Callable[..., bytes], recwar
 
 
 def test_a_step_of_a_later_version_is_refused_as_such(built: Callable[..., bytes]) -> None:
-    with pytest.raises(McError, match=r"'prune'.*newer") as caught:
-        read_back(built(TENSORS, {"mc.recipe": '[{"step":"prune","tensors":{}}]'}))
+    with pytest.raises(McError, match=r"'distil'.*newer") as caught:
+        read_back(built(TENSORS, {"mc.recipe": '[{"step":"distil","tensors":{}}]'}))
     assert caught.value.exit_code == 1
 
 

@@ -172,6 +172,11 @@ def is_device(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
+def is_packed_name(target: str) -> bool:
+    """Whether the name of a file or folder asks for a packed one."""
+    return target.rstrip("/").endswith((PACKED, ".mc"))
+
+
 def is_stdout(name: str) -> bool:
     """Whether the path is another name (/dev/stdout) of the pipe or device that is this process's stdout."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,6 +12,43 @@ from mc import __version__
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions
+    """Bytes: 1500000, 1.5MB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes."""
+        text = str(value).strip().lower().removesuffix("b")
+        number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS and text[-1:] else (text, "")
+        try:
+            size = int(float(number) * UNITS[unit])
+        except (ValueError, OverflowError):
+            size = 0
+        if size < 1:
+            self.fail(f"{value!r} is no size: give bytes, or a number with kB, MB or GB.", param, ctx)
+        return size
+
+
+SIZE = Size()
+NAME = re.compile(r"\d+:\d+|[a-z][a-z0-9-]*")  # of a scheme or method
+VALUES = (
+    "yes",
+    "no",
+    "absmax",
+    "mse",
+    "global",
+    "tensor",
+    "row",
+    "rows",
+    "columns",
+    "channel",
+    "e4m3",
+    "e5m2",
+)  # of their keys
 PATH = click.Path(allow_dash=True, readable=False)  # what cannot be read is an error of code 1, not 2
 
 source = click.argument("source", metavar="IN", type=PATH)
@@ -52,3 +90,20 @@ def examples(first: str, second: str) -> str:
 def count(threads: int) -> int | None:
     """What the core calls the number that -T takes: None for all cores."""
     return threads or None
+
+
+def split_set(text: str) -> tuple[str, str]:
+    """Pattern and scheme, or method, of PATTERN=SCHEME[,key=value...]. A pattern may hold =, a scheme's name none."""
+    head, comma, keys = text.partition(",") if not text.startswith("re:") else (text, "", "")
+    if text.startswith("re:"):
+        # A regular expression may hold commas: the scheme begins behind the last = that a scheme's name follows.
+        parts = text.split("=")
+        for count in range(len(parts) - 1, 0, -1):
+            name = parts[count].split(",")[0]
+            if NAME.fullmatch(name) and name not in VALUES:
+                return "=".join(parts[:count]), "=".join(parts[count:])
+        raise click.UsageError(f"--set {text!r} isn't of the form PATTERN=SCHEME.")
+    pattern, equals, scheme = head.rpartition("=")
+    if not equals or not pattern:
+        raise click.UsageError(f"--set {text!r} isn't of the form PATTERN=SCHEME.")
+    return pattern, scheme + comma + keys

@@ -85,7 +85,27 @@ def aside(line: str) -> None:
 def sizes(before: int, after: int, whole: int, packed: int, seconds: float, path: str) -> str:
     """The closing line of pack and unpack; the ratio is packed / original, so lower is better."""
     share = f"ratio {packed / whole:.4f}" if whole else "ratio -"
-    return f"{amount(before)} -> {amount(after)}, {share}, {seconds:.2f} s, {'stdout' if path == '-' else path}"
+    return f"{amount(before)} -> {amount(after)}, {share}, {seconds:.2f} s, {place(path)}"
+
+
+def place(path: str) -> str:
+    """Where the output went, for a closing line."""
+    return "stdout" if path == "-" else path
+
+
+def rehearsal(
+    command: str, source: str, words: tuple[str, str], found: Sequence[tuple[str, str, str]], manner: Manner
+) -> None:
+    """What a dry run lists: file, tensor and scheme or method, empty for what stays. `words`: that column's name, and
+    what would be done."""
+    column, done = words
+    if manner.json:
+        listed = [{"file": file, "tensor": name, column: chosen or None} for file, name, chosen in found]
+        document(command, {"source": source, "dry_run": True, "tensors": listed}, manner)
+    elif not manner.quiet:
+        table(("file", "tensor", column), [(file, name, chosen or "kept") for file, name, chosen in found], manner)
+    count = sum(bool(chosen) for _, _, chosen in found)
+    closing(f"{count} of {len(found)} tensors would be {done}; nothing is written.", manner, after_table=True)
 
 
 def totals(whole: int, packed: int) -> dict[str, int | float | None]:

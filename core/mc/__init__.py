@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from mc.automatic import auto
     from mc.loader import Checkpoint
     from mc.lossy.files import open_checkpoint as open
+    from mc.pruning import prune
     from mc.simplifying import dequantize, measure, quantize, warm
 
 __version__ = "0.1.0"
 __all__ = [
     "Checkpoint", "Level", "Progress", "analyze", "auto", "compare", "compress", "decompress", "dequantize", "measure",
-    "open", "pack", "quantize", "unpack", "verify", "warm",
+    "open", "pack", "prune", "quantize", "unpack", "verify", "warm",
 ]  # fmt: skip
 
 _HOMES = {
@@ -35,6 +36,7 @@ _HOMES = {
     "dequantize": ("mc.simplifying", "dequantize"),
     "measure": ("mc.simplifying", "measure"),
     "open": ("mc.lossy.files", "open_checkpoint"),
+    "prune": ("mc.pruning", "prune"),
     "quantize": ("mc.simplifying", "quantize"),
     "warm": ("mc.simplifying", "warm"),
 }

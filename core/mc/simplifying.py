@@ -92,12 +92,12 @@ def quantize(
             return _quantize_folder(Path(str(source)), target, job, (default, given, keep), pack, work, progress)
         with random_access(source) as opened:
             wanted = assign(plain_layout(opened).tensors, default, given, keep)
-            _refuse_unused(wanted[1], given, keep, opened.where)
+            refuse_unused(wanted[1], [pattern for pattern, _ in given], keep, opened.where)
             if not wanted[0]:
                 raise UsageError(f"{opened.where} has {NOTHING}")
             with writing(target) as out:
                 name = str(target) if isinstance(target, str | os.PathLike) else STDIN
-                done = _Done(opened.size, progress)
+                done = Done(opened.size, progress)
                 file, _ = _quantize_one(opened, out, name, replace(job, wanted=wanted[0]), pack, work, done.step)
         return QuantizeReport((file,))
 
@@ -108,13 +108,13 @@ def plan(
     """File, tensor and kind of scheme (empty if it stays) of every tensor, without reading any of them."""
     found: list[tuple[str, str, str]] = []
     used: set[str] = set()
-    for path in _shards(Path(source)):
+    for path in shards_of(Path(source)):
         with Source.of(path) as opened:
             tensors = plain_layout(opened).tensors
         wanted, fitting = assign(tensors, scheme, sets, keep)
         used |= fitting
         found += [(str(path), one.name, spelled(wanted[one.name]) if one.name in wanted else "") for one in tensors]
-    _refuse_unused(used, sets, keep, str(source))
+    refuse_unused(used, [pattern for pattern, _ in sets], keep, str(source))
     return tuple(found)
 
 
@@ -137,19 +137,20 @@ def _names(source: PathLike | BinaryIO) -> list[str]:
     if not isinstance(source, str | os.PathLike):
         return []
     found = []
-    for path in _shards(Path(source)):
+    for path in shards_of(Path(source)):
         with Source.of(path) as opened:
             found += [tensor.name for tensor in plain_layout(opened).tensors]
     return found
 
 
-def _shards(path: Path) -> list[Path]:
+def shards_of(path: Path) -> list[Path]:
+    """The file itself, or the shards of a folder."""
     return [path / name for name in read_folder(path).shards] if path.is_dir() else [path]
 
 
-def _refuse_unused(used: set[str], sets: Sequence[tuple[str, Request]], keep: Sequence[str], where: str) -> None:
+def refuse_unused(used: set[str], sets: Sequence[str], keep: Sequence[str], where: str) -> None:
     """UsageError for a pattern that fits no tensor: it would be a wish without effect."""
-    for pattern in [*(pattern for pattern, _ in sets), *keep]:
+    for pattern in [*sets, *keep]:
         if pattern not in used:
             raise UsageError(f"{where} has no tensor whose name fits {quote(pattern)}. `mc analyze` lists the names.")
 
@@ -166,13 +167,20 @@ def _quantize_one(
     """Quantize into a temporary file, and copy or pack that."""
     with tempfile.TemporaryFile() as plain:
         made = quantize_file(source, plain, job, work, step)
-        plain.flush()
-        again = Source.of(plain, source.where)
-        parts, size = packed_parts(again, made.recipe, job.level, work, out if pack else None)
-        if not pack:
-            plain.seek(0)
-            shutil.copyfileobj(plain, out, 1 << 22)
+        parts, size = finished(plain, source.where, made.recipe, job.level, work, out, pack)
     return _report(source, name, job, made, parts, size), made
+
+
+def finished(
+    plain: BinaryIO, where: str, recipe: Recipe, level: str, work: Workers, out: BinaryIO, pack: bool
+) -> tuple[dict[str, TensorReport], int]:
+    """Put what was written to `plain` into `out`, packed or as it is; what `packed_parts` says of it in either case."""
+    plain.flush()
+    parts, size = packed_parts(Source.of(plain, where), recipe, level, work, out if pack else None)
+    if not pack:
+        plain.seek(0)
+        shutil.copyfileobj(plain, out, 1 << 22)
+    return parts, size
 
 
 def _report(
@@ -204,7 +212,7 @@ def _quantize_folder(
     if not any(scheme for _, _, scheme in plan(path, default, sets, keep)):
         raise UsageError(f"{path} has {NOTHING}")
     renamed = {name: packed_name(name) if pack else name for name in folder.shards}
-    done = _Done(sum((path / name).stat().st_size for name in folder.shards), progress)
+    done = Done(sum((path / name).stat().st_size for name in folder.shards), progress)
     files: list[QuantizedFile] = []
     quantized: dict[str, Quantized] = {}
     held: dict[str, list[tuple[str, int]]] = {}
@@ -251,7 +259,7 @@ def _refuse_plain(recipes: Sequence[Recipe], where: str) -> None:
 def _dequantize_one(
     floats: Floats, source: Source, out: BinaryIO, name: str, work: Workers, progress: Progress | None
 ) -> RestoredFile:
-    done = _Done(sum(_bytes(floats, one) for one in floats.names()), progress)
+    done = Done(sum(_bytes(floats, one) for one in floats.names()), progress)
     size, sha256 = dequantize_file(floats, out, work, done.step)
     return RestoredFile(source.where, name, size, source.size, sha256, False)
 
@@ -318,7 +326,7 @@ def _measure_one(
 ) -> list[TensorError]:
     with random_access(packed) as one, random_access(original) as other:
         floats, plain = Floats(Checkpoint(one)), Checkpoint(other)
-        done = _Done(sum(_bytes(floats, name) for name in floats.names()), progress)
+        done = Done(sum(_bytes(floats, name) for name in floats.names()), progress)
         found: list[TensorError] = []
         for error in errors(floats, plain, work):
             found.append(error)
@@ -352,7 +360,7 @@ def warm() -> None:
         dequantize(io.BytesIO(packed.getvalue()), back, threads=1)
 
 
-class _Done:
+class Done:
     """Progress in bytes over one file or several."""
 
     def __init__(self, whole: int, progress: Progress | None) -> None:

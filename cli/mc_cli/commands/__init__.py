@@ -8,6 +8,7 @@ from mc_cli import options
 from mc_cli.commands.analyze import analyze
 from mc_cli.commands.auto import auto
 from mc_cli.commands.pack import pack
+from mc_cli.commands.prune import prune
 from mc_cli.commands.quantize import quantize
 from mc_cli.commands.unpack import unpack
 from mc_cli.commands.verify import verify
@@ -40,5 +41,5 @@ def cli() -> None:
     """
 
 
-for command in (analyze, auto, pack, quantize, unpack, verify, warm):
+for command in (analyze, auto, pack, prune, quantize, unpack, verify, warm):
     cli.add_command(command)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mc_cli import evaluating, files, options, show
-from mc_cli.commands.quantize import Size, is_packed_name, split_set
 
 if TYPE_CHECKING:
     from mc.automatic import AutoReport
@@ -48,7 +47,7 @@ class Drop(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
 @click.option("-o", "--output", type=options.PATH, metavar="OUT", help="Where to write; - is stdout.")
 @options.force
 @click.option("--lossless", is_flag=True, help="Nothing is lost; the smallest such file.")
-@click.option("--target-size", type=Size(), metavar="SIZE", help="Of all packed files: bytes, or 12MB.")
+@click.option("--target-size", type=options.SIZE, metavar="SIZE", help="Of all packed files: bytes, or 12MB.")
 @click.option("--target-ratio", type=click.FloatRange(1, min_open=True), metavar="R", help="R times smaller than IN.")
 @click.option("--bits", type=click.FloatRange(0, 32, min_open=True), metavar="B", help="Bits a weight that may change.")
 @click.option("--max-error", type=click.FloatRange(0, 1, min_open=True), metavar="E", help="Relative loss over all.")
@@ -128,7 +127,7 @@ def auto(
     refuse(source, output, command, max_drop, dry_run, eval_timeout, lower_is_better)
     if plan_out is not None:
         refuse_same_file(source, plan_out, force)
-    chosen = [(pattern, text) for pattern, text in map(split_set, sets)]
+    chosen = [(pattern, text) for pattern, text in map(options.split_set, sets)]
     began = time.perf_counter()
     plan = read_plan(given) if given is not None else None
     judge = limit = None
@@ -145,7 +144,7 @@ def auto(
     def run(original: Any, packed: Any, progress: Any) -> AutoReport:
         return mc.auto(
             original, packed, goal=goal, plan=plan, objective=objective, sets=chosen, keep=keep, seed=seed, level=level,
-            pack=target is None or target == files.STDIO or is_packed_name(target), threads=options.count(threads),
+            pack=target is None or target == files.STDIO or files.is_packed_name(target), threads=options.count(threads),
             progress=progress, note=note, score=judge, limit=limit, max_evals=max_evals,
         )  # fmt: skip
 

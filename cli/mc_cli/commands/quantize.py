@@ -15,31 +15,11 @@ if TYPE_CHECKING:
     from mc.simplifying import QuantizeReport
 
 COLUMNS = ("tensor", "scheme", "shape", "bits", "error", "snr", "above Gaussian", "side")
-PLAN_COLUMNS = ("file", "tensor", "scheme")
 # Bits a weight and error of formats of fixed rate, measured on the matrices of MiniLM.
 FIXED = (
     ("GGUF Q6_K", 6.56, 0.00033), ("GGUF Q5_K", 5.50, 0.00135), ("GGUF Q4_K", 4.50, 0.00526),
     ("NF4", 4.13, 0.00865), ("int4 g128", 4.13, 0.0135), ("GGUF Q3_K", 3.44, 0.0235), ("GGUF Q2_K", 2.63, 0.0904),
 )  # fmt: skip
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions
-    """Bytes: 1500000, 1.5MB."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number of bytes."""
-        text = str(value).strip().lower().removesuffix("b")
-        number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS and text[-1:] else (text, "")
-        try:
-            size = int(float(number) * UNITS[unit])
-        except (ValueError, OverflowError):
-            size = 0
-        if size < 1:
-            self.fail(f"{value!r} is no size: give bytes, or a number with kB, MB or GB.", param, ctx)
-        return size
 
 
 @click.command(
@@ -57,7 +37,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
 @click.option("--bits", type=click.FloatRange(0, 32, min_open=True), metavar="B", help="Bits a weight, packed.")
 @click.option("--max-error", type=click.FloatRange(0, 1, min_open=True), metavar="E", help="Relative squared error.")
 @click.option("--snr", type=click.FloatRange(0, 200), metavar="DB", help="The same in decibels.")
-@click.option("--target-size", type=Size(), metavar="SIZE", help="Of the packed file: bytes, or 12MB.")
+@click.option("--target-size", type=options.SIZE, metavar="SIZE", help="Of the packed file: bytes, or 12MB.")
 @click.option("--overall", is_flag=True, help="The error over all tensors, not of each.")
 @click.option(
     "--objective",
@@ -133,7 +113,7 @@ def quantize(
 
     given = {key: value for key, value in (("group", group), ("codes", codes), ("effort", effort)) if value is not None}
     request = parse_request(scheme, **given)
-    chosen = [(pattern, parse_request(text, **given)) for pattern, text in map(split_set, sets)]
+    chosen = [(pattern, parse_request(text, **given)) for pattern, text in map(options.split_set, sets)]
     if layout == "compressed-tensors":
         request, chosen = standard(request), [(pattern, standard(one)) for pattern, one in chosen]
     limit = limit_of(bits, max_error, snr, target_size, overall)
@@ -149,7 +129,8 @@ def quantize(
     ):
         report = mc.quantize(
             original, quantized, scheme=request, limit=limit, objective=objective, sets=chosen, keep=keep, seed=seed,
-            stats=stats, strict=strict, pack=is_packed_name(target), threads=options.count(threads), progress=progress,
+            stats=stats, strict=strict, pack=files.is_packed_name(target), threads=options.count(threads),
+            progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - began
     if as_json:
@@ -161,23 +142,6 @@ def quantize(
         show.closing(line, manner, after_table=True)
     show.closing(summary(report, seconds, target), manner, after_table=True)
     return 0
-
-
-def split_set(text: str) -> tuple[str, str]:
-    """Pattern and scheme of PATTERN=SCHEME[,key=value...]. A pattern may hold =, a scheme's name none."""
-    head, comma, keys = text.partition(",") if not text.startswith("re:") else (text, "", "")
-    if text.startswith("re:"):
-        # A regular expression may hold commas: the scheme begins behind the last = that a scheme's name follows.
-        parts = text.split("=")
-        for count in range(len(parts) - 1, 0, -1):
-            name = parts[count].split(",")[0]
-            if name.isalnum() and not name.isdecimal() and name not in ("yes", "no", "absmax", "mse"):
-                return "=".join(parts[:count]), "=".join(parts[count:])
-        raise click.UsageError(f"--set {text!r} isn't of the form PATTERN=SCHEME.")
-    pattern, equals, scheme = head.rpartition("=")
-    if not equals or not pattern:
-        raise click.UsageError(f"--set {text!r} isn't of the form PATTERN=SCHEME.")
-    return pattern, scheme + comma + keys
 
 
 def standard(request: Request) -> Request:
@@ -206,11 +170,6 @@ def limit_of(bits: float | None, max_error: float | None, snr: float | None, siz
     return targets[0] if targets else None
 
 
-def is_packed_name(target: str) -> bool:
-    """Whether the name of a file or folder asks for a packed one."""
-    return target.rstrip("/").endswith((files.PACKED, ".mc"))
-
-
 def rehearse(source: str, request: Any, chosen: list[Any], keep: tuple[str, ...], manner: show.Manner) -> int:
     """List what would be done."""
     from mc.simplifying import plan
@@ -218,13 +177,7 @@ def rehearse(source: str, request: Any, chosen: list[Any], keep: tuple[str, ...]
     if source == files.STDIO:
         raise click.UsageError("-n reads names from a file, and - is read once. Name a file.")
     found = plan(source, request, chosen, keep)
-    count = sum(bool(scheme) for _, _, scheme in found)
-    if manner.json:
-        listed = [{"file": file, "tensor": name, "scheme": scheme or None} for file, name, scheme in found]
-        show.document("quantize", {"source": source, "dry_run": True, "tensors": listed}, manner)
-    elif not manner.quiet:
-        show.table(PLAN_COLUMNS, [(file, name, scheme or "kept") for file, name, scheme in found], manner)
-    show.closing(f"{count} of {len(found)} tensors would be quantized; nothing is written.", manner, after_table=True)
+    show.rehearsal("quantize", source, ("scheme", "quantized"), found, manner)
     return 0
 
 
@@ -265,7 +218,7 @@ def summary(report: QuantizeReport, seconds: float, target: str) -> str:
     error = sum(one.squared for file in report.files for one in file.tensors) / power if power else 0.0
     before, after = (sum(getattr(file, name) for file in report.files) for name in ("bytes", "packed_bytes"))
     text = f"{show.amount(before)} -> {show.amount(after)} packed, {bits:.3f} bits a weight, error {error:.3g}"
-    return text + f"{equivalent(error, bits)}, {seconds:.2f} s, {'stdout' if target == files.STDIO else target}"
+    return text + f"{equivalent(error, bits)}, {seconds:.2f} s, {show.place(target)}"
 
 
 def equivalent(error: float, bits: float) -> str:

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from mc.codec import dictionary, entropy, fit, floats, gridfit, grids, integers, planes, runs, trellis
-from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, TRELLIS, ZSTD, plain_spans, word_width
+from mc.codec import dictionary, entropy, fit, floats, gridfit, grids, integers, planes, runs, sparse, trellis
+from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, SPARSE, TRELLIS, ZSTD, plain_spans, word_width
 from mc.codec.fit import Each, Read
 from mc.codec.integers import PlaneCode
 from mc.codec.tables import Tables
@@ -88,11 +88,22 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
     words = nbytes // geometry.width
     fitted = fit.fit(geometry, shape, words, read, fit.EFFORTS[level], each)
     expected = len(fitted.head) + fitted.bits // 8
+    thin = None
+    if floats.ROWS in fit.EFFORTS[level].contexts:
+        thin = sparse.fit_floats(fitted, geometry, words, read, each)
+    why = fitted.why
+    if thin is not None and thin.bytes < min(expected, nbytes):
+        why = f"{why} sparse {8 * thin.bytes / words:.2f}".strip()
+        expected = int(thin.bytes)
+    else:
+        thin = None
     if _repeats(fitted.sample, fitted.code.cols):
         found = _chunk_cost(read(*plain_spans(nbytes, geometry.width)[0]), level) * nbytes
         if found < min(expected, nbytes):
-            why = f"{fitted.why} zstd {8 * found / words:.2f}".strip()
+            why = f"{why} zstd {8 * found / words:.2f}".strip()
             return _zstd_code(nbytes, geometry.width, level, why)
+    if thin is not None:
+        return _sparse_code(thin, why)
     if expected >= nbytes:
         return raw_code(nbytes, geometry.width, f"coded {fitted.bits / words:.2f} bits a word")
     spans = [(a * geometry.width, b * geometry.width) for a, b in fitted.parts]
@@ -175,12 +186,17 @@ def _integers(
     walk = _walk(dtype, shape, nbytes, width, read, level, each, states)
     if walk is not None:
         costs["trellis"] = walk.bytes
+    thin = _sparse(dtype, shape, nbytes, width, sample, read, level, each)
+    if thin is not None:
+        costs["sparse"] = thin.bytes
     best = min(costs, key=lambda name: costs[name])
     why = " ".join(f"{name} {8 * cost * width / nbytes:.2f}" for name, cost in costs.items())
     if best == "grid" and grid is not None:
         return _grid_code(grid, why)
     if best == "trellis" and walk is not None:
         return _grid_code(walk, why)
+    if best == "sparse" and thin is not None:
+        return _sparse_code(thin, why)
     if best == "raw":
         return raw_code(nbytes, width, why)
     if best == "zstd":
@@ -220,6 +236,27 @@ def _walk(
         return None
     cols = nbytes // width // rows
     return gridfit.fit(nbytes, width, cols, entropy.ANS, read, each, states) if cols <= floats.WIDEST else None
+
+
+def _sparse(
+    dtype: str, shape: tuple[int, ...], nbytes: int, width: int, sample: Bytes, read: Read, level: str, each: Each
+) -> sparse.Fitted | None:
+    """A mask and the other words of integers; None where speed comes first, there are no rows or no frequent word."""
+    if dtype not in (*SIGNED, "U8") or nbytes % width or floats.ROWS not in fit.EFFORTS[level].contexts:
+        return None
+    words = nbytes // width
+    cols = fit.columns_of(shape, words)[0]
+    if words % cols or words // cols < gridfit.FEWEST_ROWS:
+        return None
+    seen = sample.view(sparse.unsigned(width))
+    absent = 0 if dtype in SIGNED else int(np.bincount(seen).argmax())
+    if int((seen == absent).sum()) * sparse.SCARCE < len(seen):
+        return None
+    return sparse.fit_grid(nbytes, width, cols, read, each, absent)
+
+
+def _sparse_code(found: sparse.Fitted, why: str) -> Coded:
+    return Coded(SPARSE, found.name, why, bytes([SPARSE]) + found.head, found.spans, found.encode)
 
 
 def _grid_code(grid: gridfit.Fitted, why: str) -> Coded:

@@ -10,7 +10,7 @@ from mc.codec.bitstream import read32, store32
 from mc.codec.compiled import inlined, released
 from mc.codec.entropy import capacity, code_symbols, decode_symbols
 from mc.codec.planes import field_bytes, pack_fields, unpack_fields
-from mc.codec.symbols import add_escapes, escaped, put_together, segment_sizes, take_apart, unsorted
+from mc.codec.symbols import add_escapes, escaped, put_together, segment_sizes, sort_plane, take_apart, unsorted
 from mc.codec.tails import pack_tails, unpack_tails
 
 U64 = np.uint64
@@ -53,9 +53,24 @@ def _without(frequent, words, fields):
     return kept, many
 
 
+@inlined
+def _present_in(present, n, cols, rows, order, starts, sizes, places):
+    """Fill `places` u8 with the words that are present, in the order of the symbols, and `sizes` with how many they are
+    in each segment."""
+    sort_plane(present, n, cols, rows, order, starts, sizes, places)
+    at = 0
+    for t in range(len(sizes)):
+        stop, some = at + sizes[t], 0
+        for i in range(at, stop):
+            some += np.int64(places[i])
+        sizes[t] = some
+        at = stop
+
+
 @released
-def encode(words, frequent, shape, scales, window, classes, coder):
-    """The coded chunk, u8, of `words`. What escapes is told by `window`, what is frequent by `frequent`.
+def encode(words, frequent, shape, scales, window, classes, coder, present):
+    """The coded chunk, u8, of `words`. What escapes is told by `window`, what is frequent by `frequent`. Words that
+    aren't `present` u8, unless that is None, are zero, which is a frequent word, and have no symbols.
 
     shape: (columns, low mantissa bits, padding, mantissa bits in the symbol, bits of a field); scales: (of rows, of
     columns, order, starts) as `take_apart` has them; classes: [tails, rows]; coder: arrays of an entropy coder."""
@@ -70,6 +85,12 @@ def encode(words, frequent, shape, scales, window, classes, coder):
     )  # fmt: skip
     room = HEAD + capacity(n, tables) + n + 2 * n * len(classes) + 4 + ESCAPE_BYTES * escapes
     out = np.empty(room, np.uint8)
+    if present is not None:
+        places, some = np.empty(n, np.uint8), 0
+        _present_in(present, n, cols, rows, order, starts, sizes, places)
+        for i in range(n):
+            symbols[some] = symbols[i]
+            some += np.int64(places[i])
     at = np.int64(code_symbols(symbols, sizes, coder, out, np.int64(HEAD)))
     out[0] = CODED | (ESCAPES if escapes else 0)
     store32(out, U64(1), U64(at - HEAD))
@@ -87,8 +108,9 @@ def encode(words, frequent, shape, scales, window, classes, coder):
 
 
 @released
-def decode(data, frequent, shape, scales, classes, tables, lone, words):
-    """Undo `encode` into `words`; returns the number of a fault, or 0. Never reads or writes outside its arrays."""
+def decode(data, frequent, shape, scales, classes, tables, lone, words, present, absent):
+    """Undo `encode` into `words`; returns the number of a fault, or 0. Never reads or writes outside its arrays.
+    `absent`: the number of the frequent word that stands where none is `present`."""
     cols, low, padding, mantissa, width = shape
     rows, columns, order, starts = scales
     n = len(words)
@@ -99,8 +121,24 @@ def decode(data, frequent, shape, scales, classes, tables, lone, words):
         return CUT
     sizes, symbols = np.empty(len(lone), np.int64), np.empty(n, np.uint8)
     segment_sizes(n, cols, rows, starts, sizes)
-    if not decode_symbols(data[HEAD:at], sizes, tables, lone, symbols):
-        return UNSOUND
+    if present is None:
+        if not decode_symbols(data[HEAD:at], sizes, tables, lone, symbols):
+            return UNSOUND
+    else:
+        here, places = sizes.copy(), np.empty(n, np.uint8)
+        _present_in(present, n, cols, rows, order, starts, here, places)
+        some = 0
+        for t in range(len(here)):
+            some += here[t]
+        dense = np.empty(some, np.uint8)
+        if not decode_symbols(data[HEAD:at], here, tables, lone, dense):
+            return UNSOUND
+        k = 0
+        for i in range(n):
+            symbols[i] = absent
+            if places[i]:
+                symbols[i] = dense[k]
+                k += 1
     plane, kept, many, kept_cols, kept_classes = symbols[:0], words, n, cols, classes[:, :]
     if frequent is not None:
         plane = np.empty(n, np.uint8)

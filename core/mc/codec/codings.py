@@ -3,7 +3,8 @@
 from mc.codec import planes
 from mc.codec.floats import CHUNK
 
-RAW, FLOATS, AFFINE, PLANES, ZSTD, GRID, TRELLIS = range(7)  # codings by their numbers in a file (FORMAT.md, section 4)
+# Codings by their numbers in a file (FORMAT.md, section 4).
+RAW, FLOATS, AFFINE, PLANES, ZSTD, GRID, TRELLIS, SPARSE = range(8)
 
 # Words of dtypes that aren't floats to the codec; any other, an unknown one too, is a string of bytes.
 WIDTHS = {"I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8}

@@ -112,6 +112,17 @@ def best_plan(coder: str, counts: Counts) -> Plan:
     return second if second.bits * 100 < first.bits * (100 - ANS_MUST_SAVE) else first
 
 
+def thinned(counts: Counts, symbol: int, left: float) -> Counts:
+    """The same counts [tables, 256] where of one symbol a share is left; it keeps a code, or has none with a share of
+    zero."""
+    found = counts.copy()
+    if left > 0:
+        found[:, symbol] = np.maximum((counts[:, symbol] * left).astype(np.int64), counts[:, symbol] > 0)
+    else:
+        found[:, symbol] = 0
+    return found
+
+
 def described(plan: Plan) -> bytes:
     """The tables as they stand in a file."""
     return write_tables(plan.tables, plan.coder == ANS)

@@ -67,6 +67,9 @@ class Fitted:
     parts: list[tuple[int, int]]  # first and last word (exclusive) of each chunk
     encode: Callable[[int, Bytes], Bytes]  # (chunk, its bytes) -> coded
     sample: Ints  # words of rows from all over the tensor
+    counts: Counts  # that the tables are made from
+    plan: entropy.Plan
+    side: bytes  # scales as they stand in the head
 
 
 def columns_of(shape: tuple[int, ...], words: int) -> tuple[int, bool]:
@@ -176,7 +179,19 @@ def fit(
         return floats.encode_chunk(final, window, coder, raw, parts[k][0] // cols)
 
     head = floats.write_head(final, entropy.described(plan), side)
-    return Fitted(final, head, _bits(final, plan, counts, words), why, parts, encode_chunk, sample)
+    bits = _bits(final, plan, counts, words)
+    return Fitted(final, head, bits, why, parts, encode_chunk, sample, counts, plan, side)
+
+
+def without_zeros(fitted: Fitted, words: int, left: float) -> Fitted:
+    """The same code for the words of a sparse tensor, zero being frequent: of the zeros a share is `left`, the others
+    have no symbols. `encode` stays that of all words."""
+    counts = entropy.thinned(fitted.counts, fitted.code.zero_number, left)
+    plan = entropy.best_plan(fitted.code.coder, counts)
+    code = replace(fitted.code, coder=plan.coder, tables=plan.tables)
+    saved = (fitted.plan.coded_bits - plan.coded_bits) * words // max(fitted.plan.symbols, 1)
+    head = floats.write_head(code, entropy.described(plan), fitted.side)
+    return replace(fitted, code=code, head=head, bits=fitted.bits - saved, counts=counts, plan=plan)
 
 
 def _alone(matrix: _Matrix, scanned: list[_Scan], sample: Ints, effort: Effort) -> FloatCode:

@@ -67,6 +67,12 @@ class FloatCode:
         return self.frequent if len(self.frequent) else None
 
     @property
+    def zero_number(self) -> int:
+        """The number of the frequent word that is zero; how many there are if none is."""
+        found = np.flatnonzero(self.frequent == 0)
+        return int(found[0]) if len(found) else len(self.frequent)
+
+    @property
     def shape(self) -> tuple[int, int, int, int, int]:
         """What the loops of `chunks` call so."""
         return self.cols, self.low, self.geometry.padding, self.mantissa, self.field_width
@@ -191,13 +197,15 @@ def window_of(code: FloatCode) -> Words:
     return np.array([used.min(), used.max()] if len(used) else [low, low], np.uint16)
 
 
-def encode_chunk(code: FloatCode, window: Words, coder: tuple[Ints, ...], raw: Bytes, first_row: int) -> Bytes:
+def encode_chunk(
+    code: FloatCode, window: Words, coder: tuple[Ints, ...], raw: Bytes, first_row: int, present: Bytes | None = None
+) -> Bytes:
     """The chunk of words `raw` whose rows begin at `first_row`, coded. Magnitudes whose symbol lies outside the window
-    escape."""
+    escape. Of a sparse chunk, the words that are `present` u8; the others are zero."""
     words = planes.words_of(raw, code.geometry)
     rows = code.rows_of(first_row, len(words))
     coded: Bytes = chunks.encode(
-        words, code.frequent_if_any, code.shape, code.scales_of(rows), window, code.classes[:, rows], coder
+        words, code.frequent_if_any, code.shape, code.scales_of(rows), window, code.classes[:, rows], coder, present
     )
     return coded if len(coded) <= len(raw) else raw_chunk(raw)
 
@@ -207,8 +215,12 @@ def raw_chunk(raw: Bytes) -> Bytes:
     return np.concatenate([np.array([chunks.RAW], np.uint8), raw])
 
 
-def decode_chunk(code: FloatCode, coder: tuple[Ints, Counts], coded: memoryview, first_row: int, raw: Bytes) -> None:
-    """Fill `raw` with the chunk whose rows begin at `first_row`; DamagedError if `coded` makes no sense."""
+def decode_chunk(
+    code: FloatCode, coder: tuple[Ints, Counts], coded: memoryview, first_row: int, raw: Bytes,
+    present: Bytes | None = None,
+) -> None:  # fmt: skip
+    """Fill `raw` with the chunk whose rows begin at `first_row`, given which words of a sparse one are `present` u8;
+    DamagedError if `coded` makes no sense."""
     data = np.frombuffer(coded, np.uint8)
     data.flags.writeable = False
     method = int(data[0]) if len(data) else -1
@@ -222,7 +234,8 @@ def decode_chunk(code: FloatCode, coder: tuple[Ints, Counts], coded: memoryview,
     words = planes.words_of(raw, code.geometry)
     rows = code.rows_of(first_row, len(words))
     fault = chunks.decode(
-        data, code.frequent_if_any, code.shape, code.scales_of(rows), code.classes[:, rows], *coder, words
-    )
+        data, code.frequent_if_any, code.shape, code.scales_of(rows), code.classes[:, rows], *coder, words,
+        present, np.uint8(code.zero_number),
+    )  # fmt: skip
     if fault:
         raise DamagedError(chunks.FAULTS[fault])

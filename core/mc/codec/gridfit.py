@@ -41,9 +41,13 @@ def codes_of(energy: Counts, count: int) -> Bytes:
     return codes
 
 
-def fit(nbytes: int, width: int, cols: int, coder: str, read: Read, each: Each, states: int = 0) -> Fitted:
+def fit(
+    nbytes: int, width: int, cols: int, coder: str, read: Read, each: Each, states: int = 0, absent: int | None = None,
+    left: float = 0,
+) -> Fitted:  # fmt: skip
     """The cheapest contexts for a tensor of signed words of `width` bytes in rows of `cols`, which walk through a
-    trellis of `states` if there are any."""
+    trellis of `states` if there are any. Of the words that are `absent` a share is `left`, the others have no
+    symbols."""
     words = nbytes // width
     parts = spans(words, cols)
     dtype = f"<i{width}"
@@ -78,6 +82,8 @@ def fit(nbytes: int, width: int, cols: int, coder: str, read: Read, each: Each, 
             return counts
 
         counts: Counts = np.sum(list(each(count, parts)), axis=0)
+        if absent is not None:
+            counts = entropy.thinned(counts, int(grids.symbol_of(absent)), left)
         tried += [
             _fitted(counts, shift, rows, of_columns, width, cols, coder, len(parts), states)
             for shift in range(MOST_SHIFT + 1)

@@ -86,9 +86,21 @@ def segment_sizes(rows, columns, shift, sizes):
 
 
 @released
-def gather(words, rows, columns, shift, sizes, symbols, escapes):
+def present_sizes(rows, columns, shift, present, sizes):
+    """`segment_sizes` of the words that are `present` u8 [rows x columns]."""
+    cols = len(columns)
+    for t in range(len(sizes)):
+        sizes[t] = 0
+    for r in range(len(rows)):
+        for c in range(cols):
+            sizes[context_of(rows[r], columns[c], shift, len(sizes))] += np.int64(present[r * cols + c])
+
+
+@released
+def gather(words, rows, columns, shift, sizes, symbols, escapes, present):
     """Put the symbols of signed words [rows x columns] into `symbols` u8, sorted by context, as many each as `sizes`
-    says, and the words that escape into `escapes`, which is like words; return how many do."""
+    says, and the words that escape into `escapes`, which is like words; return how many do. Words that aren't `present`
+    u8, which may be None, are left out."""
     tables, cols = len(sizes), len(columns)
     places = np.empty(tables, np.int64)
     at = 0
@@ -98,6 +110,8 @@ def gather(words, rows, columns, shift, sizes, symbols, escapes):
     count = 0
     for r in range(len(rows)):
         for c in range(cols):
+            if present is not None and present[r * cols + c] == 0:
+                continue
             v = np.int64(words[r * cols + c])
             symbol = symbol_of(v)
             t = context_of(rows[r], columns[c], shift, tables)
@@ -110,8 +124,8 @@ def gather(words, rows, columns, shift, sizes, symbols, escapes):
 
 
 @released
-def scatter(symbols, rows, columns, shift, sizes, escapes, words):
-    """Undo `gather`; False unless every escape is used."""
+def scatter(symbols, rows, columns, shift, sizes, escapes, words, present):
+    """Undo `gather`, leaving alone the words that aren't present; False unless every escape is used."""
     tables, cols = len(sizes), len(columns)
     places = np.empty(tables, np.int64)
     at = 0
@@ -121,6 +135,8 @@ def scatter(symbols, rows, columns, shift, sizes, escapes, words):
     count = 0
     for r in range(len(rows)):
         for c in range(cols):
+            if present is not None and present[r * cols + c] == 0:
+                continue
             t = context_of(rows[r], columns[c], shift, tables)
             symbol = np.int64(symbols[places[t]])
             places[t] += 1
@@ -188,22 +204,36 @@ def read_head(reader: Reader, nbytes: int, most_chunks: int, trellis: bool = Fal
     return GridCode(width, cols, shift, of_rows, of_columns, name, listed, states)
 
 
-def encode_chunk(code: GridCode, coder: tuple[Ints, ...], raw: Bytes, first_row: int) -> Bytes:
-    """The chunk whose rows begin at `first_row`, coded."""
+def _sizes(code: GridCode, rows: Bytes, present: Bytes | None) -> Counts:
+    sizes = np.empty(len(code.tables.lone), np.int64)
+    if present is None:
+        segment_sizes(rows, code.columns, code.shift, sizes)
+    else:
+        present_sizes(rows, code.columns, code.shift, present, sizes)
+    return sizes
+
+
+def encode_chunk(
+    code: GridCode, coder: tuple[Ints, ...], raw: Bytes, first_row: int, present: Bytes | None = None
+) -> Bytes:
+    """The chunk whose rows begin at `first_row`, coded; of a sparse one, the words that are `present` u8."""
     words = code.words(raw)
     rows = code.rows[first_row : first_row + len(words) // code.cols]
-    sizes = np.empty(len(code.tables.lone), np.int64)
-    segment_sizes(rows, code.columns, code.shift, sizes)
-    symbols, escapes = np.empty(len(words), np.uint8), np.empty_like(words)
-    count = gather(words, rows, code.columns, code.shift, sizes, symbols, escapes)
+    sizes = _sizes(code, rows, present)
+    symbols, escapes = np.empty(int(sizes.sum()), np.uint8), np.empty_like(words)
+    count = gather(words, rows, code.columns, code.shift, sizes, symbols, escapes, present)
     stream = entropy.encode(symbols, sizes, coder)
     front = np.frombuffer(struct.pack("<BI", CODED, len(stream)), np.uint8)
     coded = np.concatenate([front, stream, escapes[:count].view(np.uint8)])
     return coded if len(coded) <= len(raw) else raw_chunk(raw)
 
 
-def decode_chunk(code: GridCode, coder: tuple[Ints, Counts], coded: memoryview, first_row: int, raw: Bytes) -> None:
-    """Fill `raw` with the chunk whose rows begin at `first_row`; DamagedError if `coded` makes no sense."""
+def decode_chunk(
+    code: GridCode, coder: tuple[Ints, Counts], coded: memoryview, first_row: int, raw: Bytes,
+    present: Bytes | None = None,
+) -> None:  # fmt: skip
+    """Fill `raw`, in a sparse chunk the words that are `present` u8, with the chunk whose rows begin at `first_row`;
+    DamagedError if `coded` makes no sense."""
     reader = Reader(coded)
     method = reader.byte()
     if method == RAW:
@@ -219,8 +249,7 @@ def decode_chunk(code: GridCode, coder: tuple[Ints, Counts], coded: memoryview, 
     escapes = reader.words(rest // code.width, code.width).view(f"<i{code.width}")
     words = code.words(raw)
     rows = code.rows[first_row : first_row + len(words) // code.cols]
-    sizes = np.empty(len(code.tables.lone), np.int64)
-    segment_sizes(rows, code.columns, code.shift, sizes)
+    sizes = _sizes(code, rows, present)
     symbols = entropy.decode(stream, sizes, coder)
-    if not scatter(symbols, rows, code.columns, code.shift, sizes, escapes, words):
+    if not scatter(symbols, rows, code.columns, code.shift, sizes, escapes, words, present):
         raise DamagedError("a chunk has more or fewer escapes than its words need")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mc.codec import dictionary, entropy, floats, grids, integers, planes, runs, trellis
-from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, TRELLIS, ZSTD, plain_spans, word_width
+from mc.codec import dictionary, entropy, floats, grids, integers, planes, runs, sparse, trellis
+from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, SPARSE, TRELLIS, ZSTD, plain_spans, word_width
 from mc.codec.fields import Reader
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError
@@ -54,7 +54,11 @@ def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opene
         return Opened(plain_spans(nbytes, width), _decode_zstd)
     if coding in (GRID, TRELLIS):
         return _open_grid(reader, nbytes, most_chunks, coding == TRELLIS)
-    raise DamagedError(f"it has coding {coding}, and this version knows 0 to {TRELLIS}")
+    if coding == SPARSE:
+        sparse_code = sparse.read_head(reader, dtype, nbytes, most_chunks)
+        reader.end()
+        return Opened(sparse_code.spans, sparse.decoder(sparse_code))
+    raise DamagedError(f"it has coding {coding}, and this version knows 0 to {SPARSE}")
 
 
 def _decode_raw(_: int, coded: memoryview, raw: Bytes) -> None:

@@ -285,6 +285,25 @@ def unsorted(symbols, n, cols, rows, order, starts, counts, frequent, out):
 
 
 @inlined
+def sort_plane(plane, n, cols, rows, order, starts, counts, out):
+    """Undo `unsorted`: fill `out` u8 with what `plane` u8 says of the n words, in the order of their symbols."""
+    cursor = _cursors(counts)
+    for row in range(len(rows)):
+        line = plane[row * cols : min((row + 1) * cols, n)]
+        if len(starts) == 0:
+            t = (rows[row] >> 1) & (len(counts) - 1)
+            for i in range(len(line)):
+                out[cursor[t] + i] = line[i]
+            cursor[t] += len(line)
+        else:
+            for t in range(TABLES):
+                first, count = _slice_of(starts, rows[row], t)
+                for k in range(count):
+                    out[cursor[t] + k] = line[order[first + k]]
+                cursor[t] += count
+
+
+@inlined
 def escaped(words, cols, step_shift, mantissa, frequent, window, rows, columns, escaping, count, out, at):
     """Write the `count` words whose symbol is an escape into `out` u8 from byte `at` on, as FORMAT.md, 5.5, says:
     u32 positions, then u16 magnitudes; return the byte behind. `escaping`, from `take_apart`, tells of each row how

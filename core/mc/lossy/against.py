@@ -33,12 +33,20 @@ class TensorError:
 
 def errors(floats: Floats, original: Checkpoint, work: Workers) -> Iterator[TensorError]:
     """The error of every tensor of either checkpoint. DamagedError for bytes that can't be decoded."""
-    made = {name: about for step in floats.recipe for name, about in step.tensors.items()}
+    made: dict[str, tuple[str, float | None]] = {}
+    for step in floats.recipe:
+        for name, about in step.tensors.items():
+            before = made.get(name)
+            # What several steps lost together, none of them states.
+            made[name] = (
+                (described(about.scheme), about.error)
+                if before is None
+                else (f"{before[0]}, {described(about.scheme)}", None)
+            )
     theirs = set(original.names())
 
     def compare(name: str) -> TensorError:
-        about = made.get(name)
-        scheme, stated = (described(about.scheme), about.error) if about else ("", None)
+        scheme, stated = made.get(name, ("", None))
         fault, squared, power = _difference(floats, original, name) if name in theirs else (
             f"{original.where} has no such tensor.", 0.0, 0.0
         )  # fmt: skip

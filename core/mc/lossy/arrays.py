@@ -10,7 +10,7 @@ import numpy as np
 
 from mc.dtypes import numpy_dtype
 from mc.errors import DamagedError, McError
-from mc.lossy import casts, codebooks, grids, integers, trellises
+from mc.lossy import casts, codebooks, grids, integers, lowrank, masks, trellises
 from mc.lossy.loops import faults, squares
 from mc.lossy.recipe import Quantized
 from mc.lossy.requests import STEPPED, Request
@@ -21,9 +21,12 @@ from mc.lossy.schemes import (
     Fp8,
     Grid,
     Int,
+    LowRank,
     Nf4,
     Scheme,
     Shape,
+    Shrunk,
+    Sparse,
     Trellis,
     matrix,
     parts,
@@ -128,9 +131,17 @@ def dequantize(name: str, about: Quantized, stored: Mapping[str, Array]) -> Arra
 
 
 def _dequantized(about: Quantized, first: Array, more: list[Array], listed: list[str]) -> Array:
-    """f32 [rows, cols]."""
+    """f32 [rows, cols]; of what was pruned, the tensor's own dtype and shape."""
     shape = matrix(about.shape)
     match about.scheme:
+        case Sparse():
+            w = first
+        case Shrunk() as scheme:
+            w = masks.put_back(first, more[0], about.shape, scheme.axis)
+        case LowRank():
+            w = lowrank.product(
+                first, more[0].reshape(len(more[0]), -1), more[1].reshape(shape) if len(more) > 1 else None
+            )
         case Cast():
             w = first.astype(np.float32)
         case Fp8() | Channel():

@@ -20,7 +20,7 @@ from mc.dtypes import element_bits, numpy_dtype
 from mc.errors import McError, quote
 from mc.loader import Checkpoint
 from mc.lossy import arrays
-from mc.lossy.recipe import Recipe, read_recipe, undone
+from mc.lossy.recipe import Quantize, Recipe, read_recipe, undone
 from mc.lossy.schemes import FLOATS, Int, parts
 from mc.lossy.slices import as_cut, by_rows
 from mc.manifest import RECIPE_KEY, is_packed
@@ -246,11 +246,11 @@ def dequantize_file(floats: Floats, out: Target, work: Workers, step: Step) -> t
 
 
 def plain_layout(source: Source) -> Layout:
-    """The layout of a file that is to be quantized; McError if it is packed, or quantized already."""
+    """The layout of a file that is to be quantized or pruned; McError if it is packed, or quantized already."""
     layout = read_layout(source)
     if is_packed(layout, source.where):
         raise McError(f"{source.where} is packed. Unpack it first, then quantize.")
-    if RECIPE_KEY in layout.metadata:
+    if any(isinstance(step, Quantize) for step in read_recipe(layout, source.where)):
         raise McError(f"{source.where} is quantized already. Quantize what it was made from; dequantize gives floats.")
     return layout
 

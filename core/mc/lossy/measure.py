@@ -75,7 +75,7 @@ def bound(w: Array, squared: float) -> float:
 
 def packed_as(one: Measured, recipe: Recipe, sizes: Mapping[str, TensorReport]) -> Measured:
     """The same once it is known how every stored tensor was packed."""
-    about = recipe[0].tensors[one.name]
+    about = recipe[-1].tensors[one.name]
     first, *others = (sizes[part] for part in parts(one.name, about.scheme, about.dtype, about.shape))
     side = sum(other.packed_bytes for other in others)
     whole = first.packed_bytes + side

@@ -12,7 +12,7 @@ from mc.lossy.arrays import Array, Result
 from mc.lossy.files import Target as Out
 from mc.lossy.files import Writer, naming, read_array
 from mc.lossy.measure import Measured, bound, measured
-from mc.lossy.recipe import WEIGHED, Quantize, Recipe, write_recipe
+from mc.lossy.recipe import WEIGHED, Quantize, Recipe, read_recipe, write_recipe
 from mc.lossy.requests import STEPPED, Request, Target
 from mc.lossy.schemes import matrix, parts
 from mc.lossy.statistics import Statistics
@@ -145,7 +145,8 @@ def write(
                 bounds[tensor.name] = bound(w, result.error)
                 done[tensor.name] = Result(result.about, {}, result.error, result.power)
             step(tensor.stop - tensor.start)
-        recipe = (Quantize({name: result.about for name, result in done.items()}),) if done else ()
+        step_made = (Quantize({name: result.about for name, result in done.items()}),) if done else ()
+        recipe = (*read_recipe(layout, source.where), *step_made)
         added = {RECIPE_KEY: write_recipe(recipe)} if recipe else {}
         size, _ = writer.finish(out, {**layout.metadata, **added})
     return Made(

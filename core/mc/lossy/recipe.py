@@ -14,11 +14,11 @@ from math import isfinite, prod
 
 from mc.checkpoint import Layout
 from mc.errors import DamagedError, McError, quote
-from mc.lossy.schemes import FLOATS, Parts, Scheme, Shape, parts, read, written
+from mc.lossy.schemes import FLOATS, PRUNED, Parts, Scheme, Shape, parts, read, written
 from mc.manifest import RECIPE_KEY
 from mc.strict_json import describe, parse_json
 
-QUANTIZE = "quantize"
+QUANTIZE, PRUNE = "quantize", "prune"
 MOST_STEPS = 16  # FORMAT.md, section 11; undoing them goes as deep
 OBJECTIVES = ("plain", "tensor", "row", "diag", "gram")
 WEIGHED = ("diag", "gram")  # of them, by statistics
@@ -26,7 +26,7 @@ WEIGHED = ("diag", "gram")  # of them, by statistics
 
 @dataclass(frozen=True)
 class Quantized:
-    """How one tensor was quantized."""
+    """How one tensor was quantized, or pruned."""
 
     scheme: Scheme
     dtype: str  # before
@@ -42,7 +42,16 @@ class Quantize:
     tensors: dict[str, Quantized]  # by the name of before
 
 
-Recipe = tuple[Quantize, ...]  # one kind of step so far: another becomes a union, and a case in each function here
+@dataclass(frozen=True)
+class Prune:
+    """The step that `mc prune` is."""
+
+    tensors: dict[str, Quantized]
+
+
+Step = Quantize | Prune
+Recipe = tuple[Step, ...]
+KINDS: dict[str, type[Quantize] | type[Prune]] = {QUANTIZE: Quantize, PRUNE: Prune}
 
 
 def write_recipe(recipe: Recipe) -> str:
@@ -50,13 +59,13 @@ def write_recipe(recipe: Recipe) -> str:
     return json.dumps([_written(step) for step in recipe], ensure_ascii=False, separators=(",", ":"))
 
 
-def _written(step: Quantize) -> dict[str, object]:
+def _written(step: Step) -> dict[str, object]:
     listed: dict[str, object] = {}
     for name, one in step.tensors.items():
         about: dict[str, object] = {**written(one.scheme), "dtype": one.dtype, "shape": list(one.shape)}
         about["error"] = one.error
         listed[name] = about | ({"objective": one.objective} if one.objective else {})
-    return {"step": QUANTIZE, "tensors": listed}
+    return {"step": PRUNE if isinstance(step, Prune) else QUANTIZE, "tensors": listed}
 
 
 def read_recipe(layout: Layout, where: str) -> Recipe:
@@ -78,11 +87,15 @@ def read_recipe(layout: Layout, where: str) -> Recipe:
     return recipe
 
 
-def _step(found: object, what: str) -> Quantize:
+def _step(found: object, what: str) -> Step:
     match found:
-        case {"step": "quantize", "tensors": dict(tensors), **more} if not more:
-            return Quantize({name: _quantized(name, about, what) for name, about in tensors.items()})
-        case {"step": str(kind)} if kind != QUANTIZE:
+        case {"step": ("quantize" | "prune") as kind, "tensors": dict(tensors), **more} if not more:
+            about = {name: _quantized(name, one, what) for name, one in tensors.items()}
+            for name, one in about.items():
+                if isinstance(one.scheme, PRUNED) != (kind == PRUNE):
+                    raise DamagedError(f"{what} has another kind of scheme for tensor {quote(name)} than {kind} has.")
+            return KINDS[kind](about)
+        case {"step": str(kind)} if kind not in KINDS:
             raise McError(
                 f"{what} has a step {quote(kind)}, which this version of mc doesn't know. Install a newer one."
             )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 from mc.checkpoint import Tensor
 from mc.errors import UsageError, quote
@@ -16,6 +17,7 @@ KEYS = {
     "codebook": ("codes", "rows"), "nf4": ("group",), "grid": ("columns",), "trellis": ("effort", "columns"),
 }  # fmt: skip
 SCHEMES = "bf16, fp16, fp8, int2 to int8, codebook, nf4, grid or trellis"
+Asked = TypeVar("Asked")  # how a tensor is to be quantized, or pruned
 YES_NO = {"yes": True, "no": False}
 FORMATS = {"e4m3": "F8_E4M3", "e5m2": "F8_E5M2"}
 
@@ -115,12 +117,12 @@ def matches(pattern: str, name: str) -> bool:
 
 
 def assign(
-    tensors: Iterable[Tensor], default: Request, sets: Sequence[tuple[str, Request]], keeps: Sequence[str]
-) -> tuple[dict[str, Request], set[str]]:
-    """The request for each tensor that is to be quantized; and the patterns that fit any. The last of `sets` that fits
-    counts; what `keeps` names stays. Without being asked for, tensors of fewer than two dimensions stay, norms
-    and biases among them."""
-    wanted: dict[str, Request] = {}
+    tensors: Iterable[Tensor], default: Asked | None, sets: Sequence[tuple[str, Asked]], keeps: Sequence[str]
+) -> tuple[dict[str, Asked], set[str]]:
+    """The request for each tensor that is to be quantized or pruned; and the patterns that fit any. The last of
+    `sets` that fits counts; what `keeps` names stays. Without being asked for, tensors of fewer than two dimensions
+    stay, norms and biases among them."""
+    wanted: dict[str, Asked] = {}
     used: set[str] = set()
     for tensor in tensors:
         kept = [pattern for pattern in keeps if matches(pattern, tensor.name)]
@@ -132,6 +134,6 @@ def assign(
         last = tensor.name.rpartition(".")[2]
         if asked:
             wanted[tensor.name] = asked[-1][1]
-        elif len(tensor.shape) > 1 and last != "bias":
+        elif default is not None and len(tensor.shape) > 1 and last != "bias":
             wanted[tensor.name] = default
     return wanted, used

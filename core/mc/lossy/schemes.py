@@ -1,4 +1,4 @@
-"""The schemes of quantization as plain data: what undoing each takes to know, and which tensors it stores.
+"""The schemes of quantization and pruning as plain data: what undoing each takes to know, and which tensors it stores.
 
 The names that are stored are those of compressed-tensors where it has any: NAME_packed, NAME_scale, NAME_shape,
 NAME_zero_point (FORMAT.md, section 11). Rows are entries of the first dimension, columns all others together.
@@ -92,10 +92,35 @@ class Channel:
     to: str  # I8
 
 
-Scheme = Cast | Fp8 | Int | Codebook | Nf4 | Grid | Trellis | Channel
+@dataclass(frozen=True)
+class Sparse:
+    """The tensor itself, with zeros in the place of what was pruned."""
+
+    method: str  # for people
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A tensor without the entries of one dimension that were pruned."""
+
+    method: str
+    axis: int
+    kept: int  # entries that are left
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The product of two factors, and perhaps sparse weights beside it."""
+
+    rank: int
+    residual: bool
+
+
+Scheme = Cast | Fp8 | Int | Codebook | Nf4 | Grid | Trellis | Channel | Sparse | Shrunk | LowRank
+PRUNED = (Sparse, Shrunk, LowRank)  # of a step `prune`; all others are of `quantize`
 SCHEMES: dict[str, type[Any]] = {
-    "cast": Cast, "fp8": Fp8, "int": Int, "codebook": Codebook, "nf4": Nf4, "grid": Grid,
-    "trellis": Trellis, "channel": Channel,
+    "cast": Cast, "fp8": Fp8, "int": Int, "codebook": Codebook, "nf4": Nf4, "grid": Grid, "trellis": Trellis,
+    "channel": Channel, "sparse": Sparse, "shrunk": Shrunk, "low-rank": LowRank,
 }  # fmt: skip
 
 
@@ -123,6 +148,10 @@ def described(scheme: Scheme) -> str:
             return f"trellis {states}" + " rows" * rows + " columns" * columns
         case Channel(to):
             return f"grid {to.lower()} per channel"
+        case Sparse(method) | Shrunk(method):
+            return method
+        case LowRank(rank, residual):
+            return f"rank {rank}" + " + sparse" * residual
 
 
 def written(scheme: Scheme) -> dict[str, object]:
@@ -159,6 +188,14 @@ def read(found: Mapping[str, object]) -> Scheme | None:
             return Trellis(to, step, states, rows, columns)
         case {"scheme": "channel", "to": "I8" as to}:
             return Channel(to)
+        case {"scheme": "sparse", "method": str(method)}:
+            return Sparse(method)
+        case {"scheme": "shrunk", "method": str(method), "axis": axis, "kept": kept} if _whole(axis, 0, 63) and _whole(
+            kept, 0, 2**31 - 1
+        ):
+            return Shrunk(method, int(str(axis)), int(str(kept)))
+        case {"scheme": "low-rank", "rank": rank, "residual": bool(residual)} if _whole(rank, 0, 2**31 - 1):
+            return LowRank(int(str(rank)), residual)
     return None
 
 
@@ -203,6 +240,17 @@ def parts(name: str, scheme: Scheme, dtype: str, shape: Shape) -> Parts:
             return {f"{name}_indices": ("U8", shape), f"{name}_absmax": ("F32", (_count(rows * cols, group),))}
         case Channel(to):
             return {name: (to, shape), f"{name}_scale": (scale, (rows, 1))}
+        case Sparse():
+            return {name: (dtype, shape)}
+        case Shrunk(_, axis, kept):
+            left = tuple(kept if at == axis else count for at, count in enumerate(shape))
+            return {name: (dtype, left), f"{name}.mc_kept": ("I32", (kept,))}
+        case LowRank(rank, residual):
+            factors: Parts = {
+                f"{name}.mc_left": (scale, (rows, rank)),
+                f"{name}.mc_right": (scale, (rank, *(shape[1:] if len(shape) > 1 else shape))),
+            }
+            return factors | ({f"{name}.mc_sparse": (dtype, shape)} if residual else {})
         case Grid(to, _, by_row, by_column) | Trellis(to, _, _, by_row, by_column):
             stored: Parts = {name: (to, shape)}
             if by_row:

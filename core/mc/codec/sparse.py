@@ -1,0 +1,233 @@
+"""Tensors of which many words are one and the same, mostly zero: a mask of where the others are, and the others.
+
+The others are coded as floats or as a grid would be, in the same contexts, but the absent word has no symbol; what the
+mask costs depends on how it is made up, and patterns, blocks and whole rows are far below a table of zeros and words
+together (FORMAT.md, 7.8).
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mc.codec import entropy, fit, floats, gridfit, grids, masks, planes
+from mc.codec.codings import FLOATS, GRID
+from mc.codec.fields import Reader
+from mc.codec.fit import Each, Read
+from mc.codec.floats import FloatCode, raw_chunk, rows_in_chunk, spans
+from mc.codec.grids import GridCode
+from mc.codec.masks import MaskCode
+from mc.codec.typing import Bytes, Ints
+from mc.errors import DamagedError
+
+RAW, CODED = 0, 1
+SCARCE = 16  # one word in so many must be absent for a mask to be thought of
+LENGTH = struct.Struct("<BI")  # of a chunk: how it is stored, bytes of the mask
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A sparse tensor's code, ready to code its chunks."""
+
+    head: bytes  # after the coding number
+    bytes: float  # all told, about
+    name: str  # for people
+    spans: list[tuple[int, int]]
+    encode: Callable[[int, Bytes], Bytes]
+
+
+def unsigned(width: int) -> str:
+    """The numpy type of words as they are compared."""
+    return f"<u{width}"
+
+
+def _look(words: int, cols: int, width: int, read: Read, absent: int, in_contexts: bool) -> bool:
+    """Whether the first chunk's mask is worth coding by itself."""
+    first = min(spans(words, cols)[0][1], words)
+    present = read(0, first * width).view(unsigned(width)).reshape(-1, cols) != absent
+    return masks.is_structured(present, in_contexts)
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """A mask's code, ready to code chunks."""
+
+    code: MaskCode
+    head: bytes
+    bytes: int
+    coder: tuple[Ints, ...]
+    within: float  # share of the absent words that stand in blocks which are there
+
+
+def _masked(words: int, cols: int, width: int, read: Read, absent: int, each: Each) -> _Mask:
+    """The code of the mask: of the largest blocks that are whole or absent; where these are single words, of those that
+    cost least in the first chunk, all zeros within them counted."""
+
+    def look(part: tuple[int, int]) -> tuple[Bytes, tuple[int, int]]:
+        raw = read(part[0] * width, part[1] * width)
+        present = raw.view(unsigned(width)).reshape(-1, cols) != absent
+        return np.packbits(present, axis=1, bitorder="little"), masks.blocks_of(present, part[0] // cols)
+
+    packed: list[Bytes] = []
+    blocks = (0, 0)
+    for some, found in each(look, spans(words, cols)):
+        packed.append(some)
+        blocks = masks.merged(blocks, found)
+    rows = words // cols
+    height, across = blocks[0] or rows, blocks[1] or cols
+    bits = np.concatenate(packed)
+    within = 0.0
+    if (height, across) == (1, 1):
+        first = np.unpackbits(bits[: rows_in_chunk(cols)], axis=1, count=cols, bitorder="little") > 0
+        height, across = masks.likely_blocks(first)
+        zeros = first.size - int(first.sum())
+        plane = _plane(height, across, first, 0)
+        within = (int(plane.sum()) - first.size + zeros) / zeros if zeros else 0.0
+    code, head, size = masks.fit(bits, rows, cols, height, across, each)
+    return _Mask(code, head, size, entropy.encoder(code.code.coder, code.code.tables), within)
+
+
+def fit_floats(fitted: fit.Fitted, geometry: planes.Geometry, words: int, read: Read, each: Each) -> Fitted | None:
+    """A mask and the other words of a float tensor, given how it is coded without one; None if zeros are few, or their
+    places have no structure that a table of words wouldn't see."""
+    code, cols = fitted.code, fitted.code.cols
+    zeros = len(fitted.sample) - int(np.count_nonzero(fitted.sample))
+    if code.zero_number == len(code.frequent) or words % cols or zeros * SCARCE < len(fitted.sample):
+        return None
+    if not _look(words, cols, geometry.width, read, 0, False):
+        return None
+    mask = _masked(words, cols, geometry.width, read, 0, each)
+    dense = fit.without_zeros(fitted, words, mask.within)
+    window = floats.window_of(dense.code)
+    arrays = entropy.encoder(dense.plan.coder, dense.plan.tables)
+
+    def encode(k: int, raw: Bytes) -> Bytes:
+        row = fitted.parts[k][0] // cols
+        present = raw.view(unsigned(geometry.width)).reshape(-1, cols) != 0
+        of_mask = masks.encode(mask.code, mask.coder, present, row)
+        plane = _plane(mask.code.height, mask.code.width, present, row)
+        return _joined(of_mask, floats.encode_chunk(dense.code, window, arrays, raw, row, plane), raw)
+
+    head = bytes([FLOATS]) + dense.head + mask.head
+    width = geometry.width
+    return Fitted(
+        head, len(head) + dense.bits / 8 + mask.bytes, f"sparse+{dense.plan.coder}",
+        [(a * width, b * width) for a, b in fitted.parts], encode,
+    )  # fmt: skip
+
+
+def fit_grid(nbytes: int, width: int, cols: int, read: Read, each: Each, absent: int) -> Fitted | None:
+    """The same of signed words of `width` bytes, or bytes that count as such, in rows of `cols`; `absent` is the word
+    that most are, unsigned."""
+    words = nbytes // width
+    signed = int(np.array([absent], unsigned(width)).view(f"<i{width}")[0])
+    if (
+        words % cols
+        or int(grids.symbol_of(signed)) == grids.ESCAPE
+        or not _look(words, cols, width, read, absent, True)
+    ):
+        return None
+    mask = _masked(words, cols, width, read, absent, each)
+    found = gridfit.fit(nbytes, width, cols, entropy.ANS, read, each, absent=signed, left=mask.within)
+    code = found.code
+    arrays = entropy.encoder(code.coder, code.tables)
+
+    def encode(k: int, raw: Bytes) -> Bytes:
+        row = code.spans[k][0] // (cols * width)
+        present = raw.view(unsigned(width)).reshape(-1, cols) != absent
+        of_mask = masks.encode(mask.code, mask.coder, present, row)
+        plane = _plane(mask.code.height, mask.code.width, present, row)
+        return _joined(of_mask, grids.encode_chunk(code, arrays, raw, row, plane), raw)
+
+    listed = grids.write_head(code, entropy.described(found.plan)) + absent.to_bytes(width, "little")
+    head = bytes([GRID]) + listed + mask.head
+    return Fitted(head, len(head) + found.bytes + mask.bytes, f"sparse+grid+{code.coder}", code.spans, encode)
+
+
+def _plane(height: int, width: int, present: Ints, first: int) -> Bytes:
+    """Which words of rows `first` and on belong to blocks that are present, u8."""
+    lines = masks.units_of(present, height, width, first).astype(np.uint8)
+    if height > 1 or width > 1:
+        rows, cols = present.shape
+        lines = np.repeat(np.repeat(lines, height, axis=0)[first % height :][:rows], width, axis=1)[:, :cols]
+    plane: Bytes = np.ascontiguousarray(lines).reshape(-1)
+    return plane
+
+
+def _joined(mask: Bytes, others: Bytes, raw: Bytes) -> Bytes:
+    coded = np.concatenate([np.frombuffer(LENGTH.pack(CODED, len(mask)), np.uint8), mask, others])
+    return coded if len(coded) <= len(raw) else raw_chunk(raw)
+
+
+@dataclass(frozen=True)
+class SparseCode:
+    """What it takes to decode any chunk of a sparse tensor."""
+
+    inner: FloatCode | GridCode
+    absent: int
+    mask: MaskCode
+
+    @property
+    def width(self) -> int:
+        """Bytes a word."""
+        return self.inner.width if isinstance(self.inner, GridCode) else self.inner.geometry.width
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """First and last byte (exclusive) of each chunk."""
+        rows = len(self.inner.rows if isinstance(self.inner, GridCode) else self.inner.row_scales)
+        return [(a * self.width, b * self.width) for a, b in spans(rows * self.inner.cols, self.inner.cols)]
+
+
+def read_head(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> SparseCode:
+    """Undo the heads of both fits; DamagedError for anything that can't have been written."""
+    number = reader.byte()
+    inner: FloatCode | GridCode
+    absent = 0
+    if number == FLOATS:
+        geometry = planes.GEOMETRIES.get(dtype)
+        if geometry is None or nbytes % geometry.width:
+            raise DamagedError(f"its words are coded as floats, and its dtype is {dtype}")
+        words = nbytes // geometry.width
+        inner = floats.read_head(reader, geometry, words, most_chunks)
+        if inner.zero_number == len(inner.frequent):
+            raise DamagedError("it is sparse, and zero isn't among its frequent words")
+    elif number == GRID:
+        inner = grids.read_head(reader, nbytes, most_chunks)
+        words = nbytes // inner.width
+        absent = int.from_bytes(reader.take(inner.width), "little")
+    else:
+        raise DamagedError(f"its words have coding {number}, where {FLOATS} or {GRID} was expected")
+    if words % inner.cols:
+        raise DamagedError(f"it is sparse, and {inner.cols} columns don't fill {words} words")
+    return SparseCode(inner, absent, masks.read_head(reader, words // inner.cols, inner.cols))
+
+
+def decoder(code: SparseCode) -> Callable[[int, memoryview, Bytes], None]:
+    """What decodes a chunk, given its number, its bytes and room for the decoded ones."""
+    words = sum(stop - start for start, stop in code.spans) // code.width
+    arrays = entropy.decoder(code.inner.coder, code.inner.tables, words)
+    of_mask = entropy.decoder(code.mask.code.coder, code.mask.code.tables, words)
+    parts = code.spans
+    row_bytes = code.inner.cols * code.width
+
+    def decode(k: int, coded: memoryview, raw: Bytes) -> None:
+        reader = Reader(coded)
+        method = reader.byte()
+        if method == RAW:
+            raw[:] = reader.bytes(len(raw))
+            reader.end()
+            return
+        if method != CODED:
+            raise DamagedError(f"a chunk is stored in way {method}, and there are ways 0 and 1")
+        size, row = reader.u32(), parts[k][0] // row_bytes
+        present = masks.decode(code.mask, of_mask, reader.take(size), row, len(raw) // code.width)
+        rest = coded[LENGTH.size + size :]
+        if isinstance(code.inner, GridCode):
+            raw.view(unsigned(code.width))[:] = code.absent
+            grids.decode_chunk(code.inner, arrays, rest, row, raw, present)
+        else:
+            floats.decode_chunk(code.inner, arrays, rest, row, raw, present)
+
+    return decode

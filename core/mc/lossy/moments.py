@@ -1,0 +1,35 @@
+"""What a layer is given, as a weight of errors: mean squares of its inputs, or all their products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mc.lossy.statistics import Statistics
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moments of the inputs of one layer."""
+
+    squares: Array  # f32 [features], means
+    gram: Array | None  # f32 [features, features], mean products
+
+    def energy(self, w: Array) -> float:
+        """Mean square of the outputs that weights f32 [rows, features] give, summed over rows; with mean squares alone
+        as if inputs were uncorrelated."""
+        if self.gram is None:
+            return float(np.einsum("ij,j->", np.square(w, dtype=np.float64), self.squares))
+        return float(np.einsum("ij,ij->", w @ self.gram, w, dtype=np.float64))
+
+
+def moments_of(statistics: Statistics | None, name: str, features: int) -> Moments | None:
+    """Those of the weight `name`, if there are any."""
+    squares = None if statistics is None else statistics.mean_squares(name, features)
+    if statistics is None or squares is None:
+        return None
+    return Moments(squares, statistics.gram(name, features))

@@ -1,0 +1,346 @@
+"""Prune: one tensor by its method, and a file tensor by tensor, up to a limit that is met.
+
+What is left free by a method is shared out over tensors by one multiplier: the least of L + lambda x Omega, L being the
+squared error by the objective and Omega the numbers that remain (PRUNE.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mc.checkpoint import Layout, Source, Tensor
+from mc.dtypes import numpy_dtype
+from mc.errors import LimitError, McError, UsageError, quote
+from mc.loader import Checkpoint
+from mc.lossy import arrays, instead, lowrank, masks, obs
+from mc.lossy.files import Target as Out
+from mc.lossy.files import Writer, naming, read_array
+from mc.lossy.loops import squares
+from mc.lossy.masks import Threshold
+from mc.lossy.methods import NEED_STATS, Method, spelled
+from mc.lossy.moments import Moments, moments_of
+from mc.lossy.recipe import Prune, Quantized, Recipe, read_recipe, write_recipe
+from mc.lossy.requests import Target
+from mc.lossy.schemes import LowRank, Scheme, Shape, Shrunk, Sparse, parts, scale_dtype
+from mc.lossy.statistics import Statistics
+from mc.manifest import RECIPE_KEY
+from mc.parallel import Workers
+from mc.reports import TensorReport
+
+Array = np.ndarray[Any, Any]
+Step = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class PruneJob:
+    """What a file is pruned with."""
+
+    wanted: dict[str, Method]  # by tensor
+    objective: str  # plain, tensor or row: what squared errors are relative to where tensors share a limit
+    seed: int
+    level: str  # at which sizes are measured
+    target: Target | None
+    dense: bool = False  # a low rank is written as its product
+    shrink: bool = False  # what is structured is taken out
+    statistics: Statistics | None = None
+    masks: Checkpoint | None = None  # bool tensors to apply
+    twins: Mapping[str, str] = field(default_factory=dict)  # tensors that are tied to earlier ones
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned tensor."""
+
+    about: Quantized
+    stored: dict[str, Array]  # by name, as `schemes.parts` lists them
+    mask: Array | None  # u8 [rows, cols], what stays; None of a low rank
+    zeros: int  # of the weights as they come back
+    error: float  # sum of squared differences
+    power: float
+    weighted: float | None  # relative error on the inputs, where there are statistics
+    weighted_sums: tuple[float, float]  # the two that it is made of
+    rows: Array  # a sample of the weights before
+
+
+def prune_tensor(tensor: Tensor, raw: Array, w: Array, method: Method, job: PruneJob, cut: Threshold | None) -> Pruned:
+    """The tensor of these bytes, which is the matrix w f32, as `method` says; `cut` where it is shared out."""
+    moments = moments_of(job.statistics, tensor.name, w.shape[1])
+    if method.kind in NEED_STATS and (moments is None or (method.kind == "obs" and moments.gram is None)):
+        missing = "second moments" if moments is None else "Gram matrix (`mc analyze --gram`)"
+        raise McError(
+            f"has no {missing} in the statistics, and {method.kind} needs them: name another method with --set"
+        )
+    if method.kind == "low-rank":
+        return _low_rank(tensor, raw, w, method, job, cut, moments)
+    words = raw.view(f"<u{numpy_dtype(tensor.dtype).itemsize}").reshape(w.shape)
+    if method.kind == "obs" and moments is not None and moments.gram is not None:
+        if method.sparsity is None and not method.keep:
+            raise UsageError("obs needs a sparsity, a pattern or --max-error: how much of a tensor goes.")
+        mask, after = obs.prune(w, moments.gram, method.sparsity or 0.0, method.keep, method.of)
+        with np.errstate(over="ignore"):
+            values = after.astype(numpy_dtype(tensor.dtype))
+        if not np.isfinite(values).all():
+            raise McError(f"has weights beyond {tensor.dtype} after compensation")
+        words = np.ascontiguousarray(values).view(words.dtype)
+    else:
+        mask = _mask(tensor, w, method, job, cut, moments)
+    kept = words * mask.astype(words.dtype)
+    found = _result(tensor, w, kept.view(numpy_dtype(tensor.dtype)), Sparse(spelled(method)), {}, moments)
+    if job.shrink:
+        return _shrunk(tensor, kept, mask, method, found)
+    return replace(found, stored={tensor.name: kept.view(numpy_dtype(tensor.dtype)).reshape(tensor.shape)}, mask=mask)
+
+
+def _mask(
+    tensor: Tensor, w: Array, method: Method, job: PruneJob, cut: Threshold | None, moments: Moments | None
+) -> Array:
+    """What stays, u8 [rows, cols]."""
+    if method.kind == "mask" and job.masks is not None:
+        mask = job.masks.data(tensor.name)
+        if job.masks.dtype(tensor.name) != "BOOL" or job.masks.shape(tensor.name) != tensor.shape:
+            raise McError(
+                f"has a mask that is {job.masks.dtype(tensor.name)} of shape {list(job.masks.shape(tensor.name))}"
+            )
+        applied: Array = (mask.reshape(w.shape) != 0).astype(np.uint8)
+        return applied
+    of = units_of(tensor, w, method, job.objective if cut is not None else "plain", moments)
+    if method.keep:
+        return masks.patterned(of, method.keep, method.of)
+    if cut is not None:
+        return masks.whole(masks.above(of, cut)[0], of)
+    if method.sparsity is None:
+        raise UsageError(f"{method.kind} needs a target: --sparsity, --max-error or --target-size.")
+    if method.scope == "row":
+        return masks.whole(masks.of_rows(of, method.sparsity), of)
+    threshold = masks.ranked(masks.leading(of), [of], masks.wanted(method.sparsity, of.weights))
+    return masks.whole(masks.above(of, threshold)[0], of)
+
+
+def units_of(tensor: Tensor, w: Array, method: Method, objective: str, moments: Moments | None) -> masks.Units:
+    """The units of a tensor with their scores, by objective."""
+    rows = None
+    if objective != "plain":
+        power = np.einsum("ij,ij->i", w, w, dtype=np.float64) / w.shape[1]
+        power = np.full(len(w), power.mean()) if objective == "tensor" else power
+        rows = np.divide(1, np.sqrt(power), out=np.zeros_like(power), where=power > 0).astype(np.float32)
+    columns = None
+    if method.kind == "wanda" and moments is not None:
+        columns = np.sqrt(moments.squares).astype(np.float32)
+    return masks.units(w, method, tensor.shape, rows, columns)
+
+
+def _result(
+    tensor: Tensor, w: Array, after: Array, scheme: Scheme, stored: dict[str, Array], moments: Moments | None
+) -> Pruned:
+    """The errors of a tensor that comes back as `after`."""
+    near = np.ascontiguousarray(after, np.float32)
+    error, power = squares(w.reshape(-1), near.reshape(-1))
+    about = Quantized(scheme, tensor.dtype, tensor.shape, error / power if power else 0.0, "")
+    sums, weighted = (0.0, 0.0), None
+    if moments is not None:
+        sums = moments.energy(w - near), moments.energy(w)
+        weighted = sums[0] / sums[1] if sums[1] else 0.0
+    zeros = near.size - int(np.count_nonzero(near))
+    return Pruned(about, stored, None, zeros, error, power, weighted, sums, instead.sample(w))
+
+
+def _shrunk(tensor: Tensor, kept: Array, mask: Array, method: Method, found: Pruned) -> Pruned:
+    """Without the entries that went. McError where zeros are no whole entries of one dimension."""
+    if not masks.shrinks(method, tensor.shape):
+        raise McError(
+            f"was pruned by {spelled(method)}, which leaves no whole rows, columns or channels to take out. --shrink "
+            "goes with rows, columns, heads and channels; --set or --keep the tensor"
+        )
+    axis = masks.axis_of(method)
+    alive = masks.entries(mask, tensor.shape, axis)
+    left = np.ascontiguousarray(np.take(kept.view(numpy_dtype(tensor.dtype)).reshape(tensor.shape), alive, axis))
+    about = replace(found.about, scheme=Shrunk(spelled(method), axis, len(alive)))
+    return replace(found, about=about, mask=mask, stored={tensor.name: left, f"{tensor.name}.mc_kept": alive})
+
+
+def _low_rank(
+    tensor: Tensor, raw: Array, w: Array, method: Method, job: PruneJob, cut: Threshold | None, moments: Moments | None
+) -> Pruned:
+    """Factors by singular values, of what is left beside the residual's largest weights."""
+    gram = moments.gram if moments is not None else None
+    beside = None
+    rest = w
+    if method.residual:
+        of = masks.units(w, Method("magnitude"), tensor.shape, None, None)
+        count = w.size - masks.wanted(method.residual, w.size)
+        mask = masks.above(of, masks.ranked(masks.leading(of), [of], count))[0]
+        words = raw.view(f"<u{numpy_dtype(tensor.dtype).itemsize}").reshape(w.shape)
+        beside = (words * mask.astype(words.dtype)).view(numpy_dtype(tensor.dtype))
+        rest = w * (1 - mask)
+    exact = cut is not None or method.energy is not None or (method.rank is None and method.share is None)
+    rank = method.rank if method.rank is not None else None
+    if method.share is not None:
+        rank = int(method.share * w.size / sum(w.shape))
+    found = lowrank.decomposed(rest, gram, None if exact else rank, job.seed)
+    if cut is not None:
+        rank = int((component_bits(found, w, job.objective) >= cut.least).sum())
+    elif method.energy is not None:
+        rank = lowrank.rank_for(found, w.shape, method.energy, None)
+    elif rank is None:
+        raise UsageError("low-rank needs a target: --rank, --energy, --share, --max-error or --target-size.")
+    rank = min(rank, len(found.values))
+    kind = numpy_dtype(scale_dtype(tensor.dtype))
+    left, right = (np.ascontiguousarray(one).astype(kind) for one in lowrank.factors(found, rank))
+    after = lowrank.product(left, right, beside)
+    with np.errstate(over="ignore"):
+        after = after.astype(numpy_dtype(tensor.dtype))
+    if not (np.isfinite(left).all() and np.isfinite(right).all() and np.isfinite(after).all()):
+        raise McError(f"has factors or a product beyond {tensor.dtype}")
+    scheme: Scheme = Sparse(f"rank {rank}") if job.dense else LowRank(rank, beside is not None)
+    listed = parts(tensor.name, scheme, tensor.dtype, tensor.shape)
+    whole = [after] if job.dense else [left, right, *([] if beside is None else [beside])]
+    stored = {part: one.reshape(listed[part][1]) for part, one in zip(listed, whole, strict=True)}
+    return _result(tensor, w, after, scheme, stored, moments)
+
+
+def component_bits(found: lowrank.Components, w: Array, objective: str) -> Array:
+    """Scores of components as bits, u32: the root of what each saves for each number that it takes."""
+    scale = 1.0
+    if objective != "plain":
+        mean = float(np.einsum("ij,ij->", w, w, dtype=np.float64)) / w.size
+        scale = 1 / np.sqrt(mean) if mean > 0 else 0.0
+    bits: Array = (found.values * scale / np.sqrt(sum(w.shape))).astype(np.float32).view(np.uint32)
+    return bits
+
+
+def matrix_of(source: Source, tensor: Tensor) -> tuple[Array, Array]:
+    """The bytes of a tensor, and its f32 [rows, cols]."""
+    raw = read_array(source, tensor)
+    return raw, arrays.as_matrix(raw, tensor.dtype, tensor.shape)
+
+
+@dataclass(frozen=True)
+class PrunedTensor:
+    """What became of one tensor."""
+
+    name: str
+    method: str  # as people call it
+    dtype: str
+    shape: Shape
+    weights: int
+    zeros: int  # of them, as they come back; those that were there before count
+    sparsity: float
+    error: float  # relative squared
+    weighted: float | None  # on the layer's inputs; None without statistics
+    bytes: int  # of what is stored
+    packed_bytes: int
+    bits: float  # a weight, packed
+    grid_error: float  # about, of the dense tensor as a grid that takes as many bytes
+    squared: float  # sums, for errors over several tensors
+    power: float
+    weighted_squared: float
+    weighted_power: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was written."""
+
+    recipe: Recipe
+    tensors: tuple[PrunedTensor, ...]
+    samples: dict[str, Array]
+    size: int
+    listed: tuple[tuple[str, int], ...]
+
+
+Masks = Callable[[str, Shape, Array], None]
+
+
+def tied(twins: Mapping[str, str], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The same requests where a tensor that is tied to another has what that one has, so that it stays tied."""
+    found = dict(wanted)
+    for name, twin in twins.items():
+        if twin in found:
+            found[name] = found[twin]
+        else:
+            found.pop(name, None)
+    return found
+
+
+def write(
+    source: Source, layout: Layout, job: PruneJob, cuts: Mapping[str, Threshold], out: Out, work: Workers, step: Step,
+    masks_out: Masks | None = None,
+) -> Made:  # fmt: skip
+    """Write the file; all of `source` is read."""
+    entries: dict[str, Quantized] = {}
+    found: list[PrunedTensor] = []
+    samples: dict[str, Array] = {}
+    with Writer() as writer:
+        for tensor, pruned in results(source, layout.tensors, job, cuts, work):
+            if pruned is None:
+                writer.add(tensor.name, tensor.dtype, tensor.shape, read_array(source, tensor))
+            else:
+                for part, (dtype, shape) in parts(tensor.name, pruned.about.scheme, tensor.dtype, tensor.shape).items():
+                    writer.add(part, dtype, shape, pruned.stored[part])
+                if masks_out is not None and pruned.mask is not None:
+                    masks_out(tensor.name, tensor.shape, pruned.mask)
+                entries[tensor.name] = pruned.about
+                samples[tensor.name] = pruned.rows
+                found.append(_figures(tensor, pruned, job.wanted[tensor.name]))
+            step(tensor.stop - tensor.start)
+        recipe: Recipe = (*read_recipe(layout, source.where), *((Prune(entries),) if entries else ()))
+        size, _ = writer.finish(out, {**layout.metadata, **({RECIPE_KEY: write_recipe(recipe)} if recipe else {})})
+    return Made(recipe, tuple(found), samples, size, writer.listed)
+
+
+def results(
+    source: Source, tensors: Sequence[Tensor], job: PruneJob, cuts: Mapping[str, Threshold], work: Workers
+) -> Iterator[tuple[Tensor, Pruned | None]]:
+    """Every tensor in data order, pruned if it is to be."""
+
+    def result(tensor: Tensor) -> tuple[Tensor, Pruned | None]:
+        method = job.wanted.get(tensor.name)
+        if method is None:
+            return tensor, None
+        with naming(source.where, tensor.name):
+            raw, w = matrix_of(source, tensor)
+            return tensor, prune_tensor(tensor, raw, w, method, job, cuts.get(tensor.name))
+
+    yield from work.each(result, tensors, lambda tensor: tensor.stop - tensor.start)
+
+
+def _figures(tensor: Tensor, pruned: Pruned, method: Method) -> PrunedTensor:
+    weights = prod(tensor.shape)
+    stored = sum(array.nbytes for array in pruned.stored.values())
+    scheme = pruned.about.scheme
+    name = f"rank {scheme.rank}" + " + sparse" * scheme.residual if isinstance(scheme, LowRank) else spelled(method)
+    return PrunedTensor(
+        tensor.name, name, tensor.dtype, tensor.shape, weights, pruned.zeros, pruned.zeros / weights,
+        pruned.about.error, pruned.weighted, stored, 0, 0.0, 0.0, pruned.error, pruned.power, *pruned.weighted_sums,
+    )  # fmt: skip
+
+
+def packed_as(one: PrunedTensor, made: Made, sizes: Mapping[str, TensorReport]) -> PrunedTensor:
+    """The figures once the packed bytes of every stored tensor are known."""
+    about = made.recipe[-1].tensors[one.name]
+    packed = sum(sizes[part].packed_bytes for part in parts(one.name, about.scheme, about.dtype, about.shape))
+    bits = 8 * packed / one.weights
+    # A tied tensor takes no bytes of its own: the one that it is tied to has the figure.
+    error = instead.grid_error(made.samples[one.name], bits) if packed else 0.0
+    return replace(one, packed_bytes=packed, bits=bits, grid_error=error)
+
+
+def refuse_missed(where: str, made: Made, target: Target | None) -> None:
+    """LimitError if an error is above its limit."""
+    if target is None or target.kind != "error":
+        return
+    if target.overall:
+        error, power = sum(one.squared for one in made.tensors), sum(one.power for one in made.tensors)
+        if error > target.value * power:
+            raise LimitError(f"{where}: the error over all is {error / power:.3g}, above the limit {target.value:g}.")
+        return
+    worst = max(made.tensors, key=lambda one: one.error, default=None)
+    if worst is not None and worst.error > target.value:
+        raise LimitError(
+            f"{where}: tensor {quote(worst.name)} has an error of {worst.error:.3g} by {worst.method}, above the limit "
+            f"{target.value:g}. Give it another method with --set."
+        )

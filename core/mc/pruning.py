@@ -1,0 +1,230 @@
+"""What `import mc` offers to prune: fewer weights that aren't zero, or fewer that there are, with the error stated."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from threadpoolctl import threadpool_limits
+
+from mc import loader
+from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
+from mc.atomic import replacing
+from mc.checkpoint import Source, Tensor, read_layout
+from mc.errors import McError, UsageError, quote
+from mc.folder import packed_name, read_folder
+from mc.loader import Checkpoint
+from mc.lossy.allotting import prune_file
+from mc.lossy.configs import without_quantization
+from mc.lossy.files import Writer, plain_layout
+from mc.lossy.methods import NEED_STATS, Method, parse_method, spelled
+from mc.lossy.pruning import Array, Made, PrunedTensor, PruneJob, packed_as
+from mc.lossy.recipe import OBJECTIVES
+from mc.lossy.requests import Target, assign
+from mc.lossy.statistics import open_statistics
+from mc.parallel import Workers, workers
+from mc.reports import TensorReport
+from mc.simplifying import Done, finished, refuse_unused, rewrite, shards_of
+
+NOTHING = "no tensor that is to be pruned: no matrix of floats, or all are kept."
+Asked = tuple[Method | None, Sequence[tuple[str, Method]], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class PrunedFile:
+    """One file that was pruned."""
+
+    source: str
+    target: str
+    bytes: int  # of the source
+    pruned_bytes: int
+    packed_bytes: int  # of the whole file, once packed
+    weights: int  # of the tensors that were pruned
+    zeros: int  # of these
+    bits: float  # a weight of these, packed, with all that belongs to them
+    error: float  # squared, over all of them, relative to their squares
+    weighted: float | None  # on the layers' inputs, over those that have statistics
+    tensors: tuple[PrunedTensor, ...]
+    kept: tuple[str, ...]  # tensors that stay as they are
+    unweighted: tuple[str, ...]  # pruned tensors without statistics, where some were given
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """Every shard that was pruned, in order."""
+
+    files: tuple[PrunedFile, ...]
+
+
+def prune(
+    source: PathLike | BinaryIO, target: PathLike | BinaryIO, *, method: str | Method | None = None,
+    limit: Target | None = None, objective: str = "plain", sets: Sequence[tuple[str, str | Method]] = (),
+    keep: Sequence[str] = (), stats: PathLike | None = None, mask: PathLike | None = None,
+    mask_out: PathLike | None = None, dense: bool = False, shrink: bool = False, seed: int = 0, pack: bool = False,
+    threads: int | None = None, executor: Executor | None = None, progress: Progress | None = None,
+) -> PruneReport:  # fmt: skip
+    """Prune a plain file, stream or folder into another; with `pack`, the result is packed as well.
+
+    `method`: of every matrix of floats that neither `sets` nor `keep` names; with `mask`, a file of BOOL tensors, None
+    leaves what it doesn't list. `mask_out` is written with the masks of what was pruned. Of a folder's shards, each
+    meets the limit by itself. Raises UsageError for what doesn't make sense, McError and its kin for tensors that
+    can't be pruned, LimitError where the limit isn't met; nothing is written then."""
+    if objective not in OBJECTIVES:
+        raise UsageError(f"The objective {quote(objective)} isn't one of {', '.join(OBJECTIVES)}.")
+    if method is None and mask is None and not sets:
+        raise UsageError("Nothing says how to prune: give a method, or a file of masks.")
+    default = parse_method(method) if isinstance(method, str) else method
+    given = [(pattern, parse_method(one) if isinstance(one, str) else one) for pattern, one in sets]
+    asked: Asked = (default, given, keep)
+    if stats is None and any(one is not None and one.kind in NEED_STATS for one in (default, *(m for _, m in given))):
+        raise UsageError("wanda and obs need --stats FILE: what layers are given. `mc analyze --inputs` writes it.")
+    with (
+        workers(threads, executor) as work,
+        threadpool_limits(1, user_api="blas"),
+        ExitStack() as stack,
+    ):
+        masks = stack.enter_context(_opened_masks(mask)) if mask is not None else None
+        names = [tensor.name for path in shards_of(Path(str(source))) for tensor in _tensors(path)] if stats and (
+            isinstance(source, str | os.PathLike)
+        ) else []  # fmt: skip
+        statistics = stack.enter_context(open_statistics(stats, names)) if stats is not None else None
+        job = PruneJob({}, objective, seed, "default", limit, dense, shrink, statistics, masks)
+        taken = stack.enter_context(_taken_masks(mask_out))
+        if is_folder(source):
+            return _prune_folder(Path(str(source)), target, job, asked, pack, work, progress, taken)
+        with random_access(source) as opened:
+            wanted, used = _assigned(plain_layout(opened).tensors, job, asked)
+            refuse_unused(used, _patterns(asked), keep, opened.where)
+            if not wanted:
+                raise UsageError(f"{opened.where} has {NOTHING}")
+            with writing(target) as out:
+                name = str(target) if isinstance(target, str | os.PathLike) else STDIN
+                done = Done(opened.size, progress)
+                file, _ = _prune_one(opened, out, name, replace(job, wanted=wanted), pack, work, done.step, taken)
+        return PruneReport((file,))
+
+
+def plan(
+    source: PathLike, method: Method | None, sets: Sequence[tuple[str, Method]], keep: Sequence[str],
+    mask: PathLike | None = None,
+) -> tuple[tuple[str, str, str], ...]:  # fmt: skip
+    """File, tensor and method (empty if it stays) of every tensor, without reading any of them."""
+    asked: Asked = (method, sets, keep)
+    found: list[tuple[str, str, str]] = []
+    used: set[str] = set()
+    with ExitStack() as stack:
+        masks = stack.enter_context(_opened_masks(mask)) if mask is not None else None
+        job = PruneJob({}, "plain", 0, "default", None, masks=masks)
+        for path in shards_of(Path(source)):
+            with Source.of(path) as opened:
+                tensors = plain_layout(opened).tensors
+            wanted, fitting = _assigned(tensors, job, asked)
+            used |= fitting
+            found += [(str(path), one.name, spelled(wanted[one.name]) if one.name in wanted else "") for one in tensors]
+    refuse_unused(used, _patterns(asked), keep, str(source))
+    return tuple(found)
+
+
+def _tensors(path: Path) -> tuple[Tensor, ...]:
+    with Source.of(path) as opened:
+        return tuple(read_layout(opened).tensors)
+
+
+def _patterns(asked: Asked) -> list[str]:
+    return [pattern for pattern, _ in asked[1]]
+
+
+def _assigned(tensors: Sequence[Tensor], job: PruneJob, asked: Asked) -> tuple[dict[str, Method], set[str]]:
+    """The method of each tensor that is to be pruned, and the patterns that fit any. Tensors of fewer than two
+    dimensions have no rows to prune, whatever names them."""
+    wanted, used = assign(tensors, *asked)
+    matrices = {tensor.name for tensor in tensors if len(tensor.shape) > 1}
+    found = {name: method for name, method in wanted.items() if name in matrices}
+    if job.masks is not None:
+        listed = set(job.masks.names())
+        found |= {tensor.name: Method("mask") for tensor in tensors if tensor.name in listed}
+    return found, used
+
+
+def _opened_masks(path: PathLike) -> Checkpoint:
+    return loader.open_checkpoint(path)
+
+
+@contextmanager
+def _taken_masks(path: PathLike | None) -> Iterator[Callable[[str, tuple[int, ...], Array], None] | None]:
+    """What takes masks u8 and at the end writes them, as BOOL tensors, to a file; None if none is wanted."""
+    if path is None:
+        yield None
+        return
+    with replacing(path) as out, Writer() as writer:
+        yield lambda name, shape, mask: writer.add(name, "BOOL", shape, mask)
+        writer.finish(out, {})
+
+
+def _prune_one(
+    source: Source, out: BinaryIO, name: str, job: PruneJob, pack: bool, work: Workers, step: Callable[[int], None],
+    taken: Callable[[str, tuple[int, ...], Array], None] | None,
+) -> tuple[PrunedFile, Made]:  # fmt: skip
+    """Prune into a temporary file, and copy or pack that."""
+    with tempfile.TemporaryFile() as plain:
+        made = prune_file(source, plain, job, work, step, taken)
+        sizes, size = finished(plain, source.where, made.recipe, job.level, work, out, pack)
+    return _report(source, name, job, made, sizes, size), made
+
+
+def _report(
+    source: Source, name: str, job: PruneJob, made: Made, sizes: dict[str, TensorReport], size: int
+) -> PrunedFile:
+    tensors = tuple(packed_as(one, made, sizes) for one in made.tensors)
+    weights, zeros = sum(one.weights for one in tensors), sum(one.zeros for one in tensors)
+    power, on_inputs = sum(one.power for one in tensors), sum(one.weighted_power for one in tensors)
+    weighted = sum(one.weighted_squared for one in tensors) / on_inputs if on_inputs else None
+    pruned = {one.name for one in tensors}
+    return PrunedFile(
+        source.where, name, source.size, made.size, size, weights, zeros,
+        8 * sum(one.packed_bytes for one in tensors) / weights if weights else 0.0,
+        sum(one.squared for one in tensors) / power if power else 0.0, weighted, tensors,
+        tuple(one.name for one in read_layout(source).tensors if one.name not in pruned),
+        tuple(one.name for one in tensors if one.weighted is None) if job.statistics is not None else (),
+    )  # fmt: skip
+
+
+def _prune_folder(
+    path: Path, target: PathLike | BinaryIO, job: PruneJob, asked: Asked, pack: bool, work: Workers,
+    progress: Progress | None, taken: Callable[[str, tuple[int, ...], Array], None] | None,
+) -> PruneReport:  # fmt: skip
+    folder = read_folder(path)
+    if folder.packed:
+        raise McError(f"{path} holds packed shards. Unpack it first, then prune.")
+    if len(folder.shards) > 1 and job.target is not None and job.target.kind == "size":
+        raise UsageError(f"{path} has {len(folder.shards)} shards, and --target-size is for one file. Use --sparsity.")
+    used: set[str] = set()
+    wanted: dict[str, dict[str, Method]] = {}
+    for name in folder.shards:
+        with Source.of(path / name) as opened:
+            wanted[name], fitting = _assigned(plain_layout(opened).tensors, job, asked)
+            used |= fitting
+    refuse_unused(used, _patterns(asked), asked[2], str(path))
+    if not any(wanted.values()):
+        raise UsageError(f"{path} has {NOTHING}")
+    renamed = {name: packed_name(name) if pack else name for name in folder.shards}
+    done = Done(sum((path / name).stat().st_size for name in folder.shards), progress)
+    files: list[PrunedFile] = []
+    held: dict[str, list[tuple[str, int]]] = {}
+    with new_folder(path, target, [*folder.others, *renamed.values()]) as place:
+        copy_others(path, place, folder.others)
+        for name in folder.shards:
+            with Source.of(path / name) as opened, replacing(place / renamed[name]) as out:
+                shown = str(Path(str(target)) / renamed[name])
+                of_shard = replace(job, wanted=wanted[name])
+                file, made = _prune_one(opened, out, shown, of_shard, pack, work, done.step, taken)
+            files.append(file)
+            held[name] = list(made.listed)
+        rewrite(place, folder, held, without_quantization)
+    return PruneReport(tuple(files))

@@ -1,0 +1,147 @@
+"""Sparse tensors packed: byte for byte over dtypes and masks, near the entropy of both, hostile bytes refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import comb, log2
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mc
+from anatomy import dissect, seal
+from conftest import safetensors
+from mc.codec import masks
+from mc.errors import DamagedError
+
+Array = np.ndarray[Any, Any]
+
+
+def stored(values: Array, dtype: str) -> Array:
+    """Numbers as the words of a dtype."""
+    if dtype == "BF16":
+        return values.astype(ml_dtypes.bfloat16).view(np.uint16)
+    if dtype == "F8_E4M3":
+        return values.astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
+    kind = {"F32": "<f4", "F16": "<f2", "I8": "<i1", "I16": "<i2", "U8": "<u1"}[dtype]
+    return (values if dtype[0] == "F" else np.rint(values * 6)).astype(kind)
+
+
+def mask_of(kind: str, draw: np.random.Generator, rows: int, cols: int) -> Array:
+    """True where a word stays."""
+    match kind:
+        case "2:4" | "1:8":
+            n, m = map(int, kind.split(":"))
+            order = draw.random((rows, -(-cols // m), m)).argsort(axis=2) < n
+            return order.reshape(rows, -1)[:, :cols]
+        case "block":
+            stays = draw.random((-(-rows // 5), -(-cols // 3))) < 0.4
+            return np.repeat(np.repeat(stays, 5, axis=0)[:rows], 3, axis=1)[:, :cols]
+        case "rows":
+            return np.repeat(draw.random((rows, 1)) < 0.5, cols, axis=1)
+        case "columns":
+            return np.repeat(draw.random((1, cols)) < 0.5, rows, axis=0)
+    return draw.random((rows, cols)) < float(kind)
+
+
+def weights(dtype: str, kind: str, rows: int, cols: int, seed: int = 0) -> Array:
+    draw = np.random.default_rng(seed)
+    values = draw.normal(size=(rows, cols)) * np.exp(0.3 * draw.normal(size=(rows, 1)))
+    return stored(np.where(mask_of(kind, draw, rows, cols), np.abs(values) if dtype == "U8" else values, 0), dtype)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["F32", "F16", "BF16", "F8_E4M3", "I8", "I16", "U8"]),
+    st.sampled_from(["2:4", "1:8", "block", "rows", "columns", "0.5", "0.02", "0"]),
+    st.sampled_from([(64, 96), (37, 130), (300, 1000), (16, 64)]),
+    st.integers(0, 3),
+)
+def test_there_and_back(dtype: str, kind: str, shape: tuple[int, int], seed: int) -> None:
+    data = safetensors({"w": (dtype, weights(dtype, kind, *shape, seed))})
+    packed = mc.compress(data, threads=1)
+    assert mc.decompress(packed, threads=1) == data
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16", "F8_E4M3", "I8"])
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (4, 8)])
+def test_a_pattern_costs_its_entropy(dtype: str, n: int, m: int) -> None:
+    rows, cols = 1024, 512
+    draw = np.random.default_rng(1)
+    values = draw.normal(size=(rows, cols))
+    values[np.abs(values) < 0.1] = 0.5  # of which none is zero as an integer either
+    mask = mask_of("2:4" if m == 4 else "0.5", draw, rows, cols)
+    if m == 8:
+        mask = (draw.random((rows, cols // m, m)).argsort(axis=2) < n).reshape(rows, cols)
+    whole = len(mc.compress(safetensors({"w": (dtype, stored(values, dtype))})))
+    packed = mc.compress(safetensors({"w": (dtype, stored(np.where(mask, values, 0), dtype))}))
+    ideal = rows * cols * log2(comb(m, n)) / m / 8 + whole * n / m
+    assert dissect(packed).manifest["tensors"]["w"][2].startswith("sparse")
+    assert len(packed) < 1.02 * ideal
+
+
+@pytest.mark.parametrize("kind", ["block", "rows", "columns", "0.01"])
+def test_structure_costs_next_to_nothing(kind: str) -> None:
+    rows, cols = 900, 600
+    draw = np.random.default_rng(2)
+    mask = mask_of(kind, draw, rows, cols)
+    values = draw.normal(size=(rows, cols))
+    whole = len(mc.compress(safetensors({"w": ("BF16", stored(values, "BF16"))})))
+    packed = len(mc.compress(safetensors({"w": ("BF16", stored(np.where(mask, values, 0), "BF16"))})))
+    share = float(mask.mean())
+    entropy = {"block": 0.971 / 15, "0.01": 0.0808}.get(kind, 0.0) * rows * cols / 8
+    assert packed < 1.02 * (whole * share + entropy) + 1500
+
+
+def test_dense_tensors_and_scattered_zeros_are_coded_as_before() -> None:
+    draw = np.random.default_rng(3)
+    for share in (1.0, 0.5):
+        values = np.where(draw.random((400, 512)) < share, draw.normal(size=(400, 512)), 0).astype(np.float32)
+        packed = mc.compress(safetensors({"w": ("F32", values)}))
+        assert not dissect(packed).manifest["tensors"]["w"][2].startswith("sparse")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 5), st.integers(0, 40))
+def test_blocks_are_found(height: int, width: int, first: int, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    stays = draw.random((12, 12)) < 0.5
+    whole = np.repeat(np.repeat(stays, height, axis=0), width, axis=1)
+    down, across = masks.blocks_of(whole[first:], first)
+    assert down % height == 0 and across % width == 0
+    step = down or len(whole)
+    units = masks.units_of(whole[first:], step, across or whole.shape[1], first)
+    back = np.repeat(np.repeat(units, step, axis=0)[first % step :], across or whole.shape[1], axis=1)
+    assert np.array_equal(back[: len(whole) - first, : whole.shape[1]], whole[first:])
+
+
+def test_damage_below_true_checksums_is_refused_or_decoded() -> None:
+    draw = np.random.default_rng(4)
+    for dtype, kind in (("BF16", "2:4"), ("I8", "block"), ("F32", "block")):
+        packed = mc.compress(safetensors({"w": (dtype, weights(dtype, kind, 240, 192))}), threads=1)
+        assert dissect(packed).manifest["tensors"]["w"][2].startswith("sparse")
+        for _ in range(150):
+            parts = dissect(packed)
+            blob = parts.blobs["w"]
+            if draw.random() < 0.5:
+                head = bytearray(blob.head)
+                head[draw.integers(len(head))] = draw.integers(256)
+                blob.head = bytes(head)
+            else:
+                coded = bytearray(blob.chunks[0].coded)
+                coded[min(draw.integers(len(coded)), draw.integers(400))] ^= 1 << draw.integers(8)
+                blob.chunks[0].coded = bytes(coded)
+            try:
+                mc.decompress(seal(parts), threads=1)
+            except DamagedError:
+                continue
+
+
+def test_rows_of_a_sparse_tensor_are_read_alone(built: Callable[..., bytes]) -> None:
+    w = weights("F32", "block", 1200, 600)
+    with mc.open(mc.compress(built({"w": ("F32", w)}))) as packed:
+        assert np.array_equal(packed.rows("w", 430, 900), w[430:900])
