@@ -113,13 +113,13 @@ def best_plan(coder: str, counts: Counts) -> Plan:
 
 
 def thinned(counts: Counts, symbol: int, left: float) -> Counts:
-    """The same counts [tables, 256] where of one symbol a share is left; it keeps a code, or has none with a share of
+    """The same counts [..., 256] where of one symbol a share is left; it keeps a code, or has none with a share of
     zero."""
     found = counts.copy()
     if left > 0:
-        found[:, symbol] = np.maximum((counts[:, symbol] * left).astype(np.int64), counts[:, symbol] > 0)
+        found[..., symbol] = np.maximum((counts[..., symbol] * left).astype(np.int64), counts[..., symbol] > 0)
     else:
-        found[:, symbol] = 0
+        found[..., symbol] = 0
     return found
 
 
