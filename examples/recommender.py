@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 Array = np.ndarray[Any, Any]
 USERS, ITEMS, TASTES, WIDTH = 1500, 2000, 8, 64
 PICKED, LEARNT, SHOWN = 32, 24, 20
-STEPS, BATCH, RATE, DECAY = 1500, 4096, 0.01, 1e-2
+STEPS, BATCH, RATE, DECAY = 500, 4096, 0.01, 1e-2
 
 
 def made() -> tuple[Array, Array]:

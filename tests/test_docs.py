@@ -98,6 +98,17 @@ def test_the_pattern_rule_in_readme_makes_the_packed_file(place: Path, shell: di
     run("make model.mc.safetensors | grep 'up to date'", place, shell)
 
 
+def test_the_pattern_rule_of_auto_carries_out_a_kept_plan(place: Path, shell: dict[str, str]) -> None:
+    rule = re.findall(r"^```make\n(.*?)^```$", (ROOT / "AUTO.md").read_text(), re.MULTILINE | re.DOTALL)
+    (place / "Makefile").write_text("".join(rule))
+    run("mc auto -q model.safetensors -n --bits 4 --plan-out model.plan.json", place, shell)
+    run(
+        "make model.mc.safetensors && mc verify model.mc.safetensors && make model.mc.safetensors | grep 'up to date'",
+        place,
+        shell,
+    )
+
+
 def test_the_make_targets_that_are_named_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert targets >= {"demo", "test", "check", "bench", "fuzz", "clean"}

@@ -20,9 +20,10 @@ from mc.folder import Folder, packed_name, read_folder
 from mc.loader import Checkpoint
 from mc.lossy.configs import with_quantization
 from mc.lossy.files import Floats, dequantize_file
-from mc.lossy.recipe import OBJECTIVES
+from mc.lossy.recipe import OBJECTIVES, WEIGHED
 from mc.lossy.requests import Request, parse_request
-from mc.parallel import Workers, workers
+from mc.lossy.statistics import Statistics, open_statistics
+from mc.parallel import Workers, single_blas, workers
 from mc.plan.goals import Goal
 from mc.plan.meet import Bench, meet, plan_of
 from mc.plan.plans import Plan, loaded, written
@@ -48,6 +49,7 @@ class AutoReport:
     loss: float  # of these, relative to storing nothing, by the objective
     plan: dict[str, Any]  # as `mc.plan.plans.written` has it
     kept: dict[str, str]  # tensors that stay, and why
+    unweighed: tuple[str, ...]  # tensors that could change, and have no statistics where others do
     state: bool  # whether it is a training state, of which all stays that isn't named
 
 
@@ -65,8 +67,9 @@ def shards(source: PathLike | BinaryIO) -> Iterator[tuple[list[Source], Folder |
 
 
 def asked_for(
-    objective: str, seed: int, level: str, sets: Sequence[tuple[str, str | Request | None]], keep: Sequence[str]
-) -> Asked:
+    objective: str, seed: int, level: str, sets: Sequence[tuple[str, str | Request | None]], keep: Sequence[str],
+    statistics: Statistics | None,
+) -> Asked:  # fmt: skip
     """What the user wants, parsed. UsageError for what makes no sense."""
     if objective not in OBJECTIVES:
         raise UsageError(f"The objective {quote(objective)} isn't one of {', '.join(OBJECTIVES)}.")
@@ -79,12 +82,12 @@ def asked_for(
             chosen.append((pattern, None))
         else:
             chosen.append((pattern, parse_request(scheme) if isinstance(scheme, str) else scheme))
-    return Asked(objective, seed, level, tuple(chosen), tuple(kept))
+    return Asked(objective, seed, level, tuple(chosen), tuple(kept), statistics)
 
 
 def auto(
     source: PathLike | BinaryIO, target: PathLike | BinaryIO | None, *, goal: Goal | None = None,
-    plan: Plan | bytes | None = None, objective: str = "row",
+    plan: Plan | bytes | None = None, objective: str | None = None, stats: PathLike | None = None,
     sets: Sequence[tuple[str, str | Request | None]] = (), keep: Sequence[str] = (), seed: int = 0,
     level: str = "best", pack: bool = True, threads: int | None = None, executor: Executor | None = None,
     progress: Progress | None = None, note: Callable[[str], None] = lambda _: None,
@@ -95,25 +98,41 @@ def auto(
     Instead of a goal, `score` and `limit` may be given: then the smallest file is sought whose score stays within the
     limit. `score` takes the path of a plain checkpoint restored from a candidate (a folder, if the source is one), the
     sha256 of its content and the candidate's packed bytes. With target None nothing is written; the report is the
-    same. `note` is told of every trial. Raises UsageError for what doesn't make sense, LimitError where the goal can't
-    be met, DamagedError and McError as quantize does."""
+    same. `note` is told of every trial. `objective`: plain, tensor, row, diag or gram, the latter two with `stats`,
+    statistics of layer inputs; by default gram with them and row without. Raises UsageError for
+    what doesn't make sense, LimitError where the goal can't be met, DamagedError and McError as quantize does."""
     if sum(one is not None for one in (goal, plan, score)) != 1 or (score is None) != (limit is None):
         raise UsageError("One of a goal, a plan, or a score with its limit is needed.")
     if score is not None and not isinstance(source, str | os.PathLike):
         raise UsageError("What is to be scored must be a file or a folder, and not a stream.")
-    with shards(source) as (sources, folder), workers(threads, executor) as work, Latest() as latest:
+    with ExitStack() as stack:
+        sources, folder = stack.enter_context(shards(source))
+        work = stack.enter_context(workers(threads, executor))
+        stack.enter_context(single_blas())
+        statistics = None
+        if stats is not None:
+            names = [tensor.name for one in sources for tensor in read_layout(one).tensors]
+            statistics = stack.enter_context(open_statistics(stats, names))
+        latest = stack.enter_context(Latest(statistics))
+        objective = objective or ("row" if statistics is None else "gram")
         if plan is not None:
             given = plan if isinstance(plan, Plan) else loaded(plan, "the plan")
+            objective = given.objective
+        if (objective in WEIGHED) != (statistics is not None):
+            raise UsageError(f"The objectives diag and gram, and they alone, need statistics; this is {objective}.")
+        if plan is not None:
             found, trial = replayed(sources, given, work, latest)
         elif score is not None and limit is not None:
-            asked = asked_for(objective, seed, level, sets, keep)
+            asked = asked_for(objective, seed, level, sets, keep, statistics)
             path = Path(str(source))
             found, trial = searched(path, sources, folder, score, limit, max_evals, asked, work, note, latest)
         elif goal is not None:
-            found, trial = planned(sources, goal, asked_for(objective, seed, level, sets, keep), work, note, latest)
+            found, trial = planned(
+                sources, goal, asked_for(objective, seed, level, sets, keep, statistics), work, note, latest
+            )
         if target is not None:
             deliver(sources, folder, target, trial, pack, work, latest, progress)
-    return report_of(sources, source, target, found, trial)
+        return report_of(sources, source, target, found, trial, latest)
 
 
 def planned(
@@ -223,11 +242,23 @@ def deliver(
 
 def report_of(
     sources: Sequence[Source], source: PathLike | BinaryIO, target: PathLike | BinaryIO | None, found: Survey,
-    trial: Trial,
+    trial: Trial, latest: Latest,
 ) -> AutoReport:  # fmt: skip
     """The report of a trial."""
     shown = [str(one) if isinstance(one, str | os.PathLike) else STDIN for one in (source, target)]
     return AutoReport(
         shown[0], None if target is None else shown[1], sum(one.size for one in sources), trial.size, found.weights,
-        trial.loss / (found.most or 1.0), written(trial.plan), found.kept, found.state,
+        trial.loss / (found.most or 1.0), written(trial.plan), found.kept, without(found, latest), found.state,
     )  # fmt: skip
+
+
+def without(found: Survey, latest: Latest) -> tuple[str, ...]:
+    """Tensors with a menu that lack statistics, where there are any."""
+    statistics = latest.statistics
+    if statistics is None:
+        return ()
+    named = set(statistics.names)
+    tied = {
+        menu.name: {menu.name, *(k for k, first in found.twins.items() if first == menu.name)} for menu in found.menus
+    }
+    return tuple(name for name, ones in tied.items() if not ones & named)

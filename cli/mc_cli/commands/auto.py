@@ -65,10 +65,11 @@ class Drop(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
 @click.option("--plan-out", type=click.Path(), metavar="FILE", help="Write the plan: to read, to edit, to do again.")
 @click.option(
     "--objective",
-    type=click.Choice(["plain", "tensor", "row"]),
-    default="row",
-    show_default=True,
-    help="What losses are relative to: nothing, a tensor's or a row's power.",
+    type=click.Choice(["plain", "tensor", "row", "diag", "gram"]),
+    help="What losses are weighed by: nothing, a tensor's or row's power (row is the default), or --stats.",
+)
+@click.option(
+    "--stats", type=options.PATH, metavar="FILE", help="Statistics of layer inputs; then gram is the default."
 )
 @click.option("--level", type=click.Choice(["fast", "default", "best"]), default="best", show_default=True,
               help="At which the result is packed.")  # fmt: skip
@@ -95,7 +96,8 @@ def auto(
     eval_timeout: float | None,
     given: str | None,
     plan_out: str | None,
-    objective: str,
+    objective: str | None,
+    stats: str | None,
     level: str,
     keep: tuple[str, ...],
     sets: tuple[str, ...],
@@ -143,8 +145,8 @@ def auto(
 
     def run(original: Any, packed: Any, progress: Any) -> AutoReport:
         return mc.auto(
-            original, packed, goal=goal, plan=plan, objective=objective, sets=chosen, keep=keep, seed=seed, level=level,
-            pack=target is None or target == files.STDIO or files.is_packed_name(target),
+            original, packed, goal=goal, plan=plan, objective=objective, stats=stats, sets=chosen, keep=keep,
+            seed=seed, level=level, pack=target is None or target == files.STDIO or files.is_packed_name(target),
             threads=options.count(threads), progress=progress, note=note, score=judge, limit=limit, max_evals=max_evals,
         )  # fmt: skip
 
@@ -243,6 +245,9 @@ def conclude(report: AutoReport, source: str, target: str | None, seconds: float
         more = {key: value for key, value in asdict(report).items() if key not in ("source", "target", "bytes")}
         show.document("auto", {**facts, **sums, **more, "explanation": sentences(report.plan)}, manner)
         return
+    if report.unweighed:
+        names = ", ".join(report.unweighed)
+        show.aside(f"{len(report.unweighed)} tensors have no statistics and were weighed by row: {names}")
     if not manner.quiet:
         show.table(COLUMNS, rows(report.plan), manner)
         for line in [*(["This is a training state: what --set doesn't name stays exact."] if report.state else []),

@@ -53,6 +53,12 @@ def _tensors(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
         following = _dict(one.get("next"))
         other, cost = _number(following.get("bytes")), _number(following.get("cost"))
         text = f"{name}: {one.get('as')}, {_amount(size or 0)}, loss {lost or 0:.3g}."
+        bits, bound = _number(one.get("bits")), _number(one.get("bound"))
+        if bits is not None and bound is not None:
+            text += (
+                f" It takes {bits:.3g} bits a weight; no code takes less than {bound:.3g} at this loss, were weights "
+                "Gaussian with the scales of their rows and columns."
+            )
         if other is not None and cost is not None:
             text += (
                 f" Second came {following.get('as')} with {_amount(other)} and loss {following.get('loss')}: loss and "
@@ -66,8 +72,10 @@ def _slope(plan: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[str]:
     alpha = _number(plan.get("alpha"))
     if not alpha or not tensors:
         return []
+    weights = _number(plan.get("weights"))
+    each = f" ({8000 * alpha / weights:.3g} for a thousand bytes)" if weights else ""
     return [
-        f"At this size one bit a weight more or less is worth {alpha:.3g} of loss, for every tensor alike: "
+        f"At this size one bit a weight more or less is worth {alpha:.3g} of loss{each}, for every tensor alike: "
         "no byte would save more in another place."
     ]
 

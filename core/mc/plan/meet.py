@@ -110,8 +110,14 @@ def explained(bench: Bench, goal: Goal, trial: Trial) -> Plan:
             entry: dict[str, Any] = {"as": spelled(other.request), "bytes": round(other.bytes)}
             why[name] = {"next": entry | {"loss": short(other.loss), "cost": short(min(margin, 1e9))}}
         if name in bounds and chosen.loss > 0:
-            why[name] = {"bound": short(bounds[name]), **why.get(name, {})}
-    about = {"goal": str(goal), "alpha": short(alpha), "nearby": nearby(bench.found, learnt, trial.size)}
+            bits = 8 * trial.bytes[name] / one.menu.weights
+            why[name] = {"bits": short(bits), "bound": short(bounds[name]), **why.get(name, {})}
+    about = {
+        "goal": str(goal),
+        "weights": weights,
+        "alpha": short(alpha),
+        "nearby": nearby(bench.found, learnt, trial.size),
+    }
     return replace(trial.plan, why=why, about={**trial.plan.about, **about})
 
 

@@ -21,9 +21,10 @@ from mc.dtypes import numpy_dtype
 from mc.errors import McError
 from mc.lossy import arrays, grids, trellises
 from mc.lossy.grids import Frame
+from mc.lossy.recipe import WEIGHED
 from mc.lossy.requests import Request
 from mc.lossy.schemes import parts
-from mc.plan.losses import loss, most
+from mc.plan.losses import loss
 
 Array = np.ndarray[Any, Any]
 WIDEST, FINEST = 4, -14  # octaves of a step relative to the weights' deviation
@@ -41,10 +42,16 @@ class Sample:
     tensor: Tensor
     w: Array  # f32 [rows, cols], the rows picked
     rows: int  # of the whole tensor
-    frame: Frame  # of the whole, with scales and powers of the rows picked
+    frames: dict[str, tuple[str, Frame]]  # by kind with steps, of the whole with scales and powers of the rows picked
     objective: str
+    inputs: Array | None  # of the layer: mean squares f32 [cols], or the Gram matrix f32 [cols, cols]
+    weight: float  # what losses of this tensor are multiplied with
     seed: int
     level: str
+
+    def lost(self, v: Array) -> float:
+        """What numbers f32 [rows, cols] in the place of the sample lose of the whole tensor."""
+        return loss(self.w, v, self.objective, self.inputs, self.share * self.weight)
 
     @property
     def share(self) -> float:
@@ -115,25 +122,25 @@ def plain(sample: Sample, request: Request) -> Curve:
     size = sum(
         coded(sample, listed[part][0], array.reshape(-1).view(np.uint8)) for part, array in result.stored.items()
     )
-    lost = loss(sample.w, restored(sample, result), sample.objective)
-    return Curve(request, np.zeros(1), np.array([size]), np.array([lost * sample.share]))
+    return Curve(request, np.zeros(1), np.array([size]), np.array([sample.lost(restored(sample, result))]))
 
 
 def grid(sample: Sample, request: Request = Request("grid")) -> Iterator[Curve]:  # noqa: B008 - it is frozen
     """Uniform steps from wide to fine, for the entropy coder."""
-    deviation = sqrt(float(sample.frame.row_power.mean())) / sample.frame.unit if sample.frame.unit else 0.0
+    objective, frame = sample.frames[request.kind]
+    deviation = deviation_of(sample, frame)
     if not deviation:
         return
     steps = deviation * np.exp2(np.arange(FINEST * EVERY, WIDEST * EVERY + 1) / EVERY)
     sizes, losses = np.empty(len(steps)), np.empty(len(steps))
     for number, step in enumerate(steps[::-1], 1):
         result = arrays.quantize(
-            "w", sample.w, sample.tensor.dtype, sample.w.shape, request, sample.seed, float(step), sample.objective,
-            sample.frame,
+            "w", sample.w, sample.tensor.dtype, sample.w.shape, request, sample.seed, float(step), objective,
+            frame,
         )  # fmt: skip
         q = next(iter(result.stored.values()))
-        sizes[-number], escaped = rate(sample, q, float(step))
-        losses[-number] = loss(sample.w, restored(sample, result), sample.objective) * sample.share
+        sizes[-number], escaped = rate(sample, frame, q, float(step))
+        losses[-number] = sample.lost(restored(sample, result))
         if escaped > MOST_ESCAPES:  # finer ones are coded in another way, which takes a bit more for each octave
             finer = np.log2(step / steps[: len(steps) - number])
             sizes[: len(steps) - number] = sizes[-number] + finer * prod(sample.tensor.shape) / 8
@@ -144,21 +151,27 @@ def grid(sample: Sample, request: Request = Request("grid")) -> Iterator[Curve]:
 
 def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[Curve]:  # noqa: B008 - it is frozen
     """Interleaved lattices: fewer bits than a grid from about half a bit on, and more time."""
-    deviation = sqrt(float(sample.frame.row_power.mean())) / sample.frame.unit if sample.frame.unit else 0.0
+    objective, frame = sample.frames[request.kind]
+    deviation = deviation_of(sample, frame)
     if not deviation:
         return
     steps = deviation * np.exp2(np.arange(FINEST, WIDEST + 1).astype(np.float64))
-    whole = most(sample.w, sample.objective) * sample.share
-    codes, shape = (sample.frame.rows, sample.frame.columns), (len(sample.w), sample.w.shape[1])
+    whole = sample.lost(np.zeros_like(sample.w))
+    codes, shape = (frame.rows, frame.columns), (len(sample.w), sample.w.shape[1])
     sizes, losses = np.empty(len(steps)), np.empty(len(steps))
     for number, step in enumerate(steps[::-1], 1):
-        absolute = float(step) * sample.frame.unit * trellises.AS_GRID
-        error, power, bits = trellises.estimate(sample.w, sample.frame, absolute, request.effort, 1)
-        sizes[-number] = bits / 8 * sample.share + beside(sample, 8)
+        absolute = float(step) * frame.unit * trellises.AS_GRID
+        error, power, bits = trellises.estimate(sample.w, frame, absolute, request.effort, 1)
+        sizes[-number] = bits / 8 * sample.share + beside(sample, frame, 8)
         losses[-number] = error / power * whole if power else 0.0
-        escaped = float(
-            (np.abs(sample.w) > 2 * grids.HALF * grids.steps_of(absolute, *codes, shape)[0][:, None]).mean()
-        )
+        if objective in WEIGHED:
+            result = arrays.quantize(
+                "w", sample.w, sample.tensor.dtype, shape, request, sample.seed, float(step), objective, frame
+            )
+            losses[-number] = sample.lost(restored(sample, result))
+        rows, columns = grids.steps_of(absolute, *codes, shape)
+        widths = rows[:, None] * (columns if len(columns) else 1.0)
+        escaped = float((np.abs(sample.w) > 2 * grids.HALF * widths).mean())
         sizes[-number] += 2 * escaped * prod(sample.tensor.shape)
         if escaped > MOST_ESCAPES:
             finer = np.log2(step / steps[: len(steps) - number])
@@ -166,6 +179,14 @@ def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[C
             losses[: len(steps) - number] = losses[-number] / np.exp2(2 * finer)
             break
     yield Curve(request, steps, falling(sizes), rising(losses))
+
+
+def deviation_of(sample: Sample, frame: Frame) -> float:
+    """The relative step that is as wide as the weights' deviation; 0 of zeros."""
+    steps, factors = grids.steps_of(frame.unit, frame.rows, frame.columns, sample.w.shape)
+    widths = steps[:, None] * (factors if len(factors) else 1.0)
+    units = np.divide(sample.w, widths, out=np.zeros(sample.w.shape), where=widths > 0)
+    return sqrt(float(np.square(units).mean()))
 
 
 def falling(sizes: Array) -> Array:
@@ -197,11 +218,11 @@ def coded(sample: Sample, dtype: str, raw: Array) -> float:
     return fixed + (size - fixed) * sample.share
 
 
-def rate(sample: Sample, q: Array, step: float) -> tuple[float, float]:
+def rate(sample: Sample, frame: Frame, q: Array, step: float) -> tuple[float, float]:
     """Bytes of the whole tensor, if a sample of it has these integers: their entropy given how large row and column
     are, and what stands beside them. And the share of integers that escape."""
-    steps, factors = grids.steps_of(step * sample.frame.unit, sample.frame.rows, sample.frame.columns, q.shape)
-    rows, columns = grids.contexts_of(sample.frame, steps, factors)
+    steps, factors = grids.steps_of(step * frame.unit, frame.rows, frame.columns, q.shape)
+    rows, columns = grids.contexts_of(frame, steps, factors)
     contexts = np.clip(rows[:, None] + columns[None, :], 0, grids.CONTEXTS - 1)
     width = 2 * grids.HALF + 2  # the last symbol stands for all that escape
     wide = q.astype(np.int64)
@@ -212,10 +233,11 @@ def rate(sample: Sample, q: Array, step: float) -> tuple[float, float]:
     bits = float((sums * np.log2(np.maximum(sums, 1))).sum() - (counts * np.log2(np.maximum(counts, 1))).sum())
     escapes = int(counts[:, -1].sum())
     coded = (bits / 8 + escapes * q.itemsize) * sample.share
-    return coded + beside(sample, min(int((sums > 0).sum()), 8)), escapes / q.size
+    return coded + beside(sample, frame, min(int((sums > 0).sum()), 8)), escapes / q.size
 
 
-def beside(sample: Sample, tables: int) -> float:
+def beside(sample: Sample, frame: Frame, tables: int) -> float:
     """About the bytes of a tensor that aren't its coded integers: code tables, scales, contexts of rows and columns."""
-    scales = sample.rows * (2 if sample.frame.rows is not None else 1) + sample.w.shape[1]
+    scales = sample.rows * (2 if frame.rows is not None else 1)
+    scales += sample.w.shape[1] * (2 if frame.columns is not None else 1)
     return float(TABLE * tables + SCALE * scales + blob.overhead(1))

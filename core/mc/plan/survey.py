@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -14,8 +14,11 @@ from mc.checkpoint import Source, Tensor
 from mc.errors import McError, UsageError, quote
 from mc.lossy import arrays, grids
 from mc.lossy.files import naming, plain_layout, read_array
+from mc.lossy.passes import EMBEDDING, LOOSER, Job, framed
+from mc.lossy.recipe import WEIGHED
 from mc.lossy.requests import STEPPED, Request, matches
 from mc.lossy.schemes import FLOATS
+from mc.lossy.statistics import Statistics
 from mc.parallel import Workers
 from mc.plan.losses import most
 from mc.plan.menus import KINDS, Curve, Sample, grid, lossless, plain, trellis
@@ -38,6 +41,7 @@ class Asked:
     level: str
     sets: tuple[tuple[str, Request | None], ...] = ()  # None: whatever is best
     keep: tuple[str, ...] = ()
+    statistics: Statistics | None = None  # of layer inputs, for the objectives diag and gram
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers) -> Survey:
 
     def menu(one: tuple[int, Tensor]) -> Menu | str:
         shard, tensor = one
-        return menu_of(sources[shard], shard, tensor, asked)
+        return menu_of(sources[shard], shard, tensor, asked, twins)
 
     menus: list[Menu] = []
     for (_, tensor), found in zip(free, work.each(menu, free), strict=True):
@@ -143,7 +147,7 @@ def why_kept(tensor: Tensor, asked: Asked, state: bool) -> str:
     return "small" if prod(tensor.shape) < SMALLEST else ""
 
 
-def menu_of(source: Source, shard: int, tensor: Tensor, asked: Asked) -> Menu | str:
+def menu_of(source: Source, shard: int, tensor: Tensor, asked: Asked, twins: Mapping[str, str]) -> Menu | str:
     """The candidates of a tensor, or why it must stay."""
     chosen = [request for pattern, request in asked.sets if matches(pattern, tensor.name)]
     try:
@@ -153,13 +157,14 @@ def menu_of(source: Source, shard: int, tensor: Tensor, asked: Asked) -> Menu | 
             with naming(source.where, tensor.name):
                 raise
         return str(error).partition(",")[0]
-    sample = sample_of(w, tensor, asked)
+    sample = sample_of(w, tensor, asked, twins)
     if chosen and chosen[-1] is not None:
         with naming(source.where, tensor.name):
             curves = tuple(of_request(sample, chosen[-1]))
     else:
         curves = tuple(curve for kind in KINDS for curve in kind(sample))
-    return Menu(tensor.name, shard, tensor.dtype, tensor.shape, curves, most(w, asked.objective))
+    whole = most(w, asked.objective, sample.inputs, sample.weight)
+    return Menu(tensor.name, shard, tensor.dtype, tensor.shape, curves, whole)
 
 
 def of_request(sample: Sample, request: Request) -> list[Curve]:
@@ -170,11 +175,34 @@ def of_request(sample: Sample, request: Request) -> list[Curve]:
     return [plain(sample, request)]
 
 
-def sample_of(w: Array, tensor: Tensor, asked: Asked) -> Sample:
-    """Some rows, picked by the seed, and the frame of all."""
-    frame = grids.frame(w, asked.objective, False)
+def sample_of(w: Array, tensor: Tensor, asked: Asked, twins: Mapping[str, str]) -> Sample:
+    """Some rows, picked by the seed, and the frames of all."""
     count = min(len(w), max(FEWEST_ROWS, -(-SAMPLED // w.shape[1])))
     picked = np.sort(np.random.default_rng(asked.seed).choice(len(w), count, replace=False))
-    rows = frame.rows[picked] if frame.rows is not None else None
-    part = replace(frame, rows=rows, row_power=frame.row_power[picked])
-    return Sample(tensor, w[picked], len(w), part, asked.objective, asked.seed, asked.level)
+    frames: dict[str, tuple[str, grids.Frame]] = {}
+    for kind in STEPPED:
+        request = Request(kind)
+        job = Job({tensor.name: request}, asked.objective, 0, asked.level, None, asked.statistics, twins=twins)
+        objective, frame = framed(tensor.name, w, request, job)
+        if frame is not None:
+            rows = frame.rows[picked] if frame.rows is not None else None
+            frames[kind] = objective, replace(frame, rows=rows, row_power=frame.row_power[picked])
+    inputs, weight = inputs_of(tensor.name, w.shape[1], asked.objective, asked.statistics, twins)
+    return Sample(tensor, w[picked], len(w), frames, asked.objective, inputs, weight, asked.seed, asked.level)
+
+
+def inputs_of(
+    name: str, features: int, objective: str, statistics: Statistics | None, twins: Mapping[str, str]
+) -> tuple[Array | None, float]:
+    """What a tensor's losses are weighed by: statistics of its layer's inputs, if there are any; and a factor, which is
+    1 but for an embedding without statistics among layers that have them (see `passes.LOOSER`)."""
+    if objective not in WEIGHED or statistics is None:
+        return None, 1.0
+    tied = [name, *(other for other, first in twins.items() if first == name)]
+    for one in tied if objective == "gram" else ():
+        if (gram := statistics.gram(one, features)) is not None:
+            return gram, 1.0
+    for one in tied:
+        if (squares := statistics.mean_squares(one, features)) is not None:
+            return squares, 1.0
+    return None, LOOSER**-2 if any(map(EMBEDDING.search, tied)) else 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -17,15 +17,16 @@ from mc.lossy.files import Floats, naming, plain_layout, read_array
 from mc.lossy.passes import Job, Made, write
 from mc.lossy.schemes import parts
 from mc.lossy.sizes import Nowhere
+from mc.lossy.statistics import Statistics
 from mc.packing import pack_file, room
 from mc.parallel import Workers
 from mc.plan.allocate import Choice
 from mc.plan.losses import loss
 from mc.plan.plans import Plan, written
+from mc.plan.survey import inputs_of
 from mc.twins import find_twins
 
 Array = np.ndarray[Any, Any]
-Step = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -74,20 +75,25 @@ def requests_of(source: Source, plan: Plan) -> dict[str, Choice]:
     return lossy
 
 
-def carry_out(source: Source, plan: Plan, out: BinaryIO, work: Workers, step: Step) -> Made:
+def carry_out(source: Source, plan: Plan, out: BinaryIO, work: Workers, statistics: Statistics | None) -> Made:
     """Write the quantized form of one shard: what the plan doesn't change is copied. McError where a tensor can't hold
     what the plan wants."""
     lossy = requests_of(source, plan)
     wanted = {name: one.request for name, one in lossy.items() if one.request is not None}
-    job = Job(wanted, plan.objective, plan.seed, plan.level, None)
-    return write(source, plain_layout(source), job, {name: one.step for name, one in lossy.items()}, out, work, step)
+    layout = plain_layout(source)
+    twins = find_twins(source, layout)
+    job = Job(wanted, plan.objective, plan.seed, plan.level, None, statistics, twins=twins)
+    steps = {name: one.step for name, one in lossy.items()}
+    return write(source, layout, job, steps, out, work, lambda _: None)
 
 
 class Latest:
     """The quantized files of the plan that was carried out last, so that they are restored or packed without doing it
     again. Closing it, or carrying out another plan, takes them away."""
 
-    def __init__(self) -> None:
+    def __init__(self, statistics: Statistics | None = None) -> None:
+        """`statistics` of layer inputs, for plans whose objective is diag or gram."""
+        self.statistics = statistics
         self._choices: dict[str, Choice] | None = None
         self._files: list[tuple[BinaryIO | None, Made]] = []  # None: the shard stays as it is
 
@@ -102,7 +108,7 @@ class Latest:
                     self._files.append((None, Made((), (), source.size, listed)))
                     continue
                 out: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
-                self._files.append((out, carry_out(source, plan, out, work, lambda _: None)))
+                self._files.append((out, carry_out(source, plan, out, work, self.statistics)))
                 out.flush()
             self._choices = wanted
         return [
@@ -130,7 +136,7 @@ def try_plan(sources: Sequence[Source], plan: Plan, work: Workers, latest: Lates
     losses: dict[str, float] = {}
     for source, (quantized, made) in zip(sources, latest.of(sources, plan, work), strict=True):
         shards.append(packed(quantized, made, plan, work, None))
-        losses |= lost(source, quantized, made, plan, work)
+        losses |= lost(source, quantized, made, plan, work, latest.statistics)
     sizes = {name: size for shard in shards for name, size in (shard.packed | shard.coded).items()}
     listed = {name: sizes[name] for name in plan.choices if name in sizes}
     return Trial(plan, tuple(shards), listed, {name: losses.get(name, 0.0) for name in plan.choices})
@@ -171,17 +177,20 @@ def stored(plan: Plan, layout: Layout, made: Made) -> dict[str, Any]:
     return {**found, "tensors": {name: entry for name, entry in found["tensors"].items() if name in here}}
 
 
-def lost(source: Source, quantized: Source, made: Made, plan: Plan, work: Workers) -> dict[str, float]:
+def lost(
+    source: Source, quantized: Source, made: Made, plan: Plan, work: Workers, statistics: Statistics | None
+) -> dict[str, float]:
     """The loss of every tensor of a shard that was changed, from the decoded numbers."""
     layout = plain_layout(source)
     changed = {name for step in made.recipe for name in step.tensors if name in plan.choices}
-    floats = Floats(Checkpoint(quantized))
+    floats, twins = Floats(Checkpoint(quantized)), find_twins(source, layout)
 
     def of(tensor: Tensor) -> tuple[str, float]:
         with naming(source.where, tensor.name):
             w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
             v = floats.tensor(tensor.name).astype(np.float32, copy=False).reshape(w.shape)
-            return tensor.name, loss(w, v, plan.objective)
+            inputs, weight = inputs_of(tensor.name, w.shape[1], plan.objective, statistics, twins)
+            return tensor.name, loss(w, v, plan.objective, inputs, weight)
 
     listed = [tensor for tensor in layout.tensors if tensor.name in changed]
     return dict(work.each(of, listed, lambda tensor: tensor.stop - tensor.start))
