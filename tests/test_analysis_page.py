@@ -51,6 +51,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.safetensors").write_bytes(safetensors(tensors))
         found = analyze(folder / f"{name}.safetensors", deep=name == "ordinary")
         (folder / f"{name}.html").write_text(page([plain(found)]), "utf-8")
+        if name == "ordinary":
+            scores: list[Any] = [[900, 1.0, True], [300, 0.98, True], [200, 0.7, False], [250, 0.9, False], ["x"], 3]
+            plan = {"plans": [{"scores": scores}], "explanation": ["It is smaller.", NASTY]}
+            (folder / "planned.html").write_text(page([{**plain(found), "plan": plan}]), "utf-8")
     return folder
 
 
@@ -157,3 +161,17 @@ def test_nothing_is_fetched(pages: Path) -> None:
     assert "\\u003c/script>" in (pages / "ordinary.html").read_text()
     for made in pages.glob("*.html"):
         assert "http" not in made.read_text().replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+
+
+def test_the_plan_of_auto_is_told_and_its_scores_are_drawn(pages: Path, browser: Chrome) -> None:
+    browser.get((pages / "planned.html").as_uri())
+    from selenium.webdriver.common.by import By
+
+    panel = browser.find_element(By.ID, "planned")
+    assert panel.is_displayed()
+    assert [item.text for item in panel.find_elements(By.TAG_NAME, "li")] == ["It is smaller.", NASTY]
+    assert len(panel.find_elements(By.TAG_NAME, "circle")) == 3
+    log: Any = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    assert browser.title != "broken" and not log
+    browser.get((pages / "ordinary.html").as_uri())
+    assert not browser.find_element(By.ID, "planned").is_displayed()

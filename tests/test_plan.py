@@ -203,10 +203,12 @@ def test_sets_and_keeps_decide() -> None:
     data = layered(7)
     report, packed = run(
         data, Goal("bits", 6), keep=["layers.0.*"],
-        sets=[("layers.1.weight", "int8,group=64"), ("final_norm.weight", "auto"), ("layers.2.weight", "grid")],
+        sets=[
+            ("layers.1.weight", "int8,group=64"), ("final_norm.weight", "auto"), ("layers.2.weight", "grid,columns=yes")
+        ],
     )  # fmt: skip
     chosen = {name: one["as"] for name, one in report.plan["tensors"].items()}
-    assert chosen["layers.1.weight"].startswith("int8,group=64") and chosen["layers.2.weight"] == "grid"
+    assert chosen["layers.1.weight"].startswith("int8,group=64") and chosen["layers.2.weight"] == "grid,columns=yes"
     assert chosen["final_norm.weight"] == "lossless" and report.kept["layers.0.weight"] == "kept as asked"
     assert tensors(packed)["final_norm.weight"].tobytes() == tensors(data)["final_norm.weight"].tobytes()
     with pytest.raises(UsageError, match=r"no\.such"):
@@ -375,3 +377,21 @@ def test_statistics_weigh_losses_and_put_the_bytes_where_they_matter(tmp_path: P
     assert found["gram"] < 0.7 * found["diag"] < 0.7 * found["row"]
     with pytest.raises(UsageError, match="statistics"):
         run(data, Goal("bits", 2.5), objective="gram")
+
+
+def test_a_manifest_whose_plan_is_no_object_is_damaged() -> None:
+    _, packed = run(layered(), Goal("lossless"))
+    with mc.open(packed) as found:
+        assert found.names()
+    from mc.checkpoint import Source, read_layout
+    from mc.manifest import Manifest, read_packed, write_header
+
+    layout = read_layout(Source.of(packed))
+    manifest = read_packed(layout, "p").manifest
+    assert manifest.plan is not None and manifest.plan["goal" if "goal" in manifest.plan else "plan"]
+    wrong: Any = ["no", "object"]
+    forged = Manifest(manifest.sha256, manifest.size, manifest.level, manifest.entries, plan=wrong)
+    sizes = [tensor.stop - tensor.start for tensor in layout.tensors]
+    header = write_header(forged, sizes[0], sizes[1:])
+    with pytest.raises(DamagedError, match="for a plan"):
+        mc.decompress(header + packed[len(layout.prefix) :])

@@ -157,10 +157,11 @@ def menu_of(source: Source, shard: int, tensor: Tensor, asked: Asked, twins: Map
             with naming(source.where, tensor.name):
                 raise
         return str(error).partition(",")[0]
-    sample = sample_of(w, tensor, asked, twins)
-    if chosen and chosen[-1] is not None:
+    wanted = chosen[-1] if chosen else None
+    sample = sample_of(w, tensor, asked, twins, wanted)
+    if wanted is not None:
         with naming(source.where, tensor.name):
-            curves = tuple(of_request(sample, chosen[-1]))
+            curves = tuple(of_request(sample, wanted))
     else:
         curves = tuple(curve for kind in KINDS for curve in kind(sample))
     whole = most(w, asked.objective, sample.inputs, sample.weight)
@@ -175,18 +176,19 @@ def of_request(sample: Sample, request: Request) -> list[Curve]:
     return [plain(sample, request)]
 
 
-def sample_of(w: Array, tensor: Tensor, asked: Asked, twins: Mapping[str, str]) -> Sample:
-    """Some rows, picked by the seed, and the frames of all."""
+def sample_of(
+    w: Array, tensor: Tensor, asked: Asked, twins: Mapping[str, str], wanted: Request | None = None
+) -> Sample:
+    """Some rows, picked by the seed, and the frames of all: for every kind with steps, or the one that is wanted."""
     count = min(len(w), max(FEWEST_ROWS, -(-SAMPLED // w.shape[1])))
     picked = np.sort(np.random.default_rng(asked.seed).choice(len(w), count, replace=False))
     frames: dict[str, tuple[str, grids.Frame]] = {}
-    for kind in STEPPED:
-        request = Request(kind)
+    for request in [wanted] if wanted is not None else map(Request, STEPPED):
         job = Job({tensor.name: request}, asked.objective, 0, asked.level, None, asked.statistics, twins=twins)
         objective, frame = framed(tensor.name, w, request, job)
         if frame is not None:
             rows = frame.rows[picked] if frame.rows is not None else None
-            frames[kind] = objective, replace(frame, rows=rows, row_power=frame.row_power[picked])
+            frames[request.kind] = objective, replace(frame, rows=rows, row_power=frame.row_power[picked])
     inputs, weight = inputs_of(tensor.name, w.shape[1], asked.objective, asked.statistics, twins)
     return Sample(tensor, w[picked], len(w), frames, asked.objective, inputs, weight, asked.seed, asked.level)
 
