@@ -33,8 +33,9 @@ from mc.lossy.measure import Measured, packed_as
 from mc.lossy.passes import Job, Made, Unweighed
 from mc.lossy.quantizing import quantize_file
 from mc.lossy.recipe import OBJECTIVES, WEIGHED, Quantized, Recipe
-from mc.lossy.requests import Request, Target, assign, parse_request, spelled
+from mc.lossy.requests import Request, Target, parse_request, spelled
 from mc.lossy.sizes import packed_parts
+from mc.lossy.standards import assign_standard, spared
 from mc.lossy.statistics import open_statistics
 from mc.parallel import Workers, single_blas, workers
 from mc.reports import RestoredFile, TensorReport, UnpackReport
@@ -60,6 +61,7 @@ class QuantizedFile:
     kept: tuple[str, ...]  # tensors that stay as they are
     tied: tuple[tuple[str, str], ...]  # of these, the ones that stay because what they are tied to does, and that
     unweighed: tuple[Unweighed, ...]  # quantized without the statistics that the objective asks for
+    spared: tuple[str, ...] = ()  # of those kept, the ones that readers of compressed-tensors load as floats alone
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def quantize(
         if is_folder(source):
             return _quantize_folder(Path(str(source)), target, job, (default, given, keep), pack, work, progress)
         with random_access(source) as opened:
-            wanted = assign(plain_layout(opened).tensors, default, given, keep)
+            tensors = plain_layout(opened).tensors
+            wanted = assign_standard(tensors, default, given, keep)
             refuse_unused(wanted[1], [pattern for pattern, _ in given], keep, opened.where)
             if not wanted[0]:
                 raise UsageError(f"{opened.where} has {NOTHING}")
@@ -99,6 +102,7 @@ def quantize(
                 name = str(target) if isinstance(target, str | os.PathLike) else STDIN
                 done = Done(opened.size, progress)
                 file, _ = _quantize_one(opened, out, name, replace(job, wanted=wanted[0]), pack, work, done.step)
+                file = replace(file, spared=spared(tensors, wanted[0], default, keep))
         return QuantizeReport((file,))
 
 
@@ -111,7 +115,7 @@ def plan(
     for path in shards_of(Path(source)):
         with Source.of(path) as opened:
             tensors = plain_layout(opened).tensors
-        wanted, fitting = assign(tensors, scheme, sets, keep)
+        wanted, fitting = assign_standard(tensors, scheme, sets, keep)
         used |= fitting
         found += [(str(path), one.name, spelled(wanted[one.name]) if one.name in wanted else "") for one in tensors]
     refuse_unused(used, [pattern for pattern, _ in sets], keep, str(source))
@@ -128,7 +132,7 @@ def _refuse_unweighable(objective: str, stats: PathLike | None, strict: bool, re
         )
     if strict and stats is None:
         raise UsageError("--strict refuses tensors without statistics, and none are given: --stats FILE.")
-    if objective in WEIGHED and any(one.standard for one in requests):
+    if objective in WEIGHED and any(one.standard and one.kind == "grid" for one in requests):
         raise UsageError(f"The objective {objective} stores scales of columns, which compressed-tensors doesn't have.")
 
 
@@ -220,10 +224,11 @@ def _quantize_folder(
         copy_others(path, place, folder.others)
         for name in folder.shards:
             with Source.of(path / name) as opened, replacing(place / renamed[name]) as out:
-                wanted = assign(plain_layout(opened).tensors, default, sets, keep)[0]
+                tensors = plain_layout(opened).tensors
+                wanted = assign_standard(tensors, default, sets, keep)[0]
                 shown = str(Path(str(target)) / renamed[name])
                 file, made = _quantize_one(opened, out, shown, replace(job, wanted=wanted), pack, work, done.step)
-            files.append(file)
+            files.append(replace(file, spared=spared(tensors, wanted, default, keep)))
             for step in made.recipe:
                 quantized |= step.tensors
             held[name] = list(made.listed)
