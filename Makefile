@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint check bench fuzz clean
+.PHONY: demo test lint check interop bench fuzz clean
 .DELETE_ON_ERROR:
 
 demo: .venv/demo.stamp  ## pack, verify and restore a real BERT encoder, beside other tools; shrink a network that reads digits
@@ -18,6 +18,9 @@ test: .venv/test.stamp  ## all tests
 lint: .venv/check.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+interop: .venv/interop.stamp  ## quantized folders in the compressed-tensors package and in transformers, on the CPU
+	$(BIN)/python -m pytest interop -q $(PYTEST_ARGS)
 
 check: lint test  ## ruff, mypy, all tests
 
@@ -32,7 +35,7 @@ fuzz: .venv/test.stamp  ## damage packed files for ten minutes; none may pass, c
 
 clean:  ## everything that the targets above have made
 	rm -rf .venv bench/models build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find core cli tests bench fixtures -name __pycache__ -type d -prune -exec rm -rf {} +
+	find core cli tests interop bench fixtures -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/python.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -51,6 +54,11 @@ clean:  ## everything that the targets above have made
 # A peer without a build for this Python or processor must not keep the demo from running: it is left out.
 .venv/demo.stamp: .venv/python.stamp pyproject.toml
 	$(PIP) --editable '.[demo]' || $(PIP) --editable .
+	@touch $@
+
+# torch is that of `bench`: a wheel for the CPU where pip finds one, else the one of PyPI, which on Linux brings CUDA.
+.venv/interop.stamp: .venv/python.stamp pyproject.toml
+	$(PIP) --editable '.[test,interop]'
 	@touch $@
 
 .venv/bench.stamp: .venv/python.stamp pyproject.toml

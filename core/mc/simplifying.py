@@ -33,9 +33,10 @@ from mc.lossy.measure import Measured, packed_as
 from mc.lossy.passes import Job, Made, Unweighed
 from mc.lossy.quantizing import Decided, decided, quantize_file, refuse_missed
 from mc.lossy.recipe import OBJECTIVES, WEIGHED, Quantized, Recipe
-from mc.lossy.requests import Request, Target, assign, parse_request, spelled
+from mc.lossy.requests import Request, Target, parse_request, spelled
 from mc.lossy.shards import tensors_of
 from mc.lossy.sizes import packed_parts
+from mc.lossy.standards import assign_standard, spared
 from mc.lossy.statistics import open_statistics
 from mc.parallel import Workers, single_blas, workers
 from mc.reports import RestoredFile, TensorReport, UnpackReport
@@ -61,6 +62,7 @@ class QuantizedFile:
     kept: tuple[str, ...]  # tensors that stay as they are
     tied: tuple[tuple[str, str], ...]  # of these, the ones that stay because what they are tied to does, and that
     unweighed: tuple[Unweighed, ...]  # quantized without the statistics that the objective asks for
+    spared: tuple[str, ...] = ()  # of those kept, the ones that readers of compressed-tensors load as floats alone
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def quantize(
             return _quantize_folder(Path(str(source)), target, job, (default, given, keep), pack, work, progress)
         with random_access(source) as opened:
             layout = plain_layout(opened)
-            wanted = assign(layout.tensors, default, given, keep)
+            wanted = assign_standard(layout.tensors, default, given, keep)
             refuse_unused(wanted[1], [pattern for pattern, _ in given], keep, opened.where)
             if not wanted[0]:
                 raise UsageError(f"{opened.where} has {NOTHING}")
@@ -102,6 +104,7 @@ def quantize(
                 done = Done(opened.size, progress)
                 chosen = decided(opened.where, [(opened, layout)], replace(job, wanted=wanted[0]), work)
                 file, _ = _quantize_one(opened, layout, out, name, chosen, pack, work, done.step)
+                file = replace(file, spared=spared(layout.tensors, wanted[0], default, keep))
         return QuantizeReport((file,))
 
 
@@ -114,7 +117,7 @@ def plan(
     for path in shards_of(Path(source)):
         with Source.of(path) as opened:
             tensors = plain_layout(opened).tensors
-        wanted, fitting = assign(tensors, scheme, sets, keep)
+        wanted, fitting = assign_standard(tensors, scheme, sets, keep)
         used |= fitting
         found += [(str(path), one.name, spelled(wanted[one.name]) if one.name in wanted else "") for one in tensors]
     refuse_unused(used, [pattern for pattern, _ in sets], keep, str(source))
@@ -131,7 +134,7 @@ def _refuse_unweighable(objective: str, stats: PathLike | None, strict: bool, re
         )
     if strict and stats is None:
         raise UsageError("--strict refuses tensors without statistics, and none are given: --stats FILE.")
-    if objective in WEIGHED and any(one.standard for one in requests):
+    if objective in WEIGHED and any(one.standard and one.kind == "grid" for one in requests):
         raise UsageError(f"The objective {objective} stores scales of columns, which compressed-tensors doesn't have.")
 
 
@@ -216,13 +219,13 @@ def _quantize_folder(
         copy_others(path, place, folder.others)
         sources = [stack.enter_context(Source.of(path / name)) for name in folder.shards]
         shards = [(source, plain_layout(source)) for source in sources]
-        wanted = assign([tensor for _, tensor in tensors_of(shards)], default, sets, keep)[0]
+        wanted = assign_standard([tensor for _, tensor in tensors_of(shards)], default, sets, keep)[0]
         chosen = decided(str(path), shards, replace(job, wanted=wanted), work)
         for name, (opened, layout) in zip(folder.shards, shards, strict=True):
             with replacing(place / renamed[name]) as out:
                 shown = str(Path(str(target)) / renamed[name])
                 file, made = _quantize_one(opened, layout, out, shown, chosen, pack, work, done.step)
-            files.append(file)
+            files.append(replace(file, spared=spared(layout.tensors, wanted, default, keep)))
             every.append(made)
             for step in made.recipe:
                 quantized |= step.tensors

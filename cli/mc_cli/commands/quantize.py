@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mc.simplifying import QuantizeReport
 
 COLUMNS = ("tensor", "scheme", "shape", "bits", "error", "snr", "above Gaussian", "side")
+STANDARD = ("int", "fp8", "grid i8 per channel")  # described schemes that compressed-tensors has
 # Bits a weight and error of formats of fixed rate, measured on the matrices of MiniLM.
 FIXED = (
     ("GGUF Q6_K", 6.56, 0.00033), ("GGUF Q5_K", 5.50, 0.00135), ("GGUF Q4_K", 4.50, 0.00526),
@@ -49,7 +51,10 @@ FIXED = (
 @click.option("--stats", type=options.PATH, metavar="FILE", help="Statistics of layer inputs, for diag and gram.")
 @click.option("--strict", is_flag=True, help="Refuse tensors without statistics.")
 @click.option(
-    "--format", "layout", type=click.Choice(["mc", "compressed-tensors"]), help="What must be able to load it."
+    "--format",
+    "layout",
+    type=click.Choice(["mc", "compressed-tensors"]),
+    help="Who must be able to load it; embeddings stay for compressed-tensors.",
 )
 @click.option(
     "--group", type=click.IntRange(1), metavar="N", help="Columns that share a scale (int), or numbers (nf4)."
@@ -138,6 +143,9 @@ def quantize(
         show.document("quantize", facts | asdict(report), manner)
     elif not quiet:
         show.table(COLUMNS, rows(report), manner)
+    if not quiet and (layout == "compressed-tensors" or (Path(source) / "config.json").is_file()):
+        for line in warnings(report):
+            show.aside(line)
     for line in notices(report):
         show.closing(line, manner, after_table=True)
     show.closing(summary(report, seconds, target), manner, after_table=True)
@@ -149,7 +157,7 @@ def standard(request: Request) -> Request:
     if request.kind in ("codebook", "nf4", "trellis") or request.columns:
         kind = "grid with columns" if request.columns else request.kind
         raise click.UsageError(f"compressed-tensors has no scheme like {kind}; use int, fp8 or grid.")
-    return replace(request, standard=request.kind == "grid")
+    return replace(request, standard=True)
 
 
 def limit_of(bits: float | None, max_error: float | None, snr: float | None, size: int | None, overall: bool) -> Any:
@@ -207,6 +215,29 @@ def notices(report: QuantizeReport) -> list[str]:
         if names:
             lines.append(f"{len(names)} tensors {lack} and were weighed by {objective}: {', '.join(names)}")
     lines += [f"{name} stays, tied to {twin}" for file in report.files for name, twin in file.tied]
+    spared = [name for file in report.files for name in file.spared]
+    if spared:
+        lines.append(f"{len(spared)} tensors stay, which compressed-tensors readers load as floats: {', '.join(spared)}")
+    return lines
+
+
+def warnings(report: QuantizeReport) -> list[str]:
+    """What transformers won't load of a folder whose config.json says that it is compressed-tensors."""
+    from mc.lossy.standards import is_linear
+
+    made = [one for file in report.files for one in file.tensors if one.scheme.startswith(STANDARD)]
+    lines = []
+    if any("asymmetric" in one.scheme for one in made):
+        lines.append(
+            "Warning: transformers does not load asymmetric integers as they are stored; it needs "
+            "quantization_config=CompressedTensorsConfig(dequantize=True), or symmetric=yes here."
+        )
+    others = [one.name for one in made if not is_linear(one.name, len(one.shape))]
+    if others:
+        lines.append(
+            f"Warning: readers of compressed-tensors load these as floats, and won't find them: {', '.join(others)}. "
+            "With --format compressed-tensors they stay unless --set names them."
+        )
     return lines
 
 

@@ -13,6 +13,8 @@ from mc.lossy.schemes import Cast, Channel, Fp8, Int, Scheme
 
 KEY = "quantization_config"
 WEIGHT = ".weight"
+# Heads that transformers ties to the embeddings: layers without a tensor of their own, that must not be looked for.
+TIED = r"re:.*(lm_head|lm_head\.decoder|predictions\.decoder|vocab_projector)$"
 
 
 def with_quantization(config: bytes, tensors: Mapping[str, Quantized], kept: Sequence[str], where: str) -> bytes:
@@ -26,6 +28,8 @@ def with_quantization(config: bytes, tensors: Mapping[str, Quantized], kept: Seq
         return without_quantization(config, where)
     casts = [name for name, about in tensors.items() if isinstance(about.scheme, Cast)]
     modules = {name.removesuffix(WEIGHT) for name in (*kept, *casts) if name.endswith(WEIGHT)}
+    heads = any(re.match(TIED[3:], name) for names in groups.values() for name in names)
+    ties = [] if heads else [TIED]
     kinds = {_format(scheme) for scheme in groups}
     listed = {
         f"group_{number}": _group(scheme, ["Linear"] if len(groups) == 1 else [_one_of(names)])
@@ -35,7 +39,7 @@ def with_quantization(config: bytes, tensors: Mapping[str, Quantized], kept: Seq
         "quant_method": "compressed-tensors",
         "format": kinds.pop() if len(kinds) == 1 else "mixed-precision",
         "quantization_status": "compressed",
-        "ignore": sorted(modules),
+        "ignore": [*sorted(modules), *ties],
         "config_groups": listed,
     }
     return _written({**_object(config, where), KEY: added})
@@ -77,7 +81,10 @@ def _group(scheme: Scheme, targets: list[str]) -> dict[str, Any]:
         kind = "int" if isinstance(scheme, Channel) else "float"
         weights = {"num_bits": 8, "type": kind, "symmetric": True, "strategy": per, "dynamic": False}
         inputs = {"num_bits": 8, "type": kind, "symmetric": True, "strategy": "token", "dynamic": True}
-    return {"targets": targets, "weights": weights, "input_activations": inputs, "output_activations": None}
+    return {
+        "format": _format(scheme), "targets": targets, "weights": weights, "input_activations": inputs,
+        "output_activations": None,
+    }  # fmt: skip
 
 
 def _one_of(names: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ class Request:
     rows: int = 0  # that share a codebook; 0: all
     columns: bool = False  # whether columns of a grid or trellis have scales
     effort: int = 8  # states of a trellis
-    standard: bool = False  # whether a grid is stored as compressed-tensors stores bytes
+    standard: bool = False  # whether readers of compressed-tensors must load it: a grid as bytes, linear layers alone
 
 
 STEPPED = ("grid", "trellis")  # kinds whose step a target settles
