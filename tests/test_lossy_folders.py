@@ -50,7 +50,7 @@ def shards_bytes(path: Path) -> int:
 
 def pooled(before: Path, after: Path) -> float:
     found = [one for one in library.measure(after, before) if one.error]
-    weights = {}
+    weights: dict[str, float] = {}
     for shard in before.glob("*.safetensors"):
         with library.open(shard) as plain:
             weights |= {
