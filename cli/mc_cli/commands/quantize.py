@@ -51,7 +51,10 @@ FIXED = (
 @click.option("--stats", type=options.PATH, metavar="FILE", help="Statistics of layer inputs, for diag and gram.")
 @click.option("--strict", is_flag=True, help="Refuse tensors without statistics.")
 @click.option(
-    "--format", "layout", type=click.Choice(["mc", "compressed-tensors"]), help="Who must be able to load it; embeddings stay for compressed-tensors."
+    "--format",
+    "layout",
+    type=click.Choice(["mc", "compressed-tensors"]),
+    help="What must be able to load it; for compressed-tensors, embeddings stay.",
 )
 @click.option(
     "--group", type=click.IntRange(1), metavar="N", help="Columns that share a scale (int), or numbers (nf4)."
@@ -212,8 +215,9 @@ def notices(report: QuantizeReport) -> list[str]:
         if names:
             lines.append(f"{len(names)} tensors {lack} and were weighed by {objective}: {', '.join(names)}")
     lines += [f"{name} stays, tied to {twin}" for file in report.files for name, twin in file.tied]
-    for names in filter(None, (file.spared for file in report.files)):
-        lines.append(f"{len(names)} tensors stay, which compressed-tensors readers load as floats: {', '.join(names)}")
+    spared = [name for file in report.files for name in file.spared]
+    if spared:
+        lines.append(f"{len(spared)} tensors stay, which compressed-tensors readers load as floats: {', '.join(spared)}")
     return lines
 
 
