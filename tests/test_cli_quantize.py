@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,84 @@ def test_a_grid_of_bytes_is_a_standard_file_and_packs_to_its_entropy(mc: Command
         error = relative(original, stored[name] * stored[f"{name}_scale"])
         assert error == pytest.approx(file["error"], rel=1e-5) and file["bits"] <= 3 and error < 0.08
         assert (np.abs(original).max(axis=1) <= 127.5 * stored[f"{name}_scale"][:, 0]).all()
+
+
+def model_folder(place: Path, built: Callable[..., bytes]) -> None:
+    """`net`: an embedding that a head is tied to, a linear layer, a norm, a convolution, and config.json."""
+    draw = np.random.default_rng(5)
+    shapes = {"embed_tokens.weight": (12, 96), "up.weight": (8, 96), "norm.weight": (8,), "conv.weight": (4, 8, 3, 4)}
+    (place / "net").mkdir()
+    tensors = {name: ("F32", draw.normal(size=shape).astype(np.float32)) for name, shape in shapes.items()}
+    (place / "net" / "model.safetensors").write_bytes(built(tensors))
+    (place / "net" / "config.json").write_text('{"model_type": "some"}')
+
+
+@pytest.mark.parametrize("scheme", [("int4", "--group", "32"), ("fp8",), ("grid", "--bits", "4")])
+def test_what_readers_of_compressed_tensors_load_as_floats_stays(
+    mc: Command, place: Path, built: Callable[..., bytes], scheme: tuple[str, ...]
+) -> None:
+    model_folder(place, built)
+    line = ("quantize", "net", "-fo", "q", "--scheme", *scheme, "--format", "compressed-tensors")
+    done = mc(*line, cwd=place)
+    assert done.returncode == 0, done.stderr.decode()
+    said = "2 tensors stay, which compressed-tensors readers load as floats: embed_tokens.weight, conv.weight"
+    assert said in done.stderr.decode() and b"Warning" not in done.stderr
+    with (
+        library.open(place / "net" / "model.safetensors") as original,
+        library.open(place / "q" / "model.safetensors") as stored,
+    ):
+        for name in ("embed_tokens.weight", "conv.weight", "norm.weight"):
+            assert stored.dtype(name) == "F32" and stored.tensor(name).tobytes() == original.tensor(name).tobytes()
+        assert "up.weight_scale" in stored.names()
+    config = json.loads((place / "q" / "config.json").read_text())["quantization_config"]
+    assert config["ignore"][:-1] == ["conv", "embed_tokens", "norm"]
+    ties = config["ignore"][-1]
+    assert ties.startswith("re:")
+    for head in ("lm_head", "model.lm_head", "cls.predictions.decoder"):
+        assert re.match(ties[3:], head)
+    assert not re.match(ties[3:], "lm_head.dense") and not re.match(ties[3:], "up")
+    done = mc(*line, "--keep", "embed*", cwd=place)
+    assert b"1 tensors stay, which compressed-tensors readers load as floats: conv.weight" in done.stderr
+    rehearsed = mc(*line, "-n", cwd=place).stdout.decode()
+    listed = dict(row.split("\t")[1:] for row in rehearsed.splitlines()[1:])
+    kept = {"embed_tokens.weight": "kept", "norm.weight": "kept", "conv.weight": "kept"}
+    assert listed == kept | {"up.weight": scheme[0]}
+
+
+def test_what_readers_of_compressed_tensors_cannot_load_is_warned_of(
+    mc: Command, place: Path, built: Callable[..., bytes]
+) -> None:
+    model_folder(place, built)
+    asked = ("--format", "compressed-tensors", "--set", "embed*=int8")
+    for options, warned in [
+        ((), "embed_tokens.weight, conv.weight"),
+        (asked, "embed_tokens.weight"),
+    ]:
+        done = mc("quantize", "net", "-fo", "q", "--scheme", "int4", *options, cwd=place)
+        text = done.stderr.decode()
+        assert done.returncode == 0 and f"load these as floats, and won't find them: {warned}." in text
+        assert "asymmetric" not in text
+        assert "embed_tokens.weight_packed" in load_file(place / "q" / "model.safetensors")
+    uneven = ("quantize", "net", "-fo", "q", "--scheme", "int4,symmetric=no", "--format", "compressed-tensors")
+    assert b"transformers does not load asymmetric" in mc(*uneven, cwd=place).stderr
+    assert mc(*uneven, "-q", cwd=place).stderr == b""
+    plain = mc("quantize", "net/model.safetensors", "-fo", "q.safetensors", "--scheme", "int4", cwd=place)
+    assert plain.returncode == 0 and b"Warning" not in plain.stderr
+    for scheme, text in [
+        ("int4,group=64", "'up.weight' has 96 columns, which groups of 64"), ("fp8,format=e5m2", "no fp8 but e4m3"),
+    ]:  # fmt: skip
+        line = ("quantize", "net", "-o", "no", "--scheme", scheme)
+        assert text in refused(mc(*line, "--format", "compressed-tensors", cwd=place), 2)
+        assert not (place / "no").exists()
+    assert mc("quantize", "net", "-fo", "q", "--scheme", "int4,group=128", *asked, "-q", cwd=place).returncode == 0
+
+
+def test_a_head_of_its_own_is_quantized_and_not_ignored(mc: Command, place: Path, built: Callable[..., bytes]) -> None:
+    model_folder(place, built)
+    head = np.random.default_rng(6).normal(size=(12, 96)).astype(np.float32)
+    (place / "net" / "model.safetensors").write_bytes(built({"lm_head.weight": ("F32", head)}))
+    assert mc("quantize", "net", "-o", "q", "--scheme", "int4", "-q", cwd=place).returncode == 0
+    assert json.loads((place / "q" / "config.json").read_text())["quantization_config"]["ignore"] == []
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ FIXED = (
     "--format",
     "layout",
     type=click.Choice(["mc", "compressed-tensors"]),
-    help="Who must be able to load it; embeddings stay for compressed-tensors.",
+    help="What must be able to load it; for compressed-tensors, embeddings stay.",
 )
 @click.option(
     "--group", type=click.IntRange(1), metavar="N", help="Columns that share a scale (int), or numbers (nf4)."
@@ -217,7 +217,9 @@ def notices(report: QuantizeReport) -> list[str]:
     lines += [f"{name} stays, tied to {twin}" for file in report.files for name, twin in file.tied]
     spared = [name for file in report.files for name in file.spared]
     if spared:
-        lines.append(f"{len(spared)} tensors stay, which readers load as floats: {', '.join(spared)}")
+        lines.append(
+            f"{len(spared)} tensors stay, which compressed-tensors readers load as floats: {', '.join(spared)}"
+        )
     return lines
 
 
