@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mc as library
 from mc.dtypes import numpy_dtype
 from mc.errors import DamagedError, McError
 from mc.lossy import arrays, codebooks, grids
 from mc.lossy.recipe import Quantized
-from mc.lossy.requests import Request, parse_request
+from mc.lossy.requests import Request, Target, parse_request
 from mc.lossy.schemes import Codebook, Grid, Int, Nf4, matrix, parts
 
 SHAPES = [(1, 1), (1, 97), (97, 1), (5, 33), (3, 2, 3, 3), (16, 128), (2, 7, 1), (40,), ()]
@@ -212,3 +214,19 @@ def test_stored_numbers_that_contradict_are_damage(scheme: Any, stored: dict[str
 
 def test_rows_are_the_first_dimension() -> None:
     assert [matrix(shape) for shape in ((), (4,), (4, 5), (4, 5, 2, 3))] == [(1, 1), (1, 4), (4, 5), (4, 30)]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "error"), [("grid", 0.01), ("grid,columns=yes", 0.5), ("trellis", 0.01), ("codebook", None)]
+)
+@pytest.mark.filterwarnings("error")
+def test_an_outlier_near_the_end_of_f32_comes_back(
+    tmp_path: Path, built: Any, scheme: str, error: float | None
+) -> None:
+    w = np.random.default_rng(0).normal(size=(16, 32)).astype(np.float32)
+    w[3, 4] = 3e38
+    (tmp_path / "w.safetensors").write_bytes(built({"w": ("F32", w)}))
+    limit = Target("error", error) if error else None
+    library.quantize(tmp_path / "w.safetensors", tmp_path / "q.safetensors", scheme=scheme, limit=limit)
+    with library.open(tmp_path / "q.safetensors", dequantize=True) as floats:
+        assert abs(floats.tensor("w")[3, 4] / 3e38 - 1) < 0.8

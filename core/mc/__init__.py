@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mc.automatic import auto
     from mc.loader import Checkpoint
     from mc.lossy.files import open_checkpoint as open
-    from mc.pruning import prune
-    from mc.simplifying import dequantize, measure, quantize, warm
+    from mc.pruning import prune, warm
+    from mc.simplifying import dequantize, measure, quantize
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,7 +38,7 @@ _HOMES = {
     "open": ("mc.lossy.files", "open_checkpoint"),
     "prune": ("mc.pruning", "prune"),
     "quantize": ("mc.simplifying", "quantize"),
-    "warm": ("mc.simplifying", "warm"),
+    "warm": ("mc.pruning", "warm"),
 }
 
 

@@ -340,7 +340,7 @@ def _measure_one(
 
 
 def warm() -> None:
-    """Compile every loop of every dtype, level and scheme, so that no later call has to."""
+    """Compile every loop of every dtype, level and scheme."""
     api.warm()
     w = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
     raw = w.reshape(-1).view(np.uint8)

@@ -15,6 +15,7 @@ from mc.lossy.loops import faults, squares
 from mc.lossy.recipe import Quantized
 from mc.lossy.requests import STEPPED, Request
 from mc.lossy.schemes import (
+    BEYOND,
     Cast,
     Channel,
     Codebook,
@@ -104,7 +105,7 @@ def _quantized(
             return nf4, list(codebooks.quantize_nf4(w, nf4))
     if frame is None:
         raise ValueError("a grid or trellis needs a frame")
-    absolute = step * frame.unit
+    absolute = min(step * frame.unit, BEYOND / 2)  # a search may ask for more than a recipe can say
     if request.standard:
         scales = casts.scales_of(grids.channel_steps(w, frame, absolute), scale_dtype(dtype))
         return Channel("I8"), [grids.quantize_channels(w, frame, scales), scales]

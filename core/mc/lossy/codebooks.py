@@ -59,7 +59,8 @@ def train(w: Array, codes: int, seed: int) -> Array:
 
 def nearest(w: Array, book: Array) -> Array:
     """Indices u8 of the nearest values in a rising dictionary."""
-    return np.searchsorted((book[1:] + book[:-1]) / 2, w).astype(np.uint8)
+    middles = book[1:] / 2 + book[:-1] / 2  # halved first: the sum of two may be beyond f32
+    return np.searchsorted(middles, w).astype(np.uint8)
 
 
 def dequantize(indices: Array, books: Array, scheme: Codebook) -> Array:
