@@ -12,8 +12,8 @@ demo: .venv/demo.stamp  ## pack, verify and restore a real BERT encoder, beside 
 	$(BIN)/python bench/demo.py
 	$(BIN)/python examples/digits.py
 
-test: .venv/test.stamp  ## all tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: .venv/test.stamp  ## all tests, on all cores
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 lint: .venv/check.stamp
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -106,6 +107,27 @@ def mc() -> Command:
         options.setdefault("stderr", subprocess.PIPE)
         line = [sys.executable, *command, *map(str, arguments)]
         return subprocess.run(line, cwd=cwd, env=environment(**more_env), timeout=300, **options)
+
+    return run
+
+
+@pytest.fixture
+def mc_inside(monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Like `mc`, without the second that a process of its own takes to start: for tests of what a command does, where
+    `mc` is for tests of the process. What the command doesn't catch, the test sees."""
+    from mc_cli.main import run as entered
+
+    def run(*arguments: str | Path, cwd: Path, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        streams = [io.BytesIO(input), io.BytesIO(), io.BytesIO()]
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd)
+            wrappers = [io.TextIOWrapper(stream, "utf-8", write_through=True) for stream in streams]
+            for name, wrapper in zip(("stdin", "stdout", "stderr"), wrappers, strict=True):
+                patch.setattr(sys, name, wrapper)
+            code = entered([str(one) for one in arguments])
+            for wrapper in wrappers:
+                wrapper.detach()  # or it would close what is read below
+        return subprocess.CompletedProcess(arguments, code, streams[1].getvalue(), streams[2].getvalue())
 
     return run
 

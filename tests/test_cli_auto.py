@@ -209,7 +209,14 @@ def test_an_interrupted_search_leaves_its_log_and_no_process(judged: Path, env: 
         "if n > 1: time.sleep(120)\nprint(1)\n"
     )
     line = [sys.executable, "-m", "mc_cli", "auto", "m.safetensors", "-o", "s.mc.safetensors", "--eval"]
-    process = subprocess.Popen([*line, judge("slow.py"), "--max-drop", "1%", "-q"], cwd=judged, env=env)
+
+    def heard() -> None:
+        """A test run in the background may ignore interruptions."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        [*line, judge("slow.py"), "--max-drop", "1%", "-q"], cwd=judged, env=env, preexec_fn=heard
+    )
     until = time.monotonic() + 120
     while not (judged / "pids").exists() or len((judged / "pids").read_text().split()) < 2:
         assert process.poll() is None and time.monotonic() < until

@@ -37,9 +37,9 @@ def relative(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
 
 
 @pytest.mark.parametrize("method", ["magnitude,sparsity=0.4", "4:8", "block,size=2x8,sparsity=0.3,scope=tensor"])
-def test_what_is_left_keeps_its_bits_and_what_went_is_zero(mc: Command, place: Path, method: str) -> None:
+def test_what_is_left_keeps_its_bits_and_what_went_is_zero(mc_inside: Command, place: Path, method: str) -> None:
     line = ("prune", "model.safetensors", "-o", "p.safetensors", "--set", f"*={method}", "--json")
-    found = document(mc(*line, cwd=place))["files"][0]
+    found = document(mc_inside(*line, cwd=place))["files"][0]
     listed = {one["name"]: one for one in found["tensors"]}
     assert set(listed) == PRUNED
     with library.open(place / "model.safetensors") as plain, library.open(place / "p.safetensors") as pruned:
@@ -55,7 +55,7 @@ def test_what_is_left_keeps_its_bits_and_what_went_is_zero(mc: Command, place: P
                 assert relative(before, after) == pytest.approx(listed[name]["error"], rel=1e-6)
             else:
                 assert before.tobytes() == after.tobytes()
-    done = document(mc("verify", "p.safetensors", "--against", "model.safetensors", "--json", cwd=place))
+    done = document(mc_inside("verify", "p.safetensors", "--against", "model.safetensors", "--json", cwd=place))
     for one in done["tensors"]:
         assert one["error"] == pytest.approx(listed.get(one["name"], {"error": 0})["error"], rel=1e-6)
 
@@ -77,7 +77,7 @@ def test_a_chain_of_pipes(mc: Command, place: Path, model: bytes) -> None:
         assert relative(plain.tensor("encoder.dense.weight"), after) < 0.2
 
 
-def test_factors_multiply_out_and_can_be_quantized(mc: Command, place: Path) -> None:
+def test_factors_multiply_out_and_can_be_quantized(mc_inside: Command, place: Path) -> None:
     line = (
         "prune",
         "model.safetensors",
@@ -88,18 +88,18 @@ def test_factors_multiply_out_and_can_be_quantized(mc: Command, place: Path) -> 
         "--set",
         "half.*=low-rank,residual=0.05,rank=4",
     )
-    found = document(mc(*line, "-o", "f.safetensors", "--json", cwd=place))["files"][0]
+    found = document(mc_inside(*line, "-o", "f.safetensors", "--json", cwd=place))["files"][0]
     stored = load_file_names(place / "f.safetensors")
     assert {"encoder.dense.weight.mc_left", "encoder.dense.weight.mc_right", "half.weight.mc_sparse"} <= stored
     assert not stored & PRUNED
-    assert mc(*line, "-o", "d.safetensors", "--dense", "-q", cwd=place).returncode == 0
-    assert mc("unpack", "f.safetensors", "--dequantize", "-o", "u.safetensors", "-q", cwd=place).returncode == 0
+    assert mc_inside(*line, "-o", "d.safetensors", "--dense", "-q", cwd=place).returncode == 0
+    assert mc_inside("unpack", "f.safetensors", "--dequantize", "-o", "u.safetensors", "-q", cwd=place).returncode == 0
     with library.open(place / "d.safetensors") as dense, library.open(place / "u.safetensors") as back:
         for name in PRUNED:
             assert np.array_equal(dense.tensor(name), back.tensor(name))
     options = ("-o", "q.mc.safetensors", "--scheme", "int8", "-q")
-    assert mc("quantize", "f.safetensors", *options, cwd=place).returncode == 0
-    again = document(mc("verify", "q.mc.safetensors", "--against", "model.safetensors", "--json", cwd=place))
+    assert mc_inside("quantize", "f.safetensors", *options, cwd=place).returncode == 0
+    again = document(mc_inside("verify", "q.mc.safetensors", "--against", "model.safetensors", "--json", cwd=place))
     errors = {one["name"]: one["error"] for one in again["tensors"]}
     for one in found["tensors"]:
         assert errors[one["name"]] == pytest.approx(one["error"], rel=0.02)
@@ -110,36 +110,36 @@ def load_file_names(path: Path) -> set[str]:
         return set(checkpoint.names())
 
 
-def test_masks_go_out_and_are_applied(mc: Command, place: Path) -> None:
+def test_masks_go_out_and_are_applied(mc_inside: Command, place: Path) -> None:
     line = ("prune", "model.safetensors", "--method", "magnitude", "--sparsity", "0.7", "-o", "a.safetensors", "-q")
-    assert mc(*line, "--mask-out", "m.safetensors", cwd=place).returncode == 0
-    assert "-f replaces it" in refused(mc(*line, "--mask-out", "m.safetensors", cwd=place), 2)
+    assert mc_inside(*line, "--mask-out", "m.safetensors", cwd=place).returncode == 0
+    assert "-f replaces it" in refused(mc_inside(*line, "--mask-out", "m.safetensors", cwd=place), 2)
     assert load_file_names(place / "m.safetensors") == PRUNED
     assert all(mask.dtype == np.bool_ for mask in load_file(place / "m.safetensors").values())
-    done = mc("prune", "model.safetensors", "--mask", "m.safetensors", "-o", "b.safetensors", "-q", cwd=place)
+    done = mc_inside("prune", "model.safetensors", "--mask", "m.safetensors", "-o", "b.safetensors", "-q", cwd=place)
     assert done.returncode == 0, done.stderr.decode()
     with library.open(place / "a.safetensors") as one, library.open(place / "b.safetensors") as other:
         for name in PRUNED:
             assert one.tensor(name).tobytes() == other.tensor(name).tobytes()
     save_file({"half.weight": np.ones((3, 3), bool)}, place / "bad.safetensors")
-    done = mc("prune", "model.safetensors", "--mask", "bad.safetensors", "-o", "c.safetensors", cwd=place)
+    done = mc_inside("prune", "model.safetensors", "--mask", "bad.safetensors", "-o", "c.safetensors", cwd=place)
     assert "'half.weight' has a mask" in refused(done, 1)
 
 
-def test_shrinking_takes_entries_out_and_dequantize_puts_them_back(mc: Command, place: Path) -> None:
+def test_shrinking_takes_entries_out_and_dequantize_puts_them_back(mc_inside: Command, place: Path) -> None:
     line = ("prune", "model.safetensors", "--method", "rows", "--sparsity", "0.25", "--scope", "tensor")
-    assert mc(*line, "-o", "z.safetensors", "-q", cwd=place).returncode == 0
-    assert mc(*line, "-o", "s.safetensors", "--shrink", "-q", cwd=place).returncode == 0
+    assert mc_inside(*line, "-o", "z.safetensors", "-q", cwd=place).returncode == 0
+    assert mc_inside(*line, "-o", "s.safetensors", "--shrink", "-q", cwd=place).returncode == 0
     with library.open(place / "z.safetensors") as zeros, library.open(place / "s.safetensors") as short:
         assert short.shape("encoder.dense.weight") == (96, 192)
         with library.open(place / "s.safetensors", dequantize=True) as back:
             for name in PRUNED:
                 assert back.tensor(name).tobytes() == zeros.tensor(name).tobytes()
-    done = mc("prune", "model.safetensors", "--method", "2:4", "--shrink", "-o", "x.safetensors", cwd=place)
+    done = mc_inside("prune", "model.safetensors", "--method", "2:4", "--shrink", "-o", "x.safetensors", cwd=place)
     assert "'encoder.dense.weight'" in refused(done, 1) and not (place / "x.safetensors").exists()
 
 
-def test_statistics_lower_the_error_on_inputs(mc: Command, place: Path) -> None:
+def test_statistics_lower_the_error_on_inputs(mc_inside: Command, place: Path) -> None:
     draw = np.random.default_rng(0)
     x = (
         draw.normal(size=(600, 192))
@@ -155,16 +155,18 @@ def test_statistics_lower_the_error_on_inputs(mc: Command, place: Path) -> None:
     found = {}
     for method in ("magnitude,scope=row", "wanda", "obs"):
         line = ("--set", f"encoder*weight={method},sparsity=0.5", "--stats", "stats.safetensors", "--json")
-        report = document(mc("prune", "model.safetensors", "-f", "-o", "p.safetensors", *line, cwd=place))["files"][0]
+        report = document(mc_inside("prune", "model.safetensors", "-f", "-o", "p.safetensors", *line, cwd=place))[
+            "files"
+        ][0]
         found[method] = report["tensors"][0]["weighted"]
         assert report["tensors"][0]["zeros"] == 128 * 96
     assert found["obs"] < 0.7 * found["wanda"] < 0.7 * found["magnitude,scope=row"]
     every = ("prune", "model.safetensors", "-o", "x.safetensors", "--method", "obs", "--sparsity", "0.5")
-    assert "needs them" in refused(mc(*every, "--stats", "stats.safetensors", cwd=place), 1)
-    assert "--stats FILE" in refused(mc(*every, cwd=place), 2)
+    assert "needs them" in refused(mc_inside(*every, "--stats", "stats.safetensors", cwd=place), 1)
+    assert "--stats FILE" in refused(mc_inside(*every, cwd=place), 2)
 
 
-def test_a_folder_and_any_thread_count(mc: Command, place: Path) -> None:
+def test_a_folder_and_any_thread_count(mc_inside: Command, place: Path) -> None:
     for threads in ("1", "3"):
         line = (
             "prune",
@@ -179,17 +181,17 @@ def test_a_folder_and_any_thread_count(mc: Command, place: Path) -> None:
             "-T",
             threads,
         )
-        assert mc(*line, cwd=place).returncode == 0
+        assert mc_inside(*line, cwd=place).returncode == 0
     for path in (place / "p1").rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (place / "p3" / path.relative_to(place / "p1")).read_bytes()
-    planned = document(mc("prune", "folder", "-o", "p", "--method", "2:4", "-n", "--json", cwd=place))["tensors"]
+    planned = document(mc_inside("prune", "folder", "-o", "p", "--method", "2:4", "-n", "--json", cwd=place))["tensors"]
     assert [one["method"] for one in planned] == ["2:4", "2:4"] and not (place / "p").exists()
 
 
-def test_not_finite_weights_are_refused_by_name(mc: Command, place: Path, built: Callable[..., bytes]) -> None:
+def test_not_finite_weights_are_refused_by_name(mc_inside: Command, place: Path, built: Callable[..., bytes]) -> None:
     (place / "nan.safetensors").write_bytes(built({"a.weight": ("F32", np.full((4, 4), np.nan, np.float32))}))
-    text = refused(mc("prune", "nan.safetensors", "-o", "q.safetensors", "--method", "2:4", cwd=place), 1)
+    text = refused(mc_inside("prune", "nan.safetensors", "-o", "q.safetensors", "--method", "2:4", cwd=place), 1)
     assert "nan.safetensors" in text and "'a.weight'" in text and "NaN" in text
 
 
@@ -211,11 +213,11 @@ def test_not_finite_weights_are_refused_by_name(mc: Command, place: Path, built:
         (("none.safetensors", "--method", "2:4"), 1, "not exist"),
     ],
 )  # fmt: skip
-def test_refusals(mc: Command, place: Path, line: tuple[str, ...], code: int, text: str) -> None:
+def test_refusals(mc_inside: Command, place: Path, line: tuple[str, ...], code: int, text: str) -> None:
     (place / "model.safetensors").rename(place / "m.safetensors")
     if "q.safetensors" in line:
         library.quantize(place / "m.safetensors", place / "q.safetensors", scheme="int8")
     if "m.mc.safetensors" in line:
         library.pack(place / "m.safetensors", place / "m.mc.safetensors")
-    assert text in refused(mc("prune", *line, "-o", "out.safetensors", cwd=place), code)
+    assert text in refused(mc_inside("prune", *line, "-o", "out.safetensors", cwd=place), code)
     assert not (place / "out.safetensors").exists()

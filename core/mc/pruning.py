@@ -16,17 +16,19 @@ from threadpoolctl import threadpool_limits
 from mc import loader
 from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
 from mc.atomic import replacing
-from mc.checkpoint import Source, Tensor, read_layout
+from mc.checkpoint import Layout, Source, Tensor, read_layout
 from mc.errors import McError, UsageError, quote
 from mc.folder import packed_name, read_folder
 from mc.loader import Checkpoint
-from mc.lossy.allotting import prune_file
+from mc.lossy.allotting import Allotted, allot, prune_file
 from mc.lossy.configs import without_quantization
 from mc.lossy.files import Writer, plain_layout
 from mc.lossy.methods import NEED_STATS, Method, parse_method, spelled
-from mc.lossy.pruning import Array, Made, PrunedTensor, PruneJob, packed_as
+from mc.lossy.pruned import Made, PrunedTensor, packed_as, refuse_missed
+from mc.lossy.pruning import Array, PruneJob
 from mc.lossy.recipe import OBJECTIVES
 from mc.lossy.requests import Target, assign
+from mc.lossy.shards import tensors_of
 from mc.lossy.statistics import open_statistics
 from mc.parallel import Workers, workers
 from mc.reports import TensorReport
@@ -72,8 +74,8 @@ def prune(
     """Prune a plain file, stream or folder into another; with `pack`, the result is packed as well.
 
     `method`: of every matrix of floats that neither `sets` nor `keep` names; with `mask`, a file of BOOL tensors, None
-    leaves what it doesn't list. `mask_out` is written with the masks of what was pruned. Of a folder's shards, each
-    meets the limit by itself. Raises UsageError for what doesn't make sense, McError and its kin for tensors that
+    leaves what it doesn't list. `mask_out` is written with the masks of what was pruned. The shards of a folder meet
+    the limit together. Raises UsageError for what doesn't make sense, McError and its kin for tensors that
     can't be pruned, LimitError where the limit isn't met; nothing is written then."""
     if objective not in OBJECTIVES:
         raise UsageError(f"The objective {quote(objective)} isn't one of {', '.join(OBJECTIVES)}.")
@@ -99,14 +101,16 @@ def prune(
         if is_folder(source):
             return _prune_folder(Path(str(source)), target, job, asked, pack, work, progress, taken)
         with random_access(source) as opened:
-            wanted, used = _assigned(plain_layout(opened).tensors, job, asked)
+            layout = plain_layout(opened)
+            wanted, used = _assigned(layout.tensors, job, asked)
             refuse_unused(used, _patterns(asked), keep, opened.where)
             if not wanted:
                 raise UsageError(f"{opened.where} has {NOTHING}")
             with writing(target) as out:
                 name = str(target) if isinstance(target, str | os.PathLike) else STDIN
                 done = Done(opened.size, progress)
-                file, _ = _prune_one(opened, out, name, replace(job, wanted=wanted), pack, work, done.step, taken)
+                chosen = allot(opened.where, [(opened, layout)], replace(job, wanted=wanted), work)
+                file, _ = _prune_one(opened, layout, out, name, chosen, pack, work, done.step, taken)
         return PruneReport((file,))
 
 
@@ -168,14 +172,14 @@ def _taken_masks(path: PathLike | None) -> Iterator[Callable[[str, tuple[int, ..
 
 
 def _prune_one(
-    source: Source, out: BinaryIO, name: str, job: PruneJob, pack: bool, work: Workers, step: Callable[[int], None],
-    taken: Callable[[str, tuple[int, ...], Array], None] | None,
+    source: Source, layout: Layout, out: BinaryIO, name: str, chosen: Allotted, pack: bool, work: Workers,
+    step: Callable[[int], None], taken: Callable[[str, tuple[int, ...], Array], None] | None,
 ) -> tuple[PrunedFile, Made]:  # fmt: skip
     """Prune into a temporary file, and copy or pack that."""
     with tempfile.TemporaryFile() as plain:
-        made = prune_file(source, plain, job, work, step, taken)
-        sizes, size = finished(plain, source.where, made.recipe, job.level, work, out, pack)
-    return _report(source, name, job, made, sizes, size), made
+        made = prune_file(source, layout, chosen, plain, work, step, taken)
+        sizes, size = finished(plain, source.where, made.recipe, chosen.job.level, work, out, pack)
+    return _report(source, name, chosen.job, made, sizes, size), made
 
 
 def _report(
@@ -202,29 +206,28 @@ def _prune_folder(
     folder = read_folder(path)
     if folder.packed:
         raise McError(f"{path} holds packed shards. Unpack it first, then prune.")
-    if len(folder.shards) > 1 and job.target is not None and job.target.kind == "size":
-        raise UsageError(f"{path} has {len(folder.shards)} shards, and --target-size is for one file. Use --sparsity.")
-    used: set[str] = set()
-    wanted: dict[str, dict[str, Method]] = {}
-    for name in folder.shards:
-        with Source.of(path / name) as opened:
-            wanted[name], fitting = _assigned(plain_layout(opened).tensors, job, asked)
-            used |= fitting
-    refuse_unused(used, _patterns(asked), asked[2], str(path))
-    if not any(wanted.values()):
-        raise UsageError(f"{path} has {NOTHING}")
     renamed = {name: packed_name(name) if pack else name for name in folder.shards}
     done = Done(sum((path / name).stat().st_size for name in folder.shards), progress)
     files: list[PrunedFile] = []
+    every: list[Made] = []
     held: dict[str, list[tuple[str, int]]] = {}
-    with new_folder(path, target, [*folder.others, *renamed.values()]) as place:
+    with ExitStack() as stack:
+        sources = [stack.enter_context(Source.of(path / name)) for name in folder.shards]
+        shards = [(source, plain_layout(source)) for source in sources]
+        wanted, used = _assigned([tensor for _, tensor in tensors_of(shards)], job, asked)
+        refuse_unused(used, _patterns(asked), asked[2], str(path))
+        if not wanted:
+            raise UsageError(f"{path} has {NOTHING}")
+        place = stack.enter_context(new_folder(path, target, [*folder.others, *renamed.values()]))
         copy_others(path, place, folder.others)
-        for name in folder.shards:
-            with Source.of(path / name) as opened, replacing(place / renamed[name]) as out:
+        chosen = allot(str(path), shards, replace(job, wanted=wanted), work)
+        for name, (opened, layout) in zip(folder.shards, shards, strict=True):
+            with replacing(place / renamed[name]) as out:
                 shown = str(Path(str(target)) / renamed[name])
-                of_shard = replace(job, wanted=wanted[name])
-                file, made = _prune_one(opened, out, shown, of_shard, pack, work, done.step, taken)
+                file, made = _prune_one(opened, layout, out, shown, chosen, pack, work, done.step, taken)
             files.append(file)
+            every.append(made)
             held[name] = list(made.listed)
+        refuse_missed(str(path), every, job.target)
         rewrite(place, folder, held, without_quantization)
     return PruneReport(tuple(files))

@@ -20,7 +20,7 @@ import numpy as np
 from mc import api
 from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
 from mc.atomic import replacing
-from mc.checkpoint import Source, read_layout
+from mc.checkpoint import Layout, Source, read_layout
 from mc.dtypes import element_bits
 from mc.errors import McError, UsageError, quote
 from mc.folder import PACKED_SUFFIX, Folder, packed_name, plain_name, read_folder
@@ -31,9 +31,10 @@ from mc.lossy.configs import index_of, with_quantization, without_quantization
 from mc.lossy.files import Floats, dequantize_file, plain_layout
 from mc.lossy.measure import Measured, packed_as
 from mc.lossy.passes import Job, Made, Unweighed
-from mc.lossy.quantizing import quantize_file
+from mc.lossy.quantizing import Decided, decided, quantize_file, refuse_missed
 from mc.lossy.recipe import OBJECTIVES, WEIGHED, Quantized, Recipe
 from mc.lossy.requests import Request, Target, parse_request, spelled
+from mc.lossy.shards import tensors_of
 from mc.lossy.sizes import packed_parts
 from mc.lossy.standards import assign_standard, spared
 from mc.lossy.statistics import open_statistics
@@ -79,7 +80,7 @@ def quantize(
 ) -> QuantizeReport:  # fmt: skip
     """Quantize a plain file, stream or folder into another; with `pack`, the result is packed as well.
 
-    Of a folder's shards, each meets the limit by itself. Raises UsageError for what doesn't make sense, McError and its
+    The shards of a folder meet the limit together. Raises UsageError for what doesn't make sense, McError and its
     kin for tensors that can't be quantized, LimitError where the limit isn't met; nothing is written then."""
     if objective not in OBJECTIVES:
         raise UsageError(f"The objective {quote(objective)} isn't one of {', '.join(OBJECTIVES)}.")
@@ -93,16 +94,17 @@ def quantize(
         if is_folder(source):
             return _quantize_folder(Path(str(source)), target, job, (default, given, keep), pack, work, progress)
         with random_access(source) as opened:
-            tensors = plain_layout(opened).tensors
-            wanted = assign_standard(tensors, default, given, keep)
+            layout = plain_layout(opened)
+            wanted = assign_standard(layout.tensors, default, given, keep)
             refuse_unused(wanted[1], [pattern for pattern, _ in given], keep, opened.where)
             if not wanted[0]:
                 raise UsageError(f"{opened.where} has {NOTHING}")
             with writing(target) as out:
                 name = str(target) if isinstance(target, str | os.PathLike) else STDIN
                 done = Done(opened.size, progress)
-                file, _ = _quantize_one(opened, out, name, replace(job, wanted=wanted[0]), pack, work, done.step)
-                file = replace(file, spared=spared(tensors, wanted[0], default, keep))
+                chosen = decided(opened.where, [(opened, layout)], replace(job, wanted=wanted[0]), work)
+                file, _ = _quantize_one(opened, layout, out, name, chosen, pack, work, done.step)
+                file = replace(file, spared=spared(layout.tensors, wanted[0], default, keep))
         return QuantizeReport((file,))
 
 
@@ -160,19 +162,14 @@ def refuse_unused(used: set[str], sets: Sequence[str], keep: Sequence[str], wher
 
 
 def _quantize_one(
-    source: Source,
-    out: BinaryIO,
-    name: str,
-    job: Job,
-    pack: bool,
-    work: Workers,
+    source: Source, layout: Layout, out: BinaryIO, name: str, chosen: Decided, pack: bool, work: Workers,
     step: Callable[[int], None],
-) -> tuple[QuantizedFile, Made]:
+) -> tuple[QuantizedFile, Made]:  # fmt: skip
     """Quantize into a temporary file, and copy or pack that."""
     with tempfile.TemporaryFile() as plain:
-        made = quantize_file(source, plain, job, work, step)
-        parts, size = finished(plain, source.where, made.recipe, job.level, work, out, pack)
-    return _report(source, name, job, made, parts, size), made
+        made = quantize_file(source, layout, chosen, plain, work, step)
+        parts, size = finished(plain, source.where, made.recipe, chosen.job.level, work, out, pack)
+    return _report(source, name, made, parts, size), made
 
 
 def finished(
@@ -187,9 +184,7 @@ def finished(
     return parts, size
 
 
-def _report(
-    source: Source, name: str, job: Job, made: Made, parts: dict[str, TensorReport], size: int
-) -> QuantizedFile:
+def _report(source: Source, name: str, made: Made, parts: dict[str, TensorReport], size: int) -> QuantizedFile:
     tensors = tuple(packed_as(one, made.recipe, parts) for one in made.tensors)
     weights = sum(one.weights for one in tensors)
     bits = 8 * sum(one.bytes for one in tensors) / weights if weights else 0.0
@@ -210,28 +205,32 @@ def _quantize_folder(
     folder = read_folder(path)
     if folder.packed:
         raise McError(f"{path} holds packed shards. Unpack it first, then quantize.")
-    if len(folder.shards) > 1 and job.target is not None and job.target.kind == "size":
-        raise UsageError(f"{path} has {len(folder.shards)} shards, and --target-size is for one file. Use --bits.")
     default, sets, keep = asked
     if not any(scheme for _, _, scheme in plan(path, default, sets, keep)):
         raise UsageError(f"{path} has {NOTHING}")
     renamed = {name: packed_name(name) if pack else name for name in folder.shards}
     done = Done(sum((path / name).stat().st_size for name in folder.shards), progress)
     files: list[QuantizedFile] = []
+    every: list[Made] = []
     quantized: dict[str, Quantized] = {}
     held: dict[str, list[tuple[str, int]]] = {}
-    with new_folder(path, target, [*folder.others, *renamed.values()]) as place:
+    with ExitStack() as stack:
+        place = stack.enter_context(new_folder(path, target, [*folder.others, *renamed.values()]))
         copy_others(path, place, folder.others)
-        for name in folder.shards:
-            with Source.of(path / name) as opened, replacing(place / renamed[name]) as out:
-                tensors = plain_layout(opened).tensors
-                wanted = assign_standard(tensors, default, sets, keep)[0]
+        sources = [stack.enter_context(Source.of(path / name)) for name in folder.shards]
+        shards = [(source, plain_layout(source)) for source in sources]
+        wanted = assign_standard([tensor for _, tensor in tensors_of(shards)], default, sets, keep)[0]
+        chosen = decided(str(path), shards, replace(job, wanted=wanted), work)
+        for name, (opened, layout) in zip(folder.shards, shards, strict=True):
+            with replacing(place / renamed[name]) as out:
                 shown = str(Path(str(target)) / renamed[name])
-                file, made = _quantize_one(opened, out, shown, replace(job, wanted=wanted), pack, work, done.step)
-            files.append(replace(file, spared=spared(tensors, wanted, default, keep)))
+                file, made = _quantize_one(opened, layout, out, shown, chosen, pack, work, done.step)
+            files.append(replace(file, spared=spared(layout.tensors, wanted, default, keep)))
+            every.append(made)
             for step in made.recipe:
                 quantized |= step.tensors
             held[name] = list(made.listed)
+        refuse_missed(str(path), every, job.target)
         kept = [name for file in files for name in file.kept]
         rewrite(place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
     return QuantizeReport(tuple(files))

@@ -1,6 +1,8 @@
-"""Tensors of one file that have the same bytes, such as tied weights: they are stored once."""
+"""Tensors that have the same bytes, such as tied weights: in one file they are stored once."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import xxhash
 
@@ -14,9 +16,14 @@ MOST_COMPARED = 4  # different tensors of one fingerprint that a further one is 
 def find_twins(source: Source, layout: Layout) -> dict[str, str]:
     """Tensors whose bytes are those of an earlier one: its name by theirs. A fingerprint of the first, middle and
     last bytes sorts out the candidates; only a comparison of all bytes decides."""
+    return find_twins_over([(source, layout)])
+
+
+def find_twins_over(files: Sequence[tuple[Source, Layout]]) -> dict[str, str]:
+    """The same of several files, whose tensors have names of their own: an earlier one may be in an earlier file."""
     twins: dict[str, str] = {}
-    alike: dict[tuple[int, int], list[Tensor]] = {}
-    for tensor in layout.tensors:
+    alike: dict[tuple[int, int], list[tuple[Source, Tensor]]] = {}
+    for source, tensor in ((source, tensor) for source, layout in files for tensor in layout.tensors):
         nbytes = tensor.stop - tensor.start
         if nbytes == 0:
             continue
@@ -24,19 +31,19 @@ def find_twins(source: Source, layout: Layout) -> dict[str, str]:
         for at in (0, nbytes // 2, nbytes - min(nbytes, FINGERPRINT)):
             digest.update(source.read(tensor.start + at, tensor.start + min(at + FINGERPRINT, nbytes)))
         earlier = alike.setdefault((nbytes, digest.intdigest()), [])
-        for other in earlier[:MOST_COMPARED]:
-            if _equal(source, tensor, other):
+        for theirs, other in earlier[:MOST_COMPARED]:
+            if _equal(source, tensor, theirs, other):
                 twins[tensor.name] = other.name
                 break
         else:
-            earlier.append(tensor)
+            earlier.append((source, tensor))
     return twins
 
 
-def _equal(source: Source, one: Tensor, other: Tensor) -> bool:
+def _equal(source: Source, one: Tensor, theirs: Source, other: Tensor) -> bool:
     nbytes = one.stop - one.start
     return all(
         source.read(one.start + at, one.start + min(at + COMPARED, nbytes))
-        == source.read(other.start + at, other.start + min(at + COMPARED, nbytes))
+        == theirs.read(other.start + at, other.start + min(at + COMPARED, nbytes))
         for at in range(0, nbytes, COMPARED)
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,92 +17,114 @@ from mc.errors import LimitError, UsageError
 from mc.lossy import lowrank, masks
 from mc.lossy.cuts import LEADING, SHIFT
 from mc.lossy.files import Target as Out
-from mc.lossy.files import naming, plain_layout
+from mc.lossy.files import naming
 from mc.lossy.masks import Threshold
 from mc.lossy.methods import Method, is_free
 from mc.lossy.moments import moments_of
-from mc.lossy.pruning import (
-    Array,
-    Made,
-    Masks,
-    PruneJob,
-    Step,
-    component_bits,
-    matrix_of,
-    prune_tensor,
-    refuse_missed,
-    results,
-    tied,
-    units_of,
-    write,
-)  # fmt: skip
+from mc.lossy.pruned import Made, Masks, Step, refuse_missed, results, tied, write
+from mc.lossy.pruning import Array, PruneJob, component_bits, matrix_of, prune_tensor, units_of
+from mc.lossy.shards import Files, Held, held_bytes, refuse_doubled, tensors_of
 from mc.lossy.sizes import packed_parts
 from mc.parallel import Workers
-from mc.twins import find_twins
+from mc.twins import find_twins_over
 
 ROUNDS = 14  # of a search for a share, which is then within 1e-4
 Cuts = dict[str, Threshold]
 
 
-def prune_file(source: Source, out: Out, job: PruneJob, work: Workers, step: Step, masks_out: Masks | None) -> Made:
-    """Write the pruned form of `source`. McError, naming the tensor, for numbers that are not finite and methods that
-    don't fit; LimitError where the target can't be met, and then `out` is not to be kept."""
-    layout = plain_layout(source)
-    twins = find_twins(source, layout)
+@dataclass(frozen=True)
+class Allotted:
+    """What is done to every tensor of every file."""
+
+    job: PruneJob  # with every share decided
+    cuts: Cuts  # the thresholds of tensors that share one
+    alone: bool  # whether there is one file only
+
+
+def allot(where: str, files: Files, job: PruneJob, work: Workers) -> Allotted:
+    """The shares and thresholds with which all files meet the target together; `where` names the whole. McError for a
+    name that two files have, or, naming the tensor, for numbers that are not finite and methods that don't fit;
+    LimitError where the target can't be met."""
+    refuse_doubled(files)
+    twins = find_twins_over(files)
     job = replace(job, wanted=tied(twins, job.wanted), twins=twins)
-    job, cuts = allotted(source, layout, job, work)
-    made = write(source, layout, job, cuts, out, work, step, masks_out)
-    refuse_missed(source.where, made, job.target)
+    return Allotted(*_allotted(where, files, job, work), len(files) == 1)
+
+
+def prune_file(
+    source: Source, layout: Layout, plan: Allotted, out: Out, work: Workers, step: Step, masks_out: Masks | None
+) -> Made:
+    """Write the pruned form of one of the files. LimitError if an error of it is above its limit; one over several
+    files is known at their end."""
+    made = write(source, layout, plan.job, plan.cuts, out, work, step, masks_out)
+    target = plan.job.target
+    if plan.alone or (target is not None and not target.overall):
+        refuse_missed(source.where, [made], target)
     return made
 
 
-def allotted(source: Source, layout: Layout, job: PruneJob, work: Workers) -> tuple[PruneJob, Cuts]:
-    """The job with every share decided, and the thresholds of tensors that share one."""
+def _allotted(where: str, files: Files, job: PruneJob, work: Workers) -> tuple[PruneJob, Cuts]:
     target = job.target
-    tensors = [tensor for tensor in layout.tensors if tensor.name in job.wanted]
-    free = [tensor for tensor in tensors if is_free(job.wanted[tensor.name])]
+    tensors = [held for held in tensors_of(files) if held[1].name in job.wanted]
+    free = [held for held in tensors if is_free(job.wanted[held[1].name])]
     if target is None:
-        return job, _globals(source, tensors, job, work)
+        return job, _globals(tensors, job, work)
     if not free:
         raise UsageError("A limit was given, and every tensor has a sparsity, a pattern or a rank already.")
     if target.kind == "error" and not target.overall:
-        shares = dict(work.each(lambda tensor: (tensor.name, _share(source, tensor, job, target.value)), free))
-        return replace(job, wanted=job.wanted | shares), _globals(source, tensors, job, work)
-    stuck = [tensor.name for tensor in free if job.wanted[tensor.name].kind == "obs"]
+        shares = dict(work.each(lambda held: (held[1].name, _share(held, job, target.value)), free))
+        return replace(job, wanted=job.wanted | shares), _globals(tensors, job, work)
+    stuck = [tensor.name for _, tensor in free if job.wanted[tensor.name].kind == "obs"]
     if stuck:
         raise UsageError("obs can't be shared out over tensors; give it a sparsity, a pattern or --max-error.")
-    cuts = _globals(source, tensors, job, work)
-    counts = _counted(source, [tensor for tensor in free if tensor.name not in job.twins], job, work)
+    cuts = _globals(tensors, job, work)
+    counts = _counted([held for held in free if held[1].name not in job.twins], job, work)
 
     def with_cut(bin_number: int) -> Cuts:
-        return cuts | {tensor.name: Threshold(bin_number << int(SHIFT), 0) for tensor in free}
+        return cuts | {tensor.name: Threshold(bin_number << int(SHIFT), 0) for _, tensor in free}
 
     live = np.flatnonzero(counts)
     first, last = (int(live[0]), int(live[-1]) + 1) if len(live) else (0, 1)
     if target.kind == "error":
 
         def error(bin_number: int) -> bool:
-            found = [one for _, one in results(source, tensors, job, with_cut(bin_number), work) if one]
+            found = [
+                one
+                for source, layout in files
+                for _, one in results(source, _wanted(layout, job), job, with_cut(bin_number), work)
+                if one
+            ]
             return sum(one.error for one in found) <= target.value * sum(one.power for one in found)
 
         return job, with_cut(_last(error, first, last))
 
     least = 0
 
+    def packed(source: Source, layout: Layout, thresholds: Cuts) -> int:
+        with tempfile.TemporaryFile() as out:
+            made = write(source, layout, job, thresholds, out, work, lambda _: None)
+            out.flush()
+            return packed_parts(Source.of(out, source.where), made.recipe, job.level, work)[1]
+
+    names = {tensor.name for _, tensor in free}
+    moving = [one for one in files if any(tensor.name in names for tensor in one[1].tensors)]
+    fixed = sum(packed(*one, cuts) for one in files if one not in moving)  # whatever the threshold
+
     def fits(bin_number: int) -> bool:
         nonlocal least
-        with tempfile.TemporaryFile() as out:
-            made = write(source, layout, job, with_cut(bin_number), out, work, lambda _: None)
-            out.flush()
-            _, least = packed_parts(Source.of(out, source.where), made.recipe, job.level, work)
+        least = fixed + sum(packed(*one, with_cut(bin_number)) for one in moving)
         return least <= target.value
 
     if not fits(last):
         raise LimitError(
-            f"{source.where} takes at least {least} bytes, and the target allows {int(target.value)}. Ask for more, or "
+            f"{where} takes at least {least} bytes, and the target allows {int(target.value)}. Ask for more, or "
             "keep fewer tensors."
         )
     return job, with_cut(_last(lambda bin_number: not fits(bin_number), first - 1, last) + 1)
+
+
+def _wanted(layout: Layout, job: PruneJob) -> list[Tensor]:
+    return [tensor for tensor in layout.tensors if tensor.name in job.wanted]
 
 
 def _last(holds: Callable[[int], bool], low: int, high: int) -> int:
@@ -116,20 +138,22 @@ def _last(holds: Callable[[int], bool], low: int, high: int) -> int:
     return low
 
 
-def _globals(source: Source, tensors: Sequence[Tensor], job: PruneJob, work: Workers) -> Cuts:
+def _globals(tensors: Sequence[Held], job: PruneJob, work: Workers) -> Cuts:
     """Thresholds of tensors whose sparsity is for all of them together: exactly as many weights go."""
     cuts: Cuts = {}
-    groups: dict[float, list[Tensor]] = {}
-    for tensor in tensors:
+    groups: dict[float, list[Held]] = {}
+    for held in tensors:
+        tensor = held[1]
         method = job.wanted[tensor.name]
         if tensor.name in job.twins or method.scope != "global" or method.keep:
             continue
         if method.sparsity is not None:
-            groups.setdefault(method.sparsity, []).append(tensor)
+            groups.setdefault(method.sparsity, []).append(held)
     for sparsity, members in groups.items():
-        counts = _counted(source, members, job, work)
+        counts = _counted(members, job, work)
 
-        def units(tensor: Tensor) -> masks.Units:
+        def units(held: Held) -> masks.Units:
+            source, tensor = held
             with naming(source.where, tensor.name):
                 _, w = matrix_of(source, tensor)
                 moments = moments_of(job.statistics, tensor.name, w.shape[1])
@@ -137,18 +161,19 @@ def _globals(source: Source, tensors: Sequence[Tensor], job: PruneJob, work: Wor
 
         count = masks.wanted(sparsity, int(counts.sum()))
         threshold = masks.ranked(counts, map(units, members), count)
-        for tensor in members:  # of equal scores, those of the first tensors go
-            cuts[tensor.name] = threshold
+        for held in members:  # of equal scores, those of the first tensors go
+            cuts[held[1].name] = threshold
             if threshold.ties:
-                _, left = masks.above(units(tensor), threshold)
+                _, left = masks.above(units(held), threshold)
                 threshold = Threshold(threshold.least, left)
     return cuts | {name: cuts[twin] for name, twin in job.twins.items() if twin in cuts}
 
 
-def _counted(source: Source, tensors: Sequence[Tensor], job: PruneJob, work: Workers) -> Array:
+def _counted(tensors: Sequence[Held], job: PruneJob, work: Workers) -> Array:
     """Weights, and numbers of components, by the leading bits of their scores."""
 
-    def count(tensor: Tensor) -> Array:
+    def count(held: Held) -> Array:
+        source, tensor = held
         with naming(source.where, tensor.name):
             _, w = matrix_of(source, tensor)
             method = job.wanted[tensor.name]
@@ -160,13 +185,14 @@ def _counted(source: Source, tensors: Sequence[Tensor], job: PruneJob, work: Wor
             return masks.leading(units_of(tensor, w, method, job.objective, moments))
 
     counts = np.zeros(LEADING, np.int64)
-    for one in work.each(count, tensors, lambda tensor: tensor.stop - tensor.start):
+    for one in work.each(count, tensors, held_bytes):
         counts += one
     return counts
 
 
-def _share(source: Source, tensor: Tensor, job: PruneJob, limit: float) -> Method:
+def _share(held: Held, job: PruneJob, limit: float) -> Method:
     """The method with the largest share gone whose error is at most the limit."""
+    source, tensor = held
     method = job.wanted[tensor.name]
     with naming(source.where, tensor.name):
         raw, w = matrix_of(source, tensor)

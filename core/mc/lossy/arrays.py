@@ -140,7 +140,7 @@ def _dequantized(about: Quantized, first: Array, more: list[Array], listed: list
             w = masks.put_back(first, more[0], about.shape, scheme.axis)
         case LowRank():
             w = lowrank.product(
-                first, more[0].reshape(len(more[0]), -1), more[1].reshape(shape) if len(more) > 1 else None
+                first, more[0].reshape(len(more[0]), shape[1]), more[1].reshape(shape) if len(more) > 1 else None
             )
         case Cast():
             w = first.astype(np.float32)

@@ -1,58 +1,78 @@
-"""Quantize: a plain safetensors file in, a quantized one out, by schemes that were asked for, up to a limit to meet."""
+"""Quantize: plain safetensors files in, quantized ones out, by schemes that were asked for, up to a limit to meet."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from mc.checkpoint import Source
+from mc.checkpoint import Layout, Source
 from mc.errors import LimitError, McError, quote
 from mc.lossy.files import Target as Out
-from mc.lossy.files import plain_layout
 from mc.lossy.passes import Job, Made, Step, unweighed, write
+from mc.lossy.requests import Target
+from mc.lossy.shards import Files, refuse_doubled, tensors_of
 from mc.lossy.targets import steps_for
 from mc.parallel import Workers
-from mc.twins import find_twins
+from mc.twins import find_twins_over
 
 
-def quantize_file(source: Source, out: Out, job: Job, work: Workers, step: Step) -> Made:
-    """Write the quantized form of `source`. McError, naming the tensor, for numbers that are not finite or too large,
-    or without statistics where the job is strict; LimitError where the target can't be met, and then `out` is not to be
-    kept."""
-    layout = plain_layout(source)
-    twins = find_twins(source, layout)
+@dataclass(frozen=True)
+class Decided:
+    """What is done to every tensor of every file."""
+
+    job: Job
+    steps: Mapping[str, float]  # of grids, by tensor
+    tied: Mapping[str, str]  # tensors that stay because the one they are tied to does, and that one
+    alone: bool  # whether there is one file only
+
+
+def decided(where: str, files: Files, job: Job, work: Workers) -> Decided:
+    """The schemes and steps with which all files meet the target together; `where` names the whole. McError for a name
+    that two files have, or, naming the tensor, for numbers that are not finite or too large, or without statistics
+    where the job is strict; LimitError where the target can't be met."""
+    refuse_doubled(files)
+    twins = find_twins_over(files)
     # A tied tensor is quantized as the one it is tied to, so that it stays tied.
-    wanted, tied = dict(job.wanted), []
+    wanted, tied = dict(job.wanted), {}
     for name, twin in twins.items():
         if twin in wanted:
             wanted[name] = wanted[twin]
         elif wanted.pop(name, None) is not None:
-            tied.append((name, twin))
+            tied[name] = twin
     job = replace(job, wanted=wanted, twins=twins)
-    missing = unweighed(job, layout.tensors)
+    missing = unweighed(job, [tensor for _, tensor in tensors_of(files)])
     if job.strict and missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         lacks = "no statistics" if missing[0].objective == "row" else "no Gram matrix"
         raise McError(
-            f"{source.where}: tensor {quote(missing[0].name)}{more} has {lacks} in "
+            f"{where}: tensor {quote(missing[0].name)}{more} has {lacks} in "
             f"{job.statistics.where if job.statistics else ''}. Record its inputs, keep it, or leave out --strict."
         )
-    steps = steps_for(source, layout, job, work)
-    made = write(source, layout, job, steps, out, work, step)
-    _refuse_missed(source.where, made, job)
-    return replace(made, unweighed=missing, tied=tuple(tied))
+    return Decided(job, steps_for(where, files, job, work), tied, len(files) == 1)
 
 
-def _refuse_missed(where: str, made: Made, job: Job) -> None:
-    """LimitError if an error is above its limit."""
-    target = job.target
+def quantize_file(source: Source, layout: Layout, plan: Decided, out: Out, work: Workers, step: Step) -> Made:
+    """Write the quantized form of one of the files. LimitError if an error of it is above its limit; one over several
+    files is known at their end."""
+    made = write(source, layout, plan.job, plan.steps, out, work, step)
+    target = plan.job.target
+    if plan.alone or (target is not None and not target.overall):
+        refuse_missed(source.where, [made], target)
+    tied = tuple((tensor.name, plan.tied[tensor.name]) for tensor in layout.tensors if tensor.name in plan.tied)
+    return replace(made, unweighed=unweighed(plan.job, layout.tensors), tied=tied)
+
+
+def refuse_missed(where: str, files: Sequence[Made], target: Target | None) -> None:
+    """LimitError if an error is above its limit, after all; then none of the files is to be kept."""
     if target is None or target.kind != "error":
         return
+    tensors = [one for made in files for one in made.tensors]
     if target.overall:
-        error, power = sum(one.squared for one in made.tensors), sum(one.power for one in made.tensors)
+        error, power = sum(one.squared for one in tensors), sum(one.power for one in tensors)
         if error > target.value * power:
             raise LimitError(f"{where}: the error over all is {error / power:.3g}, above the limit {target.value:g}.")
         return
-    worst = max(made.tensors, key=lambda one: one.error, default=None)
+    worst = max(tensors, key=lambda one: one.error, default=None)
     if worst is not None and worst.error > target.value:
         raise LimitError(
             f"{where}: tensor {quote(worst.name)} has an error of {worst.error:.3g} as {worst.scheme}, above the limit "

@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from math import inf, prod, sqrt
 
-from mc.checkpoint import Layout, Source, Tensor
+from mc.checkpoint import Layout, Source
 from mc.errors import LimitError, UsageError
 from mc.lossy import arrays, grids
 from mc.lossy.files import naming, read_array
 from mc.lossy.passes import Job, framed, results, write
 from mc.lossy.requests import STEPPED, Target
 from mc.lossy.sampling import estimated, expected_rest, only_trellises
+from mc.lossy.shards import Files, Held, held_bytes, tensors_of
 from mc.lossy.sizes import packed_parts
 from mc.parallel import Workers
 
@@ -21,10 +22,13 @@ ROUNDS = 24  # of a search, at most; it takes about five
 WIDEST = 64.0  # steps in a deviation, where a search starts
 
 
-def steps_for(source: Source, layout: Layout, job: Job, work: Workers) -> dict[str, float]:
-    """Relative steps of all grids, so that the target is met."""
+def steps_for(where: str, files: Files, job: Job, work: Workers) -> dict[str, float]:
+    """Relative steps of all grids by tensor, so that the target is met: over all tensors of all files, where it is no
+    limit of each. `where` names the whole."""
     gridded = [
-        tensor for tensor in layout.tensors if tensor.name in job.wanted and job.wanted[tensor.name].kind in STEPPED
+        held
+        for held in tensors_of(files)
+        if (request := job.wanted.get(held[1].name)) is not None and request.kind in STEPPED
     ]
     target = job.target
     if not gridded:
@@ -34,18 +38,19 @@ def steps_for(source: Source, layout: Layout, job: Job, work: Workers) -> dict[s
     if target is None:
         raise UsageError("The schemes grid and trellis need a target: --bits, --max-error, --snr or --target-size.")
     if target.kind == "error" and not target.overall:
-        return dict(work.each(lambda tensor: (tensor.name, _step_for(source, tensor, job, target.value)), gridded))
+        return dict(work.each(lambda held: (held[1].name, _step_for(held, job, target.value)), gridded))
     if target.kind == "error":
-        return _every(gridded, _meet_error(source, layout, job, target.value, gridded, work))
-    return _every(gridded, _meet_size(source, layout, job, target, gridded, work))
+        return _every(gridded, _meet_error(files, job, target.value, gridded, work))
+    return _every(gridded, _meet_size(where, files, job, target, gridded, work))
 
 
-def _every(gridded: Sequence[Tensor], step: float) -> dict[str, float]:
-    return {tensor.name: step for tensor in gridded}
+def _every(gridded: Sequence[Held], step: float) -> dict[str, float]:
+    return {tensor.name: step for _, tensor in gridded}
 
 
-def _step_for(source: Source, tensor: Tensor, job: Job, limit: float) -> float:
+def _step_for(held: Held, job: Job, limit: float) -> float:
     """The relative step with which one tensor's error is just below the limit."""
+    source, tensor = held
     with naming(source.where, tensor.name):
         w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
         objective, frame = framed(tensor.name, w, job.wanted[tensor.name], job)
@@ -65,47 +70,47 @@ def _step_for(source: Source, tensor: Tensor, job: Job, limit: float) -> float:
             return found.about.error
 
         scale = sqrt(float(frame.row_power.mean())) / frame.unit if frame and frame.unit else 1.0
-        return _widest(error, limit, _near(source, job, [tensor], limit, sqrt(12 * limit) * scale, Workers(None, 1)))
+        return _widest(error, limit, _near(job, [held], limit, sqrt(12 * limit) * scale, Workers(None, 1)))
 
 
-def _meet_error(
-    source: Source, layout: Layout, job: Job, limit: float, gridded: Sequence[Tensor], work: Workers
-) -> float:
+def _meet_error(files: Files, job: Job, limit: float, gridded: Sequence[Held], work: Workers) -> float:
     """The relative step with which the error over all is just below the limit."""
 
     def error(step: float) -> float:
         sums = [
             (found.error, found.power)
+            for source, layout in files
             for _, found in results(source, layout, job, _every(gridded, step), work)
             if found
         ]
         power = sum(one for _, one in sums)
         return sum(one for one, _ in sums) / power if power else 0.0
 
-    start = sqrt(12 * limit) * _typical(source, job, gridded, work)
-    return _widest(error, limit, _near(source, job, gridded, limit, start, work))
+    start = sqrt(12 * limit) * _typical(job, gridded, work)
+    return _widest(error, limit, _near(job, gridded, limit, start, work))
 
 
-def _near(source: Source, job: Job, gridded: Sequence[Tensor], limit: float, start: float, work: Workers) -> float:
+def _near(job: Job, gridded: Sequence[Held], limit: float, start: float, work: Workers) -> float:
     """A step near the wanted one: of trellises, by the error of some rows; of others `start` itself."""
     if not only_trellises(job, gridded):
         return start
-    return _widest(lambda step: estimated(source, job, gridded, step, work)[0], limit, start) or start
+    return _widest(lambda step: estimated(job, gridded, step, work)[0], limit, start) or start
 
 
-def _typical(source: Source, job: Job, gridded: Sequence[Tensor], work: Workers) -> float:
+def _typical(job: Job, gridded: Sequence[Held], work: Workers) -> float:
     """About the relative step that is the weights' deviation."""
     if job.objective not in ("plain", "row"):
         return 1.0
 
-    def power(tensor: Tensor) -> tuple[float, int]:
+    def power(held: Held) -> tuple[float, int]:
+        source, tensor = held
         with naming(source.where, tensor.name):
             w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
             frame = grids.frame(w, job.objective, False)
             mean = float(frame.row_power.mean())
             return (mean / frame.unit**2 if frame.unit else 0.0) * w.size, w.size
 
-    found = list(work.each(power, gridded, lambda tensor: tensor.stop - tensor.start))
+    found = list(work.each(power, gridded, held_bytes))
     total = sum(one for one, _ in found)
     return sqrt(total / sum(size for _, size in found)) if total else 1.0
 
@@ -130,30 +135,35 @@ def _widest(error: Callable[[float], float], limit: float, start: float) -> floa
     return low
 
 
-def _meet_size(
-    source: Source, layout: Layout, job: Job, target: Target, gridded: Sequence[Tensor], work: Workers
-) -> float:
+def _meet_size(where: str, files: Files, job: Job, target: Target, gridded: Sequence[Held], work: Workers) -> float:
     """The finest relative step with which the packed bytes are at most what the target allows."""
-    weights = sum(prod(tensor.shape) for tensor in layout.tensors if tensor.name in job.wanted)
-    free = sum(prod(tensor.shape) for tensor in gridded)
+    weights = sum(prod(tensor.shape) for _, tensor in tensors_of(files) if tensor.name in job.wanted)
+    free = sum(prod(tensor.shape) for _, tensor in gridded)
     limit = target.value * weights / 8 if target.kind == "bits" else target.value
 
-    def packed(step: float) -> int:
+    def packed_one(source: Source, layout: Layout, step: float) -> int:
         with tempfile.TemporaryFile() as out:
             made = write(source, layout, job, _every(gridded, step), out, work, lambda _: None)
             out.flush()
             parts, size = packed_parts(Source.of(out, source.where), made.recipe, job.level, work)
         return size if target.kind == "size" else sum(one.packed_bytes for one in parts.values())
 
-    step: float = _typical(source, job, gridded, work) * min(WIDEST, 3.5 * 2.0 ** -min(8 * limit / weights, 24.0))
+    names = {tensor.name for _, tensor in gridded}
+    stepped = [one for one in files if any(tensor.name in names for tensor in one[1].tensors)]
+    fixed = sum(packed_one(*one, 0.0) for one in files if one not in stepped)  # whatever the step
+
+    def packed(step: float) -> int:
+        return fixed + sum(packed_one(*one, step) for one in stepped)
+
+    step: float = _typical(job, gridded, work) * min(WIDEST, 3.5 * 2.0 ** -min(8 * limit / weights, 24.0))
     if only_trellises(job, gridded):
-        rest = expected_rest(layout.tensors, gridded) if target.kind == "size" else 0.0
-        near, _ = _finest(lambda step: rest + estimated(source, job, gridded, step, work)[1] / 8, limit, free, step)
+        rest = expected_rest(tensors_of(files), gridded) if target.kind == "size" else 0.0
+        near, _ = _finest(lambda step: rest + estimated(job, gridded, step, work)[1] / 8, limit, free, step)
         step = near if near < inf else step
     high, least = _finest(packed, limit, free, step)
     if high == inf:
         raise LimitError(
-            f"{source.where} takes at least {int(least)} bytes, and the target allows {int(limit)}. "
+            f"{where} takes at least {int(least)} bytes, and the target allows {int(limit)}. "
             "Ask for more, or keep fewer tensors."
         )
     return high

@@ -1,0 +1,154 @@
+"""One pass that prunes a file, tensor by tensor, and what it says of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from mc.checkpoint import Layout, Source, Tensor
+from mc.errors import LimitError, quote
+from mc.lossy import instead
+from mc.lossy.files import Target as Out
+from mc.lossy.files import Writer, naming, read_array
+from mc.lossy.masks import Threshold
+from mc.lossy.methods import Method, spelled
+from mc.lossy.pruning import Array, Pruned, PruneJob, matrix_of, prune_tensor
+from mc.lossy.recipe import Prune, Quantized, Recipe, read_recipe, write_recipe
+from mc.lossy.requests import Target
+from mc.lossy.schemes import LowRank, Shape, parts
+from mc.manifest import RECIPE_KEY
+from mc.parallel import Workers
+from mc.reports import TensorReport
+
+Step = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class PrunedTensor:
+    """What became of one tensor."""
+
+    name: str
+    method: str  # as people call it
+    dtype: str
+    shape: Shape
+    weights: int
+    zeros: int  # of them, as they come back; those that were there before count
+    sparsity: float
+    error: float  # relative squared
+    weighted: float | None  # on the layer's inputs; None without statistics
+    bytes: int  # of what is stored
+    packed_bytes: int
+    bits: float  # a weight, packed
+    grid_error: float  # about, of the dense tensor as a grid that takes as many bytes
+    squared: float  # sums, for errors over several tensors
+    power: float
+    weighted_squared: float
+    weighted_power: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was written."""
+
+    recipe: Recipe
+    tensors: tuple[PrunedTensor, ...]
+    samples: dict[str, Array]
+    size: int
+    listed: tuple[tuple[str, int], ...]
+
+
+Masks = Callable[[str, Shape, Array], None]
+
+
+def tied(twins: Mapping[str, str], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The same requests where a tensor that is tied to another has what that one has, so that it stays tied."""
+    found = dict(wanted)
+    for name, twin in twins.items():
+        if twin in found:
+            found[name] = found[twin]
+        else:
+            found.pop(name, None)
+    return found
+
+
+def write(
+    source: Source, layout: Layout, job: PruneJob, cuts: Mapping[str, Threshold], out: Out, work: Workers, step: Step,
+    masks_out: Masks | None = None,
+) -> Made:  # fmt: skip
+    """Write the file; all of `source` is read."""
+    entries: dict[str, Quantized] = {}
+    found: list[PrunedTensor] = []
+    samples: dict[str, Array] = {}
+    with Writer() as writer:
+        for tensor, pruned in results(source, layout.tensors, job, cuts, work):
+            if pruned is None:
+                writer.add(tensor.name, tensor.dtype, tensor.shape, read_array(source, tensor))
+            else:
+                for part, (dtype, shape) in parts(tensor.name, pruned.about.scheme, tensor.dtype, tensor.shape).items():
+                    writer.add(part, dtype, shape, pruned.stored[part])
+                if masks_out is not None and pruned.mask is not None:
+                    masks_out(tensor.name, tensor.shape, pruned.mask)
+                entries[tensor.name] = pruned.about
+                samples[tensor.name] = pruned.rows
+                found.append(_figures(tensor, pruned, job.wanted[tensor.name]))
+            step(tensor.stop - tensor.start)
+        recipe: Recipe = (*read_recipe(layout, source.where), *((Prune(entries),) if entries else ()))
+        size, _ = writer.finish(out, {**layout.metadata, **({RECIPE_KEY: write_recipe(recipe)} if recipe else {})})
+    return Made(recipe, tuple(found), samples, size, writer.listed)
+
+
+def results(
+    source: Source, tensors: Sequence[Tensor], job: PruneJob, cuts: Mapping[str, Threshold], work: Workers
+) -> Iterator[tuple[Tensor, Pruned | None]]:
+    """Every tensor in data order, pruned if it is to be."""
+
+    def result(tensor: Tensor) -> tuple[Tensor, Pruned | None]:
+        method = job.wanted.get(tensor.name)
+        if method is None:
+            return tensor, None
+        with naming(source.where, tensor.name):
+            raw, w = matrix_of(source, tensor)
+            return tensor, prune_tensor(tensor, raw, w, method, job, cuts.get(tensor.name))
+
+    yield from work.each(result, tensors, lambda tensor: tensor.stop - tensor.start)
+
+
+def _figures(tensor: Tensor, pruned: Pruned, method: Method) -> PrunedTensor:
+    weights = prod(tensor.shape)
+    stored = sum(array.nbytes for array in pruned.stored.values())
+    scheme = pruned.about.scheme
+    name = f"rank {scheme.rank}" + " + sparse" * scheme.residual if isinstance(scheme, LowRank) else spelled(method)
+    return PrunedTensor(
+        tensor.name, name, tensor.dtype, tensor.shape, weights, pruned.zeros, pruned.zeros / weights,
+        pruned.about.error, pruned.weighted, stored, 0, 0.0, 0.0, pruned.error, pruned.power, *pruned.weighted_sums,
+    )  # fmt: skip
+
+
+def packed_as(one: PrunedTensor, made: Made, sizes: Mapping[str, TensorReport]) -> PrunedTensor:
+    """The figures once the packed bytes of every stored tensor are known."""
+    about = made.recipe[-1].tensors[one.name]
+    packed = sum(sizes[part].packed_bytes for part in parts(one.name, about.scheme, about.dtype, about.shape))
+    bits = 8 * packed / one.weights
+    # A tied tensor takes no bytes of its own: the one that it is tied to has the figure.
+    error = instead.grid_error(made.samples[one.name], bits) if packed else 0.0
+    return replace(one, packed_bytes=packed, bits=bits, grid_error=error)
+
+
+def refuse_missed(where: str, files: Sequence[Made], target: Target | None) -> None:
+    """LimitError if an error is above its limit, after all; then none of the files is to be kept."""
+    if target is None or target.kind != "error":
+        return
+    tensors = [one for made in files for one in made.tensors]
+    if target.overall:
+        error, power = sum(one.squared for one in tensors), sum(one.power for one in tensors)
+        if error > target.value * power:
+            raise LimitError(f"{where}: the error over all is {error / power:.3g}, above the limit {target.value:g}.")
+        return
+    worst = max(tensors, key=lambda one: one.error, default=None)
+    if worst is not None and worst.error > target.value:
+        raise LimitError(
+            f"{where}: tensor {quote(worst.name)} has an error of {worst.error:.3g} by {worst.method}, above the limit "
+            f"{target.value:g}. Give it another method with --set."
+        )
