@@ -215,7 +215,7 @@ def test_what_readers_of_compressed_tensors_load_as_floats_stays(
     line = ("quantize", "net", "-fo", "q", "--scheme", *scheme, "--format", "compressed-tensors")
     done = mc(*line, cwd=place)
     assert done.returncode == 0, done.stderr.decode()
-    said = "2 tensors stay, which compressed-tensors readers load as floats: embed_tokens.weight, conv.weight"
+    said = "2 tensors stay, which readers load as floats: embed_tokens.weight, conv.weight"
     assert said in done.stderr.decode() and b"Warning" not in done.stderr
     with (
         library.open(place / "net" / "model.safetensors") as original,
@@ -232,7 +232,7 @@ def test_what_readers_of_compressed_tensors_load_as_floats_stays(
         assert re.match(ties[3:], head)
     assert not re.match(ties[3:], "lm_head.dense") and not re.match(ties[3:], "up")
     done = mc(*line, "--keep", "embed*", cwd=place)
-    assert b"1 tensors stay, which compressed-tensors readers load as floats: conv.weight" in done.stderr
+    assert b"1 tensors stay, which readers load as floats: conv.weight" in done.stderr
     rehearsed = mc(*line, "-n", cwd=place).stdout.decode()
     listed = dict(row.split("\t")[1:] for row in rehearsed.splitlines()[1:])
     kept = {"embed_tokens.weight": "kept", "norm.weight": "kept", "conv.weight": "kept"}

@@ -217,9 +217,7 @@ def notices(report: QuantizeReport) -> list[str]:
     lines += [f"{name} stays, tied to {twin}" for file in report.files for name, twin in file.tied]
     spared = [name for file in report.files for name in file.spared]
     if spared:
-        lines.append(
-            f"{len(spared)} tensors stay, which compressed-tensors readers load as floats: {', '.join(spared)}"
-        )
+        lines.append(f"{len(spared)} tensors stay, which readers load as floats: {', '.join(spared)}")
     return lines
 
 
