@@ -11,6 +11,7 @@ from mc.lossy import arrays, grids
 from mc.lossy.arrays import Array, Result
 from mc.lossy.files import Target as Out
 from mc.lossy.files import Writer, naming, read_array
+from mc.lossy.frames import Frames
 from mc.lossy.measure import Measured, bound, measured
 from mc.lossy.recipe import WEIGHED, Quantize, Recipe, read_recipe, write_recipe
 from mc.lossy.requests import STEPPED, Request, Target
@@ -40,6 +41,7 @@ class Job:
     statistics: Statistics | None = None
     strict: bool = False  # whether all tensors need statistics
     twins: Mapping[str, str] = field(default_factory=dict)  # tensors that are tied, by the one they have the bytes of
+    frames: Frames | None = None  # those with feedback, kept between trials
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,13 @@ def framed(name: str, w: Array, request: Request, job: Job) -> tuple[str, grids.
         return job.objective, grids.frame(w, job.objective, request.columns)
     # What is tied has one frame: by the statistics of the first of them that has any.
     tied = _tied(name, job)
-    for one in tied if job.objective == "gram" and request.kind == "grid" else ():
-        if (gram := job.statistics.gram(one, w.shape[1])) is not None:
-            return "gram", grids.weighed_frame(w, gram)
+    if job.objective == "gram" and request.kind == "grid":
+        if job.frames is not None and (kept := job.frames.get(name)) is not None:
+            return "gram", kept
+        for one in tied:
+            if (gram := job.statistics.gram(one, w.shape[1])) is not None:
+                made = grids.weighed_frame(w, gram)
+                return "gram", made if job.frames is None else job.frames.keep(name, made)
     for one in tied:
         if (squares := job.statistics.mean_squares(one, w.shape[1])) is not None:
             return "diag", grids.weighed_frame(w, squares)

@@ -8,6 +8,7 @@ from mc.checkpoint import Source
 from mc.errors import LimitError, McError, quote
 from mc.lossy.files import Target as Out
 from mc.lossy.files import plain_layout
+from mc.lossy.frames import Frames
 from mc.lossy.passes import Job, Made, Step, unweighed, write
 from mc.lossy.targets import steps_for
 from mc.parallel import Workers
@@ -36,8 +37,10 @@ def quantize_file(source: Source, out: Out, job: Job, work: Workers, step: Step)
             f"{source.where}: tensor {quote(missing[0].name)}{more} has {lacks} in "
             f"{job.statistics.where if job.statistics else ''}. Record its inputs, keep it, or leave out --strict."
         )
-    steps = steps_for(source, layout, job, work)
-    made = write(source, layout, job, steps, out, work, step)
+    with Frames() as frames:
+        job = replace(job, frames=frames)
+        steps = steps_for(source, layout, job, work)
+        made = write(source, layout, job, steps, out, work, step)
     _refuse_missed(source.where, made, job)
     return replace(made, unweighed=missing, tied=tuple(tied))
 
