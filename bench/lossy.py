@@ -51,7 +51,7 @@ from models import FOLDER, NAMES, paths
 
 ERRORS = (0.00033, 0.00526, 0.00865, 0.0161, 0.0235, 0.0904)
 SCHEMES = ("grid", "trellis,effort=8", "trellis,effort=64")
-QPS = (-22, -18, -14)
+QPS = (-26, -22)
 NNCODEC = Path(__file__).resolve().parent.parent / ".venv" / "nncodec" / "bin" / "python"
 PEER = Path(__file__).resolve().parent / "nncodec_peer.py"
 Made = TypeVar("Made")
@@ -263,6 +263,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("files", nargs="*", type=Path, metavar="FILE", help="safetensors; default: MiniLM in f32")
     add("--errors", type=float, nargs="+", default=ERRORS, metavar="E", help="that mc is to meet")
+    add("--schemes", nargs="+", default=SCHEMES, choices=SCHEMES, help="of mc")
     add("--qps", type=int, nargs="*", default=QPS, metavar="QP", help="of NNCodec; none: leave it out")
     add("--function", action="store_true", help="also compare embeddings of MiniLM; takes minutes")
     add("--json", type=Path, metavar="FILE", help="write all figures there")
@@ -286,8 +287,8 @@ def main() -> None:
             points = [Point(name, error, bits, quoted=True) for name, bits, error in quoted]
             points += [point for tool in formats() if (point := theirs(tool, matrices))]
             points += nncodec(matrices, options.qps) if options.qps else ()
-            ours(path, matrices, SCHEMES[0], 0.1), ours(path, matrices, SCHEMES[1], 0.1)  # compiled, not timed
-            points += [ours(path, matrices, scheme, error) for scheme in SCHEMES for error in options.errors]
+            [ours(path, matrices, scheme, 0.02) for scheme in options.schemes[:2]]  # compiled, not timed
+            points += [ours(path, matrices, scheme, error) for scheme in options.schemes for error in options.errors]
             bound = bound_of(matrices)
             files[path.stem] = points, bound
             document["files"][path.stem] = [asdict(point) | {"bound": bound(point.error)} for point in points]
