@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint check interop bench fuzz clean
+.PHONY: demo test lint check interop bench bench-lossy fuzz clean
 .DELETE_ON_ERROR:
 
 demo: .venv/demo.stamp  ## pack, verify and restore a real BERT encoder, beside other tools; shrink a network that reads digits
@@ -27,6 +27,10 @@ check: lint test  ## ruff, mypy, all tests
 # Other files: make bench FILES="a.safetensors b.safetensors"
 bench: .venv/bench.stamp  ## lossless coding beside all peers (zipnn brings torch)
 	$(BIN)/python bench/lossless.py $(FILES)
+
+# Other files: make bench-lossy FILES="a.safetensors"; other figures: make bench-lossy ARGS=--function
+bench-lossy: .venv/lossy.stamp .venv/nncodec.stamp  ## error against bits beside NNCodec, GGUF, int4 and NF4
+	$(BIN)/python bench/lossy.py $(FILES) $(ARGS)
 
 # Longer or shorter: make fuzz MINUTES=1
 MINUTES ?= 10
@@ -63,4 +67,14 @@ clean:  ## everything that the targets above have made
 
 .venv/bench.stamp: .venv/python.stamp pyproject.toml
 	$(PIP) --editable '.[bench]'
+	@touch $@
+
+.venv/lossy.stamp: .venv/python.stamp pyproject.toml
+	$(PIP) --editable '.[lossy]'
+	@touch $@
+
+# NNCodec wants a numpy older than ours, so it has a Python of its own; it brings torch. Without it it is left out.
+.venv/nncodec.stamp: .venv/python.stamp
+	$(PYTHON) -m venv .venv/nncodec
+	.venv/nncodec/bin/python -m pip install --quiet --disable-pip-version-check nncodec==2.1.3 || rm -rf .venv/nncodec
 	@touch $@

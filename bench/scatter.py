@@ -1,4 +1,5 @@
-"""Draws ratio against speed as a plain SVG: panels in two columns, a log axis of speed, every point named.
+"""Draws one figure against another as a plain SVG, ratio against speed above all: panels in two columns, a log axis
+below, every point named, lines between points of one kind.
 
 Knows nothing of the benchmark: `draw` takes panels of named points and returns the text of the picture.
 """
@@ -15,6 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 16, 40, 50  # what title and axes take of it
 FONT, CHARACTER = 12, 6.7  # points, and the width of a character, rounded up: a label must not be too short
 RADIUS = 5
 OURS, PEERS, INK, GRID, PAPER = "#c2410c", "#1d4ed8", "#1f2937", "#e5e7eb", "#fcfcfb"
+GREY = "#6b7280"
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -28,10 +30,20 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Line:
+    name: str  # stands at its first point
+    at: Sequence[tuple[float, float]]  # where it is along the axis below, and beside
+    ours: bool
+    dashed: bool = False  # and without a mark at each point
+
+
+@dataclass(frozen=True)
 class Panel:
     title: str
     axis: str
     points: Sequence[Point]
+    lines: Sequence[Line] = ()
+    beside: str = "packed / original"
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ class Scale:
 def draw(panels: Sequence[Panel], caption: str) -> str:
     """The picture of all panels, two in a row, with a line of text below them."""
     rows = math.ceil(len(panels) / 2)
-    width, height = 2 * WIDTH, rows * HEIGHT + 28
+    width, height = min(len(panels), 2) * WIDTH, rows * HEIGHT + 28
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" font-family="system-ui, sans-serif" font-size="{FONT}" fill="{INK}">',
@@ -70,17 +82,30 @@ def draw(panels: Sequence[Panel], caption: str) -> str:
 
 
 def _panel(panel: Panel) -> Iterator[str]:
-    scale = _scale(panel.points)
+    named = [Point(line.name, *line.at[0], line.ours) for line in panel.lines]
+    scale = _scale([*panel.points, *(Point("", *at, line.ours) for line in panel.lines for at in line.at)])
     yield _text(LEFT, TOP - 16, panel.title, "start", 'font-size="14" font-weight="600"')
-    yield from _axes(scale, panel.axis)
+    yield from _axes(scale, panel.axis, panel.beside)
+    for line in panel.lines:
+        yield from _line(line, scale)
     ours = sorted((point for point in panel.points if point.ours), key=lambda point: point.speed)
     if len(ours) > 1:
         path = " ".join(f"{scale.x(point.speed):.1f},{scale.y(point.ratio):.1f}" for point in ours)
         yield f'<polyline points="{path}" fill="none" stroke="{OURS}" stroke-width="1.5" opacity="0.5"/>'
-    yield from _labels(panel.points, scale)
+    yield from _labels([*named, *panel.points], scale)
     for point in panel.points:
         x, y, colour = scale.x(point.speed), scale.y(point.ratio), _colour(point)
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}" fill="{colour}" stroke="#fff"/>'
+
+
+def _line(line: Line, scale: Scale) -> Iterator[str]:
+    colour = GREY if line.dashed else OURS if line.ours else PEERS
+    places = [(scale.x(along), scale.y(beside)) for along, beside in line.at]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    style = 'stroke-dasharray="5 3"' if line.dashed else 'opacity="0.6"'
+    yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5" {style}/>'
+    for x, y in () if line.dashed else places:
+        yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
 
 
 def _scale(points: Sequence[Point]) -> Scale:
@@ -90,7 +115,7 @@ def _scale(points: Sequence[Point]) -> Scale:
     return Scale(min(speeds) / 1.6, max(speeds) * 2, min(ratios) - margin, max(ratios) + margin)
 
 
-def _axes(scale: Scale, axis: str) -> Iterator[str]:
+def _axes(scale: Scale, axis: str, beside: str) -> Iterator[str]:
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     for speed in _speed_ticks(scale.slowest, scale.fastest):
         x = scale.x(speed)
@@ -103,7 +128,7 @@ def _axes(scale: Scale, axis: str) -> Iterator[str]:
     yield f'<path d="M{LEFT} {TOP}V{bottom}H{right}" fill="none" stroke="#9ca3af"/>'
     yield _text((LEFT + right) / 2, bottom + 37, axis, "middle")
     middle = (TOP + bottom) / 2
-    yield _text(14, middle, "packed / original", "middle", f'transform="rotate(-90 14 {middle})"')
+    yield _text(14, middle, beside, "middle", f'transform="rotate(-90 14 {middle})"')
 
 
 def _speed_ticks(low: float, high: float) -> list[float]:

@@ -25,10 +25,11 @@ from mc.dtypes import element_bits
 from mc.errors import McError, UsageError, quote
 from mc.folder import PACKED_SUFFIX, Folder, packed_name, plain_name, read_folder
 from mc.loader import Checkpoint
-from mc.lossy import arrays
+from mc.lossy import arrays, grids
 from mc.lossy.against import TensorError, errors
 from mc.lossy.configs import index_of, with_quantization, without_quantization
 from mc.lossy.files import Floats, dequantize_file, plain_layout
+from mc.lossy.frames import Frames
 from mc.lossy.measure import Measured, packed_as
 from mc.lossy.passes import Job, Made, Unweighed
 from mc.lossy.quantizing import Decided, decided, quantize_file, refuse_missed
@@ -90,7 +91,8 @@ def quantize(
     job = Job({}, objective, seed, "default", limit, strict=strict)
     with workers(threads, executor) as work, single_blas(), ExitStack() as stack:
         if stats is not None:
-            job = replace(job, statistics=stack.enter_context(open_statistics(stats, _names(source))))
+            statistics = stack.enter_context(open_statistics(stats, _names(source)))
+            job = replace(job, statistics=statistics, frames=stack.enter_context(Frames()))
         if is_folder(source):
             return _quantize_folder(Path(str(source)), target, job, (default, given, keep), pack, work, progress)
         with random_access(source) as opened:
@@ -356,6 +358,9 @@ def warm() -> None:
             matrix = arrays.as_matrix(raw, "F32", w.shape)
             found = arrays.quantize("w", matrix, "F32", w.shape, parse_request(scheme), 0, step, "row")
             arrays.dequantize("w", found.about, found.stored)
+    tall = np.tile(w, (8, 1))  # so many rows that code lengths come from some of them: feedback has loops for both
+    frame = grids.weighed_frame(tall, w.T @ w)
+    arrays.quantize("w", tall, "F32", tall.shape, parse_request("grid"), 0, 0.5, "gram", frame)
     header = json.dumps({"w": {"dtype": "F32", "shape": list(w.shape), "data_offsets": [0, w.nbytes]}}).encode()
     plain = len(header).to_bytes(8, "little") + header + w.tobytes()
     for error in (1e-2, 1e-7, 1e-11):  # a trellis of such integers is packed in its own way
