@@ -161,7 +161,7 @@ def bound_of(matrices: dict[str, Array]) -> Callable[[float], float]:
         octaves = [np.rint(EIGHTH * np.log2(one[one > 0])).astype(np.int64) for one in (rows, columns)]
         if not all(map(len, octaves)):
             continue
-        found = np.convolve(*(np.bincount(one - one.min()) for one in octaves))
+        found = np.convolve(np.bincount(octaves[0] - octaves[0].min()), np.bincount(octaves[1] - octaves[1].min()))
         low = sum(int(one.min()) for one in octaves)
         for at, count in enumerate(found):
             counts[low + at] = counts.get(low + at, 0.0) + float(count)
