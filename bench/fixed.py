@@ -75,6 +75,6 @@ def _nf4() -> Format:
     return Format(
         "NF4 g64",
         lambda w: codebooks.quantize_nf4(w, scheme),
-        lambda stored, _: codebooks.dequantize_nf4(*stored, scheme),
+        lambda stored, _: codebooks.dequantize_nf4(stored[0], stored[1], scheme),
         lambda stored: stored[0].size / 2 + stored[1].nbytes,
     )

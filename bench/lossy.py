@@ -38,8 +38,9 @@ import scatter
 from fixed import QUOTED, Array, Format, formats
 from lossless import cpu_model, note
 from mc.checkpoint import Source
+from mc.loader import Checkpoint
 from mc.lossy import arrays
-from mc.lossy.files import plain_layout, read_array
+from mc.lossy.files import Floats, plain_layout, read_array
 from mc.lossy.loops import powers
 from mc.lossy.measure import EIGHTH
 from mc.lossy.passes import Job, write
@@ -103,7 +104,7 @@ def ours(path: Path, matrices: dict[str, Array], scheme: str, limit: float) -> P
             return sum(one.packed_bytes for one in parts.values())
 
         size, encoding = timed(encode)
-        with mc.open(io.BytesIO(packed.getvalue()), dequantize=True) as floats:
+        with Floats(Checkpoint(Source.of(io.BytesIO(packed.getvalue()), "packed"))) as floats:
             back, decoding = timed(lambda: {name: floats.tensor(name) for name in matrices})
     return Point(
         scheme, error(matrices, back), 8 * size / weights, weights / encoding / 1e6, weights / decoding / 1e6
@@ -130,7 +131,7 @@ def nncodec(matrices: dict[str, Array], qps: Sequence[int]) -> Iterator[Point]:
         return
     weights = sum(w.size for w in matrices.values())
     with tempfile.TemporaryDirectory() as place:
-        np.savez(Path(place) / "matrices.npz", **matrices)
+        np.savez(Path(place) / "matrices.npz", **matrices)  # type: ignore[arg-type] # names, not its options
         command = [str(NNCODEC), str(PEER), str(Path(place) / "matrices.npz"), *map(str, qps)]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -161,7 +162,7 @@ def bound_of(matrices: dict[str, Array]) -> Callable[[float], float]:
         octaves = [np.rint(EIGHTH * np.log2(one[one > 0])).astype(np.int64) for one in (rows, columns)]
         if not all(map(len, octaves)):
             continue
-        found = np.convolve(*(np.bincount(one - one.min()) for one in octaves))
+        found = np.convolve(np.bincount(octaves[0] - octaves[0].min()), np.bincount(octaves[1] - octaves[1].min()))
         low = sum(int(one.min()) for one in octaves)
         for at, count in enumerate(found):
             counts[low + at] = counts.get(low + at, 0.0) + float(count)

@@ -49,9 +49,6 @@ def _look(words: int, cols: int, width: int, read: Read, absent: int, in_context
     return masks.is_structured(present, in_contexts)
 
 
-FEWEST = 1e-6  # share of the absent words for which a code is kept
-
-
 @dataclass(frozen=True)
 class _Mask:
     """A mask's code, ready to code chunks."""
@@ -87,8 +84,6 @@ def _masked(words: int, cols: int, width: int, read: Read, absent: int, each: Ea
         zeros = first.size - int(first.sum())
         plane = _plane(height, across, first, 0)
         within = (int(plane.sum()) - first.size + zeros) / zeros if zeros else 0.0
-        if (height, across) != (1, 1):  # zeros within blocks of other chunks need a code, even if the first has none
-            within = max(within, FEWEST)
     code, head, size = masks.fit(bits, rows, cols, height, across, each)
     return _Mask(code, head, size, entropy.encoder(code.code.coder, code.code.tables), within)
 
