@@ -8,6 +8,7 @@ together (FORMAT.md, 7.8).
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 
@@ -49,6 +50,9 @@ def _look(words: int, cols: int, width: int, read: Read, absent: int, in_context
     return masks.is_structured(present, in_contexts)
 
 
+FEWEST = 1e-6  # share of the absent words for which a code is kept
+
+
 @dataclass(frozen=True)
 class _Mask:
     """A mask's code, ready to code chunks."""
@@ -75,17 +79,26 @@ def _masked(words: int, cols: int, width: int, read: Read, absent: int, each: Ea
         packed.append(some)
         blocks = masks.merged(blocks, found)
     rows = words // cols
-    height, across = blocks[0] or rows, blocks[1] or cols
+    height, across = _aligned(blocks[0] or rows, rows, cols), blocks[1] or cols
     bits = np.concatenate(packed)
     within = 0.0
     if (height, across) == (1, 1):
         first = np.unpackbits(bits[: rows_in_chunk(cols)], axis=1, count=cols, bitorder="little") > 0
         height, across = masks.likely_blocks(first)
+        height = _aligned(height, rows, cols)
         zeros = first.size - int(first.sum())
         plane = _plane(height, across, first, 0)
         within = (int(plane.sum()) - first.size + zeros) / zeros if zeros else 0.0
+        if (height, across) != (1, 1):  # zeros within blocks of other chunks need a code, even if the first has none
+            within = max(within, FEWEST)
     code, head, size = masks.fit(bits, rows, cols, height, across, each)
     return _Mask(code, head, size, entropy.encoder(code.code.coder, code.code.tables), within)
+
+
+def _aligned(height: int, rows: int, cols: int) -> int:
+    """The largest height of blocks that divides this one and the rows of a chunk, if there are several. A row of blocks
+    that two chunks share would have other masks in them than in the whole, for which the tables need have no code."""
+    return height if rows <= rows_in_chunk(cols) else gcd(height, rows_in_chunk(cols))
 
 
 def fit_floats(fitted: fit.Fitted, geometry: planes.Geometry, words: int, read: Read, each: Each) -> Fitted | None:
