@@ -95,7 +95,7 @@ def ours(path: Path, matrices: dict[str, Array], scheme: str, limit: float) -> P
         layout = plain_layout(source)
         wanted, _ = assign(layout.tensors, parse_request(scheme), (), ())
         job = Job(wanted, "plain", 0, "default", Target("error", limit, True))
-        steps = steps_for(source, layout, job, work)
+        steps = steps_for(str(path), [(source, layout)], job, work)
 
         def encode() -> int:
             made = write(source, layout, job, steps, plain, work, lambda _: None)
