@@ -147,3 +147,19 @@ def test_no_head_does_more_than_be_refused(data: bytes, tables: int, shift: int,
             entropy.decoder(code.coder, code.tables, 4096)
         except DamagedError:
             continue
+
+
+def test_a_chunk_with_a_symbol_that_has_no_code_is_stored_as_it_is() -> None:
+    """Tables are made from all words; should they ever lack one, nothing may be lost."""
+    words = np.tile(np.array([1, -1, 2, 3], np.int8), (64, 64)).reshape(64, 256)
+    raw = words.reshape(-1).view(np.uint8)
+    fitted = gridfit.fit(raw.size, 1, 256, entropy.ANS, lambda start, stop: raw[start:stop].copy(), map)
+    coder = entropy.encoder(fitted.code.coder, fitted.code.tables)
+    other = raw.copy()
+    other[100] = 77
+    assert len(grids.encode_chunk(fitted.code, coder, raw, 0)) < len(raw) // 2
+    coded = grids.encode_chunk(fitted.code, coder, other, 0)
+    back = np.empty_like(raw)
+    decoder = entropy.decoder(fitted.code.coder, fitted.code.tables, raw.size)
+    grids.decode_chunk(fitted.code, decoder, memoryview(coded.tobytes()), 0, back)
+    assert np.array_equal(back, other)

@@ -9,7 +9,7 @@ from numba import types
 from numba.extending import overload
 
 from mc.codec import ans, huffman
-from mc.codec.compiled import compiled, inlined
+from mc.codec.compiled import compiled, inlined, released
 from mc.codec.frequencies import LOG_STATES, STATES, frequencies, steps_for
 from mc.codec.lengths import LONGEST, code_lengths
 from mc.codec.tables import SEVERAL, Tables, summary, tables_size, write_tables
@@ -187,6 +187,25 @@ def _decode_symbols(data, sizes, tables, lone, out):
     if tables.dtype == types.uint64:
         return lambda data, sizes, tables, lone, out: huffman.decode(data, sizes, tables, lone, out)
     return lambda data, sizes, tables, lone, out: ans.decode(data, sizes, tables, lone, out)
+
+
+@released
+def _uncoded(symbols, sizes, numbers, lone):
+    at = 0
+    for t in range(len(sizes)):
+        for i in range(at, at + sizes[t]):
+            s = np.int64(symbols[i])
+            if lone[t] != s and (lone[t] != SEVERAL or numbers[t, s] == 0):
+                return True
+        at += sizes[t]
+    return False
+
+
+def uncoded(symbols: Bytes, sizes: Counts, tables: Tables) -> bool:
+    """Whether a symbol of the segments has no code in its table, so that `encode` would write what nobody can read.
+    Tables made from all symbols leave none out; where that isn't plain to see, it is looked at before anything is
+    lost."""
+    return bool(_uncoded(symbols, sizes, tables.numbers, tables.lone))
 
 
 def encode(symbols: Bytes, sizes: Counts, coder: tuple[Ints, ...]) -> Bytes:

@@ -222,6 +222,8 @@ def encode_chunk(
     sizes = _sizes(code, rows, present)
     symbols, escapes = np.empty(int(sizes.sum()), np.uint8), np.empty_like(words)
     count = gather(words, rows, code.columns, code.shift, sizes, symbols, escapes, present)
+    if entropy.uncoded(symbols, sizes, code.tables):
+        return raw_chunk(raw)
     stream = entropy.encode(symbols, sizes, coder)
     front = np.frombuffer(struct.pack("<BI", CODED, len(stream)), np.uint8)
     coded = np.concatenate([front, stream, escapes[:count].view(np.uint8)])

@@ -155,6 +155,8 @@ def encode_chunk(code: GridCode, coder: tuple[Ints, ...], raw: Bytes, first_row:
     sizes = np.stack([whole - odd, odd], axis=1).reshape(-1)
     symbols, escapes = np.empty(len(words), np.uint8), np.empty_like(words)
     count = gather(words, rows, code.columns, code.shift, machine, sizes, symbols, escapes)
+    if entropy.uncoded(symbols, sizes, code.tables):
+        return raw_chunk(raw)
     stream = entropy.encode(symbols, sizes, coder)
     counts = b"".join(int(n).to_bytes(_counted(int(of)), "little") for n, of in zip(odd, whole, strict=True))
     front = np.frombuffer(struct.pack("<B", CODED) + counts + struct.pack("<I", len(stream)), np.uint8)
