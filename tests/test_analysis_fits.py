@@ -24,6 +24,7 @@ from mc.analysis.fits import Fit, fit_all
 from mc.analysis.kinds import kind_of
 from mc.analysis.structure import Structure, structure
 from mc.dtypes import DTYPES
+from mc.lossy.requests import Target
 from mc_cli.commands.analyze import plain
 from mc_cli.overview import large
 from test_analysis_moments import counted
@@ -304,3 +305,17 @@ def test_a_known_kind_of_every_dtype_has_cells_around_its_values() -> None:
         assert (kind.low[here] <= kind.values[here]).all() and (kind.values[here] <= kind.high[here]).all()
         gaps = kind.low[here][1:] - kind.high[here][:-1]
         assert name == "I32" or (gaps == 0).all()
+
+
+@pytest.mark.parametrize("scheme", ["grid", "trellis"])
+def test_predicted_bytes_of_a_quantized_file(scheme: str) -> None:
+    """Its recipe says which integers are a trellis's, and what the manifest says of each."""
+    w = np.random.default_rng(3).normal(size=(300, 128)).astype(np.float32)
+    quantized = io.BytesIO()
+    mc.quantize(
+        io.BytesIO(safetensors({"w": ("F32", w)})), quantized, scheme=scheme, limit=Target("error", 0.03), threads=1
+    )
+    found = mc.analyze(io.BytesIO(quantized.getvalue()), threads=1).whole.predicted_bytes
+    assert found is not None
+    levels: tuple[mc.Level, ...] = ("fast", "default", "best")
+    assert {level: len(mc.compress(quantized.getvalue(), level=level)) for level in levels} == found

@@ -71,7 +71,7 @@ def pack_file(
         raise McError(f"{source.where} is packed already, or marked as if it were. Unpack it first if it is.")
     twins = find_twins(source, layout)
     reserved = blob.write_reserved(layout.prefix)
-    recipe = _recipe(layout, source.where)
+    recipe = recipe_of(layout, source.where)
     start = room(layout, twins, recipe, level, plan)
     if start - 8 > LONGEST_HEADER:
         raise McError(
@@ -84,7 +84,7 @@ def pack_file(
     entries: dict[str, Entry] = {}
     reports: list[TensorReport] = []
     sizes: list[int] = []
-    states = _states(recipe)
+    states = states_of(recipe)
     with _Digest(source) as digest:
         for tensor, packed in _pack_tensors(source, layout, twins, level, work, target, states):
             why = packed.why if packed.coding == SAME else packed.why[: longest_note(tensor, level)]
@@ -116,7 +116,7 @@ def room(layout: Layout, twins: dict[str, str], recipe: Recipe, level: str, plan
     return header_room(layout.tensors, layout.size, twins, level, reserved, longest, plan)
 
 
-def _recipe(layout: Layout, where: str) -> Recipe:
+def recipe_of(layout: Layout, where: str) -> Recipe:
     """The recipe of a quantized file; empty if there is none, or none that holds: to pack it takes no sound one."""
     try:
         return read_recipe(layout, where)
@@ -139,7 +139,7 @@ def _facts(recipe: Recipe, sizes: dict[str, int]) -> dict[str, dict[str, object]
     return facts
 
 
-def _states(recipe: Recipe) -> dict[str, int]:
+def states_of(recipe: Recipe) -> dict[str, int]:
     """Of the trellises whose integers are stored, by tensor."""
     return {
         name: one.scheme.states

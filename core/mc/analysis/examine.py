@@ -25,10 +25,12 @@ from mc.analysis.report import Analysis, FileFacts, GroupAnalysis, ScaleMap, Ten
 from mc.analysis.structure import structure
 from mc.analysis.tally import Each, Tally, tally
 from mc.analysis.twins import Earlier
-from mc.checkpoint import Tensor
+from mc.checkpoint import Layout, parse_layout
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, quote
 from mc.heading import coded_from
+from mc.lossy.recipe import Recipe
+from mc.packing import recipe_of, states_of
 from mc.parallel import Workers, single_blas, workers
 
 WHOLE = 1 << 24  # bytes of a tensor up to which it is one piece of work, read once
@@ -43,6 +45,7 @@ class Asked:
     seed: int = 0
     deep: bool = True  # fitted models, spectra, predicted bytes
     coded_from: dict[str, dict[str, int]] = field(default_factory=dict)  # file -> level -> bytes: see mc.heading
+    states: dict[tuple[str, str], int] = field(default_factory=dict)  # of trellises, by file and tensor
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ def analyze(
     file and tensor, for bytes that aren't sound, McError for what can't be read or doesn't match."""
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else STDIN
     with opened(source) as files, workers(threads, executor) as work, single_blas():
-        asked = Asked(sample, seed, deep, {file.where: _coded_from(file) for file in files})
+        recipes = {file.where: recipe_of(_layout(file), file.where) if file.prefix else () for file in files}
+        states = {(where, name): n for where, recipe in recipes.items() for name, n in states_of(recipe).items()}
+        asked = Asked(sample, seed, deep, {file.where: _coded_from(file) for file in files}, states)
         items = chosen(files, tensors, path)
         total, done = sum(item.nbytes for item in items), 0
         found: list[TensorAnalysis] = []
@@ -86,7 +91,7 @@ def analyze(
             if progress is not None:
                 progress(done, total)
         groups = tuple(_group(name, of_group, _pool([pools[name]])) for name, of_group in members.items())
-        whole = _whole(files, items, found, _pool(pools.values()), deep)
+        whole = _whole(files, recipes, items, found, _pool(pools.values()), deep)
     facts = tuple(FileFacts(file.where, file.kind, file.nbytes, len(file.items)) for file in files)
     return Analysis(path, facts, tuple(found), groups, whole)
 
@@ -135,11 +140,12 @@ def _examined(item: Item, asked: Asked, each: Each) -> _Found:
     fits = built = predicted = None
     if asked.deep:
         rate = rate_of(counted, where)
+        states = asked.states.get((item.file, item.name), 0)
         jobs = [
             lambda: fit_all(counted, _middles(figures)),
             lambda: structure(counted, item.dtype, item.shape, read, rate, asked.seed),
             *(
-                partial(tensor_bytes, item.dtype, item.shape, item.nbytes, read, level, smallest)
+                partial(tensor_bytes, item.dtype, item.shape, item.nbytes, read, level, smallest, states)
                 for level, smallest in asked.coded_from[item.file].items()
             ),
         ]
@@ -193,6 +199,10 @@ def group_of(name: str) -> str:
     return numbered[0] if numbered else name.split(".")[0]
 
 
+def _layout(file: File) -> Layout:
+    return parse_layout(file.prefix, len(file.prefix) + sum(item.nbytes for item in file.items), file.where)
+
+
 def _pool(pools: Iterable[dict[bool, Pool]]) -> Pool | None:
     """The floats of all groups; without any, the whole numbers: positions and steps say nothing of weights."""
     every = list(pools)
@@ -234,8 +244,9 @@ def _mean_bounds(tensors: list[TensorAnalysis]) -> Bounds | None:
 
 
 def _whole(
-    files: Sequence[File], items: Sequence[Item], found: list[TensorAnalysis], pool: Pool | None, deep: bool
-) -> GroupAnalysis:
+    files: Sequence[File], recipes: dict[str, Recipe], items: Sequence[Item], found: list[TensorAnalysis],
+    pool: Pool | None, deep: bool,
+) -> GroupAnalysis:  # fmt: skip
     """All tensors. Bytes and predicted bytes are those of the files, where all of their tensors were examined."""
     whole = _group("whole", found, pool)
     if len(items) != sum(len(file.items) for file in files) or any(not file.prefix for file in files):
@@ -249,15 +260,12 @@ def _whole(
         predicted[level] = 0
         for file in files:
             of_file = [by_place[item.file, item.name] for item in file.items]
-            at = 0
-            tensors, sizes, twins, seen = [], [], {}, set()
+            sizes, twins, seen = [], {}, set()
             for item, tensor in zip(file.items, of_file, strict=True):
-                tensors.append(Tensor(item.name, item.dtype, item.shape, at, at + item.nbytes))
-                at += item.nbytes
                 twin = tensor.bits.duplicate_of
                 if twin in seen and twin is not None:
                     twins[item.name] = twin
                 seen.add(item.name)
                 sizes.append((tensor.predicted_bytes or {}).get(level, 0))
-            predicted[level] += file_bytes(file.prefix, tensors, sizes, twins, level)
+            predicted[level] += file_bytes(_layout(file), recipes[file.where], sizes, twins, level)
     return replace(whole, bytes=originals, predicted_bytes=predicted)

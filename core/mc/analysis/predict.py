@@ -9,9 +9,10 @@ import numpy as np
 
 from mc import blob
 from mc.analysis.tally import Read
-from mc.checkpoint import Tensor
+from mc.checkpoint import Layout
 from mc.codec.choose import code
-from mc.heading import header_room
+from mc.lossy.recipe import Recipe
+from mc.packing import room
 
 LEVELS = ("fast", "default", "best")
 CODED = 8  # chunks of a tensor that are coded, evenly spread
@@ -19,9 +20,10 @@ ALIKE = 0.02  # by how much their ratios may differ; if they differ more, all ch
 
 
 def tensor_bytes(
-    dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str, smallest: int = 0
+    dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str, smallest: int = 0, states: int = 0
 ) -> int:  # fmt: skip
-    """Bytes of a tensor of `nbytes` once packed at a level, header apart; below `smallest` bytes it isn't coded."""
+    """Bytes of a tensor of `nbytes` once packed at a level, header apart; below `smallest` bytes it isn't coded.
+    `states`: of the trellis whose integers these are, if they are any's."""
     if not nbytes:
         return 0
     if nbytes < smallest:
@@ -32,7 +34,7 @@ def tensor_bytes(
         raw.flags.writeable = False  # as pack hands it over: one kind of array, so that every loop is compiled once
         return raw
 
-    coded = code(dtype, shape, nbytes, frozen, level, map)
+    coded = code(dtype, shape, nbytes, frozen, level, map, states)
     spans = coded.spans
 
     def size(number: int) -> int:
@@ -48,8 +50,8 @@ def tensor_bytes(
     return min(len(coded.head) + scaled, nbytes + 1) + blob.overhead(len(spans))
 
 
-def file_bytes(prefix: bytes, tensors: list[Tensor], sizes: list[int], twins: dict[str, str], level: str) -> int:
-    """Bytes of a packed file whose tensors take `sizes`, those with the same bytes as an earlier one (`twins`) none."""
-    reserved = len(blob.write_reserved(prefix))
-    whole = sum(tensor.stop - tensor.start for tensor in tensors) + len(prefix)
-    return header_room(tensors, whole, twins, level, reserved) + reserved + sum(sizes)
+def file_bytes(layout: Layout, recipe: Recipe, sizes: list[int], twins: dict[str, str], level: str) -> int:
+    """Bytes of a packed file whose tensors take `sizes`, those with the same bytes as an earlier one (`twins`) none;
+    `recipe` is what it was quantized by, if it was."""
+    reserved = len(blob.write_reserved(layout.prefix))
+    return room(layout, twins, recipe, level) + reserved + sum(sizes)
