@@ -86,7 +86,7 @@ def test_a_pattern_costs_its_entropy(dtype: str, n: int, m: int) -> None:
 
 @pytest.mark.parametrize("kind", ["block", "rows", "columns", "0.01"])
 def test_structure_costs_next_to_nothing(kind: str) -> None:
-    rows, cols = 900, 582  # a chunk has 450 rows, and ends where a block of five does
+    rows, cols = 900, 600
     draw = np.random.default_rng(2)
     mask = mask_of(kind, draw, rows, cols)
     values = draw.normal(size=(rows, cols))

@@ -140,21 +140,15 @@ def _bits(share: Ints) -> Ints:
     return bits
 
 
-def fit(packed: Bytes, rows: int, cols: int, height: int, width: int, each: Each) -> tuple[MaskCode, bytes, int]:
-    """The cheapest code for a mask, its head, and the bytes that it takes with all chunks. packed: bits of single words
-    [rows, ceil(cols / 8)], the lowest first; a block of height x width is there if any of its words is."""
-    picked = np.arange(0, rows, height)
-    ends = np.append(picked[1:], rows)
+def fit(packed: Bytes, cols: int, height: int, width: int, each: Each) -> tuple[MaskCode, bytes, int]:
+    """The cheapest code for a mask, its head, and the bytes that it takes with all chunks. packed: bits of columns
+    [rows of blocks, ceil(cols / 8)], the lowest first; a block of height x width is there if any of its columns is."""
     best: tuple[MaskCode, bytes, int] | None = None
     for form in (SINGLE, EIGHTS):
         size = across(cols, width, form)
 
         def read(start: int, stop: int, form: int = form, size: int = size) -> Bytes:
-            some = slice(start // size, stop // size)
-            lines = packed[picked[some]]
-            if height > 1:
-                first = picked[some][0]
-                lines = np.bitwise_or.reduceat(packed[first : ends[some][-1]], picked[some] - first, axis=0)
+            lines = packed[start // size : stop // size]
             if form == SINGLE or width > 1:
                 lines = np.unpackbits(lines, axis=1, count=cols, bitorder="little")
                 lines = units_of(lines > 0, 1, width).astype(np.uint8)
@@ -163,7 +157,7 @@ def fit(packed: Bytes, rows: int, cols: int, height: int, width: int, each: Each
             flat: Bytes = np.ascontiguousarray(lines).reshape(-1)
             return flat
 
-        fitted = gridfit.fit(len(picked) * size, 1, size, entropy.ANS, read, each)
+        fitted = gridfit.fit(len(packed) * size, 1, size, entropy.ANS, read, each)
         code = MaskCode(height, width, form, cols, fitted.code)
         head = write_head(code, entropy.described(fitted.plan))
         if best is None or fitted.bytes < best[2]:
@@ -197,9 +191,8 @@ def read_head(reader: Reader, rows: int, cols: int) -> MaskCode:
     return MaskCode(height, width, form, cols, inner)
 
 
-def encode(code: MaskCode, coder: tuple[Ints, ...], present: Ints, first_row: int) -> Bytes:
-    """The mask of a chunk whose rows begin at `first_row`, coded; present: bool [rows, cols]."""
-    lines = units_of(present, code.height, code.width, first_row)
+def encode(code: MaskCode, coder: tuple[Ints, ...], lines: Ints, first_row: int) -> Bytes:
+    """The mask of a chunk whose rows begin at `first_row`, coded; lines: bool [rows of blocks, blocks]."""
     packed = np.packbits(lines, axis=1, bitorder="little") if code.form == EIGHTS else lines.astype(np.uint8)
     raw = np.ascontiguousarray(packed).reshape(-1)
     return grids.encode_chunk(code.code, coder, raw, first_row // code.height)

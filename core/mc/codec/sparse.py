@@ -62,6 +62,17 @@ class _Mask:
     bytes: int
     coder: tuple[Ints, ...]
     within: float  # share of the absent words that stand in blocks which are there
+    packed: (
+        Bytes  # bits of columns [rows of blocks, ceil(cols / 8)], the lowest first: whether a block has any word there
+    )
+
+    def encode(self, first: int, rows: int) -> tuple[Bytes, Bytes]:
+        """Of a chunk of rows from `first` on, its mask, coded, and which words belong to blocks that are there, u8. A
+        block that two chunks share is there in both if it is there at all."""
+        height, width, cols = self.code.height, self.code.width, self.code.cols
+        some = self.packed[first // height : -(-(first + rows) // height)]
+        lines = masks.units_of(np.unpackbits(some, axis=1, count=cols, bitorder="little") > 0, 1, width)
+        return masks.encode(self.code, self.coder, lines, first), _plane(lines, height, width, first, rows, cols)
 
 
 def _masked(words: int, cols: int, width: int, read: Read, absent: int, each: Each) -> _Mask:
@@ -79,26 +90,22 @@ def _masked(words: int, cols: int, width: int, read: Read, absent: int, each: Ea
         packed.append(some)
         blocks = masks.merged(blocks, found)
     rows = words // cols
-    height, across = _aligned(blocks[0] or rows, rows, cols), blocks[1] or cols
     bits = np.concatenate(packed)
+    edges = np.arange(rows_in_chunk(cols), rows, rows_in_chunk(cols))
+    changing = edges[(bits[edges] != bits[edges - 1]).any(axis=1)]  # chunks were looked at one by one
+    height, across = gcd(blocks[0], *changing.tolist()) or rows, blocks[1] or cols
     within = 0.0
     if (height, across) == (1, 1):
         first = np.unpackbits(bits[: rows_in_chunk(cols)], axis=1, count=cols, bitorder="little") > 0
         height, across = masks.likely_blocks(first)
-        height = _aligned(height, rows, cols)
         zeros = first.size - int(first.sum())
-        plane = _plane(height, across, first, 0)
+        plane = _plane(masks.units_of(first, height, across), height, across, 0, *first.shape)
         within = (int(plane.sum()) - first.size + zeros) / zeros if zeros else 0.0
         if (height, across) != (1, 1):  # zeros within blocks of other chunks need a code, even if the first has none
             within = max(within, FEWEST)
-    code, head, size = masks.fit(bits, rows, cols, height, across, each)
-    return _Mask(code, head, size, entropy.encoder(code.code.coder, code.code.tables), within)
-
-
-def _aligned(height: int, rows: int, cols: int) -> int:
-    """The largest height of blocks that divides this one and the rows of a chunk, if there are several. A row of blocks
-    that two chunks share would have other masks in them than in the whole, for which the tables need have no code."""
-    return height if rows <= rows_in_chunk(cols) else gcd(height, rows_in_chunk(cols))
+    whole = np.bitwise_or.reduceat(bits, np.arange(0, rows, height), axis=0)
+    code, head, size = masks.fit(whole, cols, height, across, each)
+    return _Mask(code, head, size, entropy.encoder(code.code.coder, code.code.tables), within, whole)
 
 
 def fit_floats(fitted: fit.Fitted, geometry: planes.Geometry, words: int, read: Read, each: Each) -> Fitted | None:
@@ -117,9 +124,7 @@ def fit_floats(fitted: fit.Fitted, geometry: planes.Geometry, words: int, read: 
 
     def encode(k: int, raw: Bytes) -> Bytes:
         row = fitted.parts[k][0] // cols
-        present = raw.view(unsigned(geometry.width)).reshape(-1, cols) != 0
-        of_mask = masks.encode(mask.code, mask.coder, present, row)
-        plane = _plane(mask.code.height, mask.code.width, present, row)
+        of_mask, plane = mask.encode(row, len(raw) // (cols * geometry.width))
         return _joined(of_mask, floats.encode_chunk(dense.code, window, arrays, raw, row, plane), raw)
 
     head = bytes([FLOATS]) + dense.head + mask.head
@@ -148,9 +153,7 @@ def fit_grid(nbytes: int, width: int, cols: int, read: Read, each: Each, absent:
 
     def encode(k: int, raw: Bytes) -> Bytes:
         row = code.spans[k][0] // (cols * width)
-        present = raw.view(unsigned(width)).reshape(-1, cols) != absent
-        of_mask = masks.encode(mask.code, mask.coder, present, row)
-        plane = _plane(mask.code.height, mask.code.width, present, row)
+        of_mask, plane = mask.encode(row, len(raw) // (cols * width))
         return _joined(of_mask, grids.encode_chunk(code, arrays, raw, row, plane), raw)
 
     listed = grids.write_head(code, entropy.described(found.plan)) + absent.to_bytes(width, "little")
@@ -158,11 +161,10 @@ def fit_grid(nbytes: int, width: int, cols: int, read: Read, each: Each, absent:
     return Fitted(head, len(head) + found.bytes + mask.bytes, f"sparse+grid+{code.coder}", code.spans, encode)
 
 
-def _plane(height: int, width: int, present: Ints, first: int) -> Bytes:
-    """Which words of rows `first` and on belong to blocks that are present, u8."""
-    lines = masks.units_of(present, height, width, first).astype(np.uint8)
+def _plane(lines: Ints, height: int, width: int, first: int, rows: int, cols: int) -> Bytes:
+    """Which words of rows from `first` on are in blocks that are there, u8, by lines bool [rows of blocks, blocks]."""
+    lines = lines.astype(np.uint8)
     if height > 1 or width > 1:
-        rows, cols = present.shape
         lines = np.repeat(np.repeat(lines, height, axis=0)[first % height :][:rows], width, axis=1)[:, :cols]
     plane: Bytes = np.ascontiguousarray(lines).reshape(-1)
     return plane
