@@ -62,6 +62,28 @@ def weights(seed: int = 0) -> bytes:
     )
 
 
+def document(done: Any) -> dict[str, Any]:
+    """The one object that a command printed with --json."""
+    assert done.returncode == 0, done.stderr.decode()
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["schema"] == 1
+    return found
+
+
+def refused(done: Any, code: int) -> str:
+    """What a command said that ended with this code, and printed nothing else."""
+    assert (done.returncode, done.stdout) == (code, b""), (done.returncode, done.stderr.decode())
+    assert b"Traceback" not in done.stderr
+    text: str = done.stderr.decode()
+    return text
+
+
+def relative(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    """The squared error of b, relative to the squares of a."""
+    exact, near = a.astype(np.float64), b.astype(np.float64)
+    return float(((exact - near) ** 2).sum() / (exact**2).sum())
+
+
 @pytest.fixture(scope="session")
 def env() -> dict[str, str]:
     """The environment for a process that a test starts by itself."""

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import conftest
 import mc as library
+from conftest import refused
 
 Command = Callable[..., Any]
 
@@ -52,17 +54,9 @@ def judge(script: str = "judge.py") -> str:
 
 
 def document(done: Any) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr.decode()
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert found["schema"] == 1 and found["command"] == "auto"
+    found = conftest.document(done)
+    assert found["command"] == "auto"
     return found
-
-
-def refused(done: Any, code: int) -> str:
-    assert (done.returncode, done.stdout) == (code, b""), (done.returncode, done.stderr.decode())
-    assert b"Traceback" not in done.stderr
-    text: str = done.stderr.decode()
-    return text
 
 
 def test_a_size_is_met_and_explained_and_the_plan_does_it_again(mc: Command, place: Path) -> None:

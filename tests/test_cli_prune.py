@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,28 +11,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import mc as library
+from conftest import document, refused, relative
 
 Command = Callable[..., Any]
 PRUNED = {"encoder.dense.weight", "decoder.dense.weight", "decoder.tied.weight", "half.weight"}
-
-
-def document(done: Any) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr.decode()
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert found["schema"] == 1
-    return found
-
-
-def refused(done: Any, code: int) -> str:
-    assert (done.returncode, done.stdout) == (code, b""), (done.returncode, done.stderr.decode())
-    assert b"Traceback" not in done.stderr
-    text: str = done.stderr.decode()
-    return text
-
-
-def relative(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    exact, near = a.astype(np.float64), b.astype(np.float64)
-    return float(((exact - near) ** 2).sum() / (exact**2).sum())
 
 
 @pytest.mark.parametrize("method", ["magnitude,sparsity=0.4", "4:8", "block,size=2x8,sparsity=0.3,scope=tensor"])

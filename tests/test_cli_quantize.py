@@ -13,27 +13,9 @@ import pytest
 from safetensors.numpy import load_file
 
 import mc as library
+from conftest import document, refused, relative
 
 Command = Callable[..., Any]
-
-
-def document(done: Any) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr.decode()
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert found["schema"] == 1
-    return found
-
-
-def refused(done: Any, code: int) -> str:
-    assert (done.returncode, done.stdout) == (code, b""), (done.returncode, done.stderr.decode())
-    assert b"Traceback" not in done.stderr
-    text: str = done.stderr.decode()
-    return text
-
-
-def relative(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    exact, near = a.astype(np.float64), b.astype(np.float64)
-    return float(((exact - near) ** 2).sum() / (exact**2).sum())
 
 
 @pytest.mark.parametrize("scheme", ["bf16", "fp8", "int3,group=32,symmetric=no", "codebook"])

@@ -17,6 +17,7 @@ from mc.codec.fit import Each, Read
 from mc.codec.integers import PlaneCode
 from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Counts, Ints
+from mc.codec.ways import raw_chunk
 
 LOOKED_AT = 1024  # words in which repetition is looked for
 SPREAD = np.uint64(0x9E3779B97F4A7C15)  # an odd number that makes one word of two
@@ -333,5 +334,5 @@ def _count(code: PlaneCode, parts: list[tuple[int, int]], read: Read, each: Each
 def _zstd_chunk(raw: Bytes, level: int) -> Bytes:
     frame = dictionary.compress(raw, level)
     if len(frame) >= len(raw):
-        return floats.raw_chunk(raw)
+        return raw_chunk(raw)
     return np.frombuffer(b"\1" + frame, np.uint8)

@@ -13,6 +13,7 @@ from mc.codec import chunks, entropy, planes, scales, symbols
 from mc.codec.fields import Reader, write_array
 from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
+from mc.codec.ways import raw_chunk
 from mc.errors import DamagedError
 
 CHUNK = 1 << 18  # words in a chunk, at most, unless a single row has more
@@ -208,11 +209,6 @@ def encode_chunk(
         words, code.frequent_if_any, code.shape, code.scales_of(rows), window, code.classes[:, rows], coder, present
     )
     return coded if len(coded) <= len(raw) else raw_chunk(raw)
-
-
-def raw_chunk(raw: Bytes) -> Bytes:
-    """A chunk as it is, and the byte that says so."""
-    return np.concatenate([np.array([chunks.RAW], np.uint8), raw])
 
 
 def decode_chunk(

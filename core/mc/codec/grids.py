@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from mc.codec import entropy
+from mc.codec.chunks import CODED
 from mc.codec.compiled import inlined, released
 from mc.codec.fields import Reader, write_array
-from mc.codec.floats import NARROWEST, WIDEST, raw_chunk, rows_in_chunk, spans
+from mc.codec.floats import NARROWEST, WIDEST, rows_in_chunk, spans
 from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Counts, Ints
+from mc.codec.ways import opened_chunk, raw_chunk
 from mc.errors import DamagedError
 
-RAW, CODED = 0, 1
 ESCAPE = 255  # the symbol of a word that has none
 MOST_TABLES = 64
 MOST_SHIFT = 8
@@ -236,14 +237,9 @@ def decode_chunk(
 ) -> None:  # fmt: skip
     """Fill `raw`, in a sparse chunk the words that are `present` u8, with the chunk whose rows begin at `first_row`;
     DamagedError if `coded` makes no sense."""
-    reader = Reader(coded)
-    method = reader.byte()
-    if method == RAW:
-        raw[:] = np.frombuffer(reader.take(len(raw)), np.uint8)
-        reader.end()
+    reader = opened_chunk(coded, raw)
+    if reader is None:
         return
-    if method != CODED:
-        raise DamagedError(f"a chunk is stored in way {method}, and there are ways 0 and 1")
     stream = reader.bytes(reader.u32())
     rest = len(coded) - 5 - len(stream)
     if rest % code.width:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from mc.codec import entropy
+from mc.codec.chunks import CODED
 from mc.codec.codings import plain_spans
 from mc.codec.fields import Reader, write_array
-from mc.codec.floats import NARROWEST, WIDEST, raw_chunk, rows_in_chunk, spans
+from mc.codec.floats import NARROWEST, WIDEST, rows_in_chunk, spans
 from mc.codec.tables import Tables, histogram
 from mc.codec.typing import Bytes, Counts, Ints
+from mc.codec.ways import opened_chunk, raw_chunk
 from mc.errors import DamagedError
 
-RAW, CODED = 0, 1
 CLASSES = 4
 BYTE_PLANES, NIBBLE_PLANES, ROW_CLASSES, PALETTE = 0, 1, 2, 3
 FORMS = ("bytes", "nibbles", "rows", "palette")
@@ -158,14 +159,9 @@ def encode_chunk(code: PlaneCode, coder: tuple[Ints, ...], raw: Bytes, first_row
 
 def decode_chunk(code: PlaneCode, coder: tuple[Ints, Counts], coded: memoryview, first_row: int, raw: Bytes) -> None:
     """Fill `raw` with the chunk whose rows begin at `first_row`; DamagedError if `coded` makes no sense."""
-    reader = Reader(coded)
-    (method,) = reader.numbers("B")
-    if method == RAW:
-        raw[:] = np.frombuffer(reader.take(len(raw)), np.uint8)
-        reader.end()
+    reader = opened_chunk(coded, raw)
+    if reader is None:
         return
-    if method != CODED:
-        raise DamagedError(f"a chunk is stored in way {method}, and there are ways 0 and 1")
     (size,) = reader.numbers("I")
     stream = np.frombuffer(reader.take(size), np.uint8)
     words = len(raw) // code.width

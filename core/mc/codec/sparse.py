@@ -13,16 +13,17 @@ from math import gcd
 import numpy as np
 
 from mc.codec import entropy, fit, floats, gridfit, grids, masks, planes
+from mc.codec.chunks import CODED
 from mc.codec.codings import FLOATS, GRID
 from mc.codec.fields import Reader
 from mc.codec.fit import Each, Read
-from mc.codec.floats import FloatCode, raw_chunk, rows_in_chunk, spans
+from mc.codec.floats import FloatCode, rows_in_chunk, spans
 from mc.codec.grids import GridCode
 from mc.codec.masks import MaskCode
 from mc.codec.typing import Bytes, Ints
+from mc.codec.ways import opened_chunk, raw_chunk
 from mc.errors import DamagedError
 
-RAW, CODED = 0, 1
 SCARCE = 16  # one word in so many must be absent for a mask to be thought of
 LENGTH = struct.Struct("<BI")  # of a chunk: how it is stored, bytes of the mask
 
@@ -228,14 +229,9 @@ def decoder(code: SparseCode) -> Callable[[int, memoryview, Bytes], None]:
     row_bytes = code.inner.cols * code.width
 
     def decode(k: int, coded: memoryview, raw: Bytes) -> None:
-        reader = Reader(coded)
-        method = reader.byte()
-        if method == RAW:
-            raw[:] = reader.bytes(len(raw))
-            reader.end()
+        reader = opened_chunk(coded, raw)
+        if reader is None:
             return
-        if method != CODED:
-            raise DamagedError(f"a chunk is stored in way {method}, and there are ways 0 and 1")
         size, row = reader.u32(), parts[k][0] // row_bytes
         present = masks.decode(code.mask, of_mask, reader.take(size), row, len(raw) // code.width)
         rest = coded[LENGTH.size + size :]

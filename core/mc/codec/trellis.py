@@ -10,11 +10,11 @@ import struct
 import numpy as np
 
 from mc.codec import entropy
+from mc.codec.chunks import CODED
 from mc.codec.compiled import inlined, released
-from mc.codec.fields import Reader
-from mc.codec.floats import raw_chunk
-from mc.codec.grids import CODED, ESCAPE, RAW, GridCode, context_of, segment_sizes, symbol_of
+from mc.codec.grids import ESCAPE, GridCode, context_of, segment_sizes, symbol_of
 from mc.codec.typing import Bytes, Counts, Ints
+from mc.codec.ways import opened_chunk, raw_chunk
 from mc.errors import DamagedError
 
 # By the number of states, the parity-check polynomials h0 and h1 of Ungerboeck's codes for one dimension (Channel
@@ -166,14 +166,9 @@ def encode_chunk(code: GridCode, coder: tuple[Ints, ...], raw: Bytes, first_row:
 
 def decode_chunk(code: GridCode, coder: tuple[Ints, Counts], coded: memoryview, first_row: int, raw: Bytes) -> None:
     """Fill `raw` with the chunk whose rows begin at `first_row`; DamagedError if `coded` makes no sense."""
-    reader = Reader(coded)
-    method = reader.byte()
-    if method == RAW:
-        raw[:] = np.frombuffer(reader.take(len(raw)), np.uint8)
-        reader.end()
+    reader = opened_chunk(coded, raw)
+    if reader is None:
         return
-    if method != CODED:
-        raise DamagedError(f"a chunk is stored in way {method}, and there are ways 0 and 1")
     words = code.words(raw)
     rows = code.rows[first_row : first_row + len(words) // code.cols]
     whole = np.empty(code.classes, np.int64)

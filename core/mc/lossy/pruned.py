@@ -8,10 +8,10 @@ from math import prod
 from typing import Any
 
 from mc.checkpoint import Layout, Source, Tensor
-from mc.errors import LimitError, quote
 from mc.lossy import instead
 from mc.lossy.files import Target as Out
 from mc.lossy.files import Writer, naming, read_array
+from mc.lossy.limits import refuse_beyond
 from mc.lossy.masks import Threshold
 from mc.lossy.methods import Method, spelled
 from mc.lossy.pruning import Array, Pruned, PruneJob, matrix_of, prune_tensor
@@ -138,17 +138,5 @@ def packed_as(one: PrunedTensor, made: Made, sizes: Mapping[str, TensorReport]) 
 
 def refuse_missed(where: str, files: Sequence[Made], target: Target | None) -> None:
     """LimitError if an error is above its limit, after all; then none of the files is to be kept."""
-    if target is None or target.kind != "error":
-        return
     tensors = [one for made in files for one in made.tensors]
-    if target.overall:
-        error, power = sum(one.squared for one in tensors), sum(one.power for one in tensors)
-        if error > target.value * power:
-            raise LimitError(f"{where}: the error over all is {error / power:.3g}, above the limit {target.value:g}.")
-        return
-    worst = max(tensors, key=lambda one: one.error, default=None)
-    if worst is not None and worst.error > target.value:
-        raise LimitError(
-            f"{where}: tensor {quote(worst.name)} has an error of {worst.error:.3g} by {worst.method}, above the limit "
-            f"{target.value:g}. Give it another method with --set."
-        )
+    refuse_beyond(where, tensors, target, lambda one: f"by {one.method}", "method")

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mc.checkpoint import Layout, Source
-from mc.errors import LimitError, McError, quote
+from mc.errors import McError, quote
 from mc.lossy.files import Target as Out
+from mc.lossy.limits import refuse_beyond
 from mc.lossy.passes import Job, Made, Step, unweighed, write
 from mc.lossy.requests import Target
 from mc.lossy.shards import Files, refuse_doubled, tensors_of
@@ -64,17 +65,5 @@ def quantize_file(source: Source, layout: Layout, plan: Decided, out: Out, work:
 
 def refuse_missed(where: str, files: Sequence[Made], target: Target | None) -> None:
     """LimitError if an error is above its limit, after all; then none of the files is to be kept."""
-    if target is None or target.kind != "error":
-        return
     tensors = [one for made in files for one in made.tensors]
-    if target.overall:
-        error, power = sum(one.squared for one in tensors), sum(one.power for one in tensors)
-        if error > target.value * power:
-            raise LimitError(f"{where}: the error over all is {error / power:.3g}, above the limit {target.value:g}.")
-        return
-    worst = max(tensors, key=lambda one: one.error, default=None)
-    if worst is not None and worst.error > target.value:
-        raise LimitError(
-            f"{where}: tensor {quote(worst.name)} has an error of {worst.error:.3g} as {worst.scheme}, above the limit "
-            f"{target.value:g}. Give it another scheme with --set."
-        )
+    refuse_beyond(where, tensors, target, lambda one: f"as {one.scheme}", "scheme")
