@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mc.lossy.cuts import multiply
+from mc.lossy.moments import damped_root
 
 Array = np.ndarray[Any, Any]
 SMALL = 512  # rows or columns up to which all is decomposed, whatever rank is wanted
@@ -33,7 +34,7 @@ class Components:
 def decomposed(w: Array, gram: Array | None = None, rank: int | None = None, seed: int = 0) -> Components:
     """Of f32 [rows, cols]: all components, or at least the first `rank`, randomized where that is much quicker (Halko,
     Martinsson and Tropp, arXiv 0909.4061, algorithm 4.4)."""
-    factor = None if gram is None else _root(gram)
+    factor = None if gram is None else damped_root(gram, DAMPED)
     a = w.astype(np.float64) if factor is None else w.astype(np.float64) @ factor
     whole = float(np.einsum("ij,ij->", a, a))
     least = min(a.shape)
@@ -47,19 +48,6 @@ def decomposed(w: Array, gram: Array | None = None, rank: int | None = None, see
 
         right = solve_triangular(factor, right.T, lower=True, trans="T").T
     return Components(left, values, right, whole)
-
-
-def _root(gram: Array) -> Array:
-    """The lower triangle L with L L^T = the Gram matrix, damped until it is positive definite."""
-    h = (gram.astype(np.float64) + gram.T) / 2
-    mean = max(float(np.trace(h)) / len(h), float(np.finfo(np.float32).tiny))
-    damped = DAMPED
-    while True:
-        try:
-            root: Array = np.linalg.cholesky(h + damped * mean * np.eye(len(h)))
-            return root
-        except np.linalg.LinAlgError:
-            damped *= 10
 
 
 def _exact(a: Array) -> tuple[Array, Array, Array]:

@@ -27,6 +27,19 @@ class Moments:
         return float(np.einsum("ij,ij->", w @ self.gram, w, dtype=np.float64))
 
 
+def damped_root(gram: Array, damped: float) -> Array:
+    """The lower triangle L f64 with L L^T = the Gram matrix, to whose diagonal a share `damped` of its mean is added,
+    or ten times as much, until it is positive definite."""
+    h = (gram.astype(np.float64) + gram.T) / 2
+    mean = max(float(np.trace(h)) / len(h), float(np.finfo(np.float32).tiny))
+    while True:
+        try:
+            root: Array = np.linalg.cholesky(h + damped * mean * np.eye(len(h)))
+            return root
+        except np.linalg.LinAlgError:
+            damped *= 10
+
+
 def moments_of(statistics: Statistics | None, name: str, features: int) -> Moments | None:
     """Those of the weight `name`, if there are any."""
     squares = None if statistics is None else statistics.mean_squares(name, features)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mc.lossy.masks import wanted
+from mc.lossy.moments import damped_root
 
 Array = np.ndarray[Any, Any]
 BLOCK = 128  # columns
@@ -58,18 +59,9 @@ def _chosen(w: Array, gram: Array, sparsity: float, keep: int, of: int) -> tuple
 
 def _inverse_factor(gram: Array) -> Array:
     """The upper triangle U with U^T U = the inverse of the damped Gram matrix."""
-    h = (gram.astype(np.float64) + gram.T) / 2
-    mean = max(float(np.trace(h)) / len(h), float(np.finfo(np.float32).tiny))
-    damped = DAMPED
-    while True:
-        try:
-            root = np.linalg.cholesky(h[::-1, ::-1] + damped * mean * np.eye(len(h)))
-        except np.linalg.LinAlgError:
-            damped *= 10
-            continue
-        # H = R R^T with R upper, so its inverse is R^-T R^-1 and U is R^-1.
-        inverse: Array = np.linalg.inv(root[::-1, ::-1])
-        return inverse
+    # Upside down, H = R R^T with R upper, so its inverse is R^-T R^-1 and U is R^-1.
+    inverse: Array = np.linalg.inv(damped_root(gram[::-1, ::-1], DAMPED)[::-1, ::-1])
+    return inverse
 
 
 def _largest(scores: Array, count: int) -> Array:
