@@ -9,6 +9,8 @@ brace.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mc.dtypes import element_bits
@@ -16,7 +18,7 @@ from mc.errors import DamagedError, quote
 from mc.source import Source
 from mc.strict_json import describe, parse_json
 
-__all__ = ["LONGEST_HEADER", "Layout", "Source", "Tensor", "parse_layout", "read_layout"]
+__all__ = ["LONGEST_HEADER", "Layout", "Source", "Tensor", "parse_layout", "read_layout", "write_prefix"]
 
 LONGEST_HEADER = 100_000_000  # bytes; the reference reader's limit
 
@@ -62,6 +64,14 @@ def read_layout(source: Source) -> Layout:
     the source cannot be read.
     """
     return parse_layout(_read_prefix(source), source.size, source.where)
+
+
+def write_prefix(metadata: Mapping[str, str], listed: Mapping[str, object]) -> bytes:
+    """The length and header of a file with this metadata, if there is any, and these entries by tensor."""
+    header = {**({"__metadata__": dict(metadata)} if metadata else {}), **listed}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def parse_layout(prefix: bytes, size: int | None, where: str) -> Layout:

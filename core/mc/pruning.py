@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from mc import loader, simplifying
 from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
@@ -22,7 +21,6 @@ from mc.atomic import replacing
 from mc.checkpoint import Layout, Source, Tensor, read_layout
 from mc.errors import McError, UsageError, quote
 from mc.folder import packed_name, read_folder
-from mc.loader import Checkpoint
 from mc.lossy.allotting import Allotted, allot, prune_file
 from mc.lossy.configs import without_quantization
 from mc.lossy.files import Writer, plain_layout
@@ -33,9 +31,9 @@ from mc.lossy.recipe import OBJECTIVES
 from mc.lossy.requests import Target, assign
 from mc.lossy.shards import tensors_of
 from mc.lossy.statistics import open_statistics
-from mc.parallel import Workers, workers
+from mc.parallel import Workers, single_blas, workers
 from mc.reports import TensorReport
-from mc.simplifying import Done, finished, refuse_unused, rewrite, shards_of
+from mc.simplifying import Done, finished, names_of, refuse_unused, rewrite, shards_of
 
 NOTHING = "no tensor that is to be pruned: no matrix of floats, or all are kept."
 Asked = tuple[Method | None, Sequence[tuple[str, Method]], Sequence[str]]
@@ -91,14 +89,11 @@ def prune(
         raise UsageError("wanda and obs need --stats FILE: what layers are given. `mc analyze --inputs` writes it.")
     with (
         workers(threads, executor) as work,
-        threadpool_limits(1, user_api="blas"),
+        single_blas(),
         ExitStack() as stack,
     ):
-        masks = stack.enter_context(_opened_masks(mask)) if mask is not None else None
-        names = [tensor.name for path in shards_of(Path(str(source))) for tensor in _tensors(path)] if stats and (
-            isinstance(source, str | os.PathLike)
-        ) else []  # fmt: skip
-        statistics = stack.enter_context(open_statistics(stats, names)) if stats is not None else None
+        masks = stack.enter_context(loader.open_checkpoint(mask)) if mask is not None else None
+        statistics = stack.enter_context(open_statistics(stats, names_of(source))) if stats is not None else None
         job = PruneJob({}, objective, seed, "default", limit, dense, shrink, statistics, masks)
         taken = stack.enter_context(_taken_masks(mask_out))
         if is_folder(source):
@@ -126,7 +121,7 @@ def plan(
     found: list[tuple[str, str, str]] = []
     used: set[str] = set()
     with ExitStack() as stack:
-        masks = stack.enter_context(_opened_masks(mask)) if mask is not None else None
+        masks = stack.enter_context(loader.open_checkpoint(mask)) if mask is not None else None
         job = PruneJob({}, "plain", 0, "default", None, masks=masks)
         for path in shards_of(Path(source)):
             with Source.of(path) as opened:
@@ -136,11 +131,6 @@ def plan(
             found += [(str(path), one.name, spelled(wanted[one.name]) if one.name in wanted else "") for one in tensors]
     refuse_unused(used, _patterns(asked), keep, str(source))
     return tuple(found)
-
-
-def _tensors(path: Path) -> tuple[Tensor, ...]:
-    with Source.of(path) as opened:
-        return tuple(read_layout(opened).tensors)
 
 
 def _patterns(asked: Asked) -> list[str]:
@@ -157,10 +147,6 @@ def _assigned(tensors: Sequence[Tensor], job: PruneJob, asked: Asked) -> tuple[d
         listed = set(job.masks.names())
         found |= {tensor.name: Method("mask") for tensor in tensors if tensor.name in listed}
     return found, used
-
-
-def _opened_masks(path: PathLike) -> Checkpoint:
-    return loader.open_checkpoint(path)
 
 
 @contextmanager

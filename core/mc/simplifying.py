@@ -91,7 +91,7 @@ def quantize(
     job = Job({}, objective, seed, "default", limit, strict=strict)
     with workers(threads, executor) as work, single_blas(), ExitStack() as stack:
         if stats is not None:
-            statistics = stack.enter_context(open_statistics(stats, _names(source)))
+            statistics = stack.enter_context(open_statistics(stats, names_of(source)))
             job = replace(job, statistics=statistics, frames=stack.enter_context(Frames()))
         if is_folder(source):
             return _quantize_folder(Path(str(source)), target, job, (default, given, keep), pack, work, progress)
@@ -140,7 +140,7 @@ def _refuse_unweighable(objective: str, stats: PathLike | None, strict: bool, re
         raise UsageError(f"The objective {objective} stores scales of columns, which compressed-tensors doesn't have.")
 
 
-def _names(source: PathLike | BinaryIO) -> list[str]:
+def names_of(source: PathLike | BinaryIO) -> list[str]:
     """Names of all tensors of a file or folder; none of a stream."""
     if not isinstance(source, str | os.PathLike):
         return []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from mc import blob
-from mc.checkpoint import Layout, Source, Tensor
+from mc.checkpoint import Layout, Source, Tensor, write_prefix
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, McError, quote
 from mc.heading import WHOLE
@@ -173,19 +172,17 @@ def _matches(name: str, glob: str) -> bool:
 
 def subset_header(layout: Layout, tensors: Sequence[Tensor]) -> bytes:
     """Length and header of a safetensors file with these tensors and the original's metadata."""
-    header: dict[str, object] = {"__metadata__": layout.metadata} if layout.metadata else {}
+    listed: dict[str, object] = {}
     at = 0
     for tensor in tensors:
         size = tensor.stop - tensor.start
-        header[tensor.name] = {
+        listed[tensor.name] = {
             "dtype": tensor.dtype,
             "shape": list(tensor.shape),
             "data_offsets": [at, at + size],
         }
         at += size
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    padded = text.ljust(len(text) + -len(text) % 8)
-    return len(padded).to_bytes(8, "little") + padded
+    return write_prefix(layout.metadata, listed)
 
 
 def chunks(

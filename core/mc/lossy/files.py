@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any, Literal, Protocol, overload
 import numpy as np
 
 from mc import loader
-from mc.checkpoint import Layout, Source, Tensor, read_layout
+from mc.checkpoint import Layout, Source, Tensor, read_layout, write_prefix
 from mc.dtypes import element_bits, numpy_dtype
 from mc.errors import McError, quote
 from mc.loader import Checkpoint
@@ -65,7 +64,7 @@ class Writer:
 
     def finish(self, out: Target, metadata: Mapping[str, str]) -> tuple[int, str]:
         """Write the file with this `__metadata__` to `out`; bytes written and their sha256."""
-        prefix = _prefix(metadata, self._listed)
+        prefix = write_prefix(metadata, self._listed)
         digest = hashlib.sha256(prefix)
         out.write(prefix)
         self._data.seek(0)
@@ -79,14 +78,6 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self._data.close()
-
-
-def _prefix(metadata: Mapping[str, str], listed: Mapping[str, object]) -> bytes:
-    """Length and header of a safetensors file."""
-    header = {**({"__metadata__": dict(metadata)} if metadata else {}), **listed}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 def read_array(source: Source, tensor: Tensor) -> Array:
@@ -234,7 +225,7 @@ def dequantize_file(floats: Floats, out: Target, work: Workers, step: Step) -> t
         dtype, shape = floats.dtype(name), floats.shape(name)
         begin, end = end, end + floats.nbytes(name)
         listed[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-    prefix = _prefix(floats.metadata, listed)
+    prefix = write_prefix(floats.metadata, listed)
     digest = hashlib.sha256(prefix)
     out.write(prefix)
     for _, array in work.each(restored, floats.names()):

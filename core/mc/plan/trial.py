@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -61,13 +61,12 @@ class Trial:
         return sum(self.losses.values())
 
 
-def requests_of(source: Source, plan: Plan) -> dict[str, Choice]:
+def requests_of(layout: Layout, twins: Mapping[str, str], plan: Plan) -> dict[str, Choice]:
     """What a plan changes in one shard, by tensor. A tied tensor goes the way of the one it is tied to, so that it
     stays tied."""
-    layout = plain_layout(source)
     here = {tensor.name for tensor in layout.tensors if tensor.start < tensor.stop}
     lossy = {name: one for name, one in plan.choices.items() if one.request is not None and name in here}
-    for name, first in find_twins(source, layout).items():
+    for name, first in twins.items():
         if first in lossy:
             lossy[name] = lossy[first]
         else:
@@ -75,16 +74,28 @@ def requests_of(source: Source, plan: Plan) -> dict[str, Choice]:
     return lossy
 
 
-def carry_out(source: Source, plan: Plan, out: BinaryIO, work: Workers, statistics: Statistics | None) -> Made:
-    """Write the quantized form of one shard: what the plan doesn't change is copied. McError where a tensor can't hold
-    what the plan wants."""
-    lossy = requests_of(source, plan)
-    wanted = {name: one.request for name, one in lossy.items() if one.request is not None}
+def carry_out(
+    source: Source, plan: Plan, work: Workers, statistics: Statistics | None
+) -> tuple[BinaryIO | None, Made]:  # fmt: skip
+    """The quantized form of one shard, in a temporary file: what the plan doesn't change is copied. None if it changes
+    nothing. McError where a tensor can't hold what the plan wants."""
     layout = plain_layout(source)
     twins = find_twins(source, layout)
+    lossy = requests_of(layout, twins, plan)
+    if not lossy:
+        listed = tuple((tensor.name, tensor.stop - tensor.start) for tensor in layout.tensors)
+        return None, Made((), (), source.size, listed)
+    wanted = {name: one.request for name, one in lossy.items() if one.request is not None}
     job = Job(wanted, plan.objective, plan.seed, plan.level, None, statistics, twins=twins)
     steps = {name: one.step for name, one in lossy.items()}
-    return write(source, layout, job, steps, out, work, lambda _: None)
+    out: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by whoever asked for it
+    try:
+        made = write(source, layout, job, steps, out, work, lambda _: None)
+        out.flush()
+    except BaseException:
+        out.close()
+        raise
+    return out, made
 
 
 class Latest:
@@ -103,13 +114,7 @@ class Latest:
         if wanted != self._choices:
             self.close()
             for source in sources:
-                if not requests_of(source, plan):
-                    listed = tuple((tensor.name, tensor.stop - tensor.start) for tensor in plain_layout(source).tensors)
-                    self._files.append((None, Made((), (), source.size, listed)))
-                    continue
-                out: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
-                self._files.append((out, carry_out(source, plan, out, work, self.statistics)))
-                out.flush()
+                self._files.append(carry_out(source, plan, work, self.statistics))
             self._choices = wanted
         return [
             (Source.of(out, source.where) if out is not None else source, made)
