@@ -130,43 +130,54 @@ def _metadata(found: object, where: str) -> dict[str, str]:
     return found
 
 
+class _Fault(Exception):
+    """What is wrong with a tensor's entry: a sentence that its name goes before."""
+
+
 def _tensor(name: str, entry: object, origin: int, where: str) -> Tensor:
     """The tensor that `entry` describes, its numbers checked against each other; data begins at `origin`."""
-    at = f"{where}: tensor {quote(name)}"
+    try:
+        return _described(name, entry, origin)
+    except _Fault as fault:
+        raise _damaged(f"{where}: tensor {quote(name)} {fault}") from None
+
+
+def _described(name: str, entry: object, origin: int) -> Tensor:
     if not isinstance(entry, dict):
-        raise _damaged(f"{at} is {describe(entry)}, where an object with {_listed(_FIELDS)} was expected")
+        raise _Fault(f"is {describe(entry)}, where an object with {_listed(_FIELDS)} was expected")
     if missing := [field for field in _FIELDS if field not in entry]:
-        raise _damaged(f"{at} has no {_listed(missing)}")
-    if unknown := [quote(field) for field in entry if field not in _FIELDS]:
-        raise _damaged(f"{at} has {_listed(unknown)} beside {_listed(_FIELDS)}, which alone are allowed")
+        raise _Fault(f"has no {_listed(missing)}")
+    if len(entry) > len(_FIELDS):
+        unknown = [quote(field) for field in entry if field not in _FIELDS]
+        raise _Fault(f"has {_listed(unknown)} beside {_listed(_FIELDS)}, which alone are allowed")
     dtype = entry["dtype"]
     if not isinstance(dtype, str):
-        raise _damaged(f"{at} has {describe(dtype)} for its dtype, where a name such as F32 was expected")
-    shape = _counts(entry["shape"], "shape", at)
-    offsets = _counts(entry["data_offsets"], "data_offsets", at)
+        raise _Fault(f"has {describe(dtype)} for its dtype, where a name such as F32 was expected")
+    shape = _counts(entry["shape"], "shape")
+    offsets = _counts(entry["data_offsets"], "data_offsets")
     if len(offsets) != 2 or offsets[0] > offsets[1]:
-        found = f"{at} has data_offsets {describe(list(offsets))}"
-        raise _damaged(f"{found}, where a start and a stop not before it were expected")
+        found = f"has data_offsets {describe(list(offsets))}"
+        raise _Fault(f"{found}, where a start and a stop not before it were expected")
     start, stop = offsets
-    size = _byte_length(dtype, shape, at)
+    size = _byte_length(dtype, shape)
     if size is not None and stop - start != size:
-        found = f"{at} has data_offsets [{start}, {stop}], which is {stop - start} bytes"
-        raise _damaged(f"{found}, but {dtype} of shape {describe(list(shape))} takes {size} bytes")
+        found = f"has data_offsets [{start}, {stop}], which is {stop - start} bytes"
+        raise _Fault(f"{found}, but {dtype} of shape {describe(list(shape))} takes {size} bytes")
     return Tensor(name, dtype, shape, origin + start, origin + stop)
 
 
-def _counts(found: object, field: str, at: str) -> tuple[int, ...]:
+def _counts(found: object, field: str) -> tuple[int, ...]:
     """`found` as whole numbers from 0 to 2**63 - 1."""
     if not isinstance(found, list):
-        raise _damaged(f"{at} has {describe(found)} for its {field}, where a list was expected")
+        raise _Fault(f"has {describe(found)} for its {field}, where a list was expected")
     for item in found:
         if type(item) is not int or not 0 <= item < _LIMIT:  # a boolean is an int to isinstance
             wanted = "a whole number from 0 to 2**63 - 1"
-            raise _damaged(f"{at} has {describe(item)} in its {field}, where {wanted} was expected")
+            raise _Fault(f"has {describe(item)} in its {field}, where {wanted} was expected")
     return tuple(found)
 
 
-def _byte_length(dtype: str, shape: tuple[int, ...], at: str) -> int | None:
+def _byte_length(dtype: str, shape: tuple[int, ...]) -> int | None:
     """Bytes that `dtype` of `shape` takes, or None for an unknown dtype."""
     width = element_bits(dtype)
     if width is None:
@@ -175,22 +186,25 @@ def _byte_length(dtype: str, shape: tuple[int, ...], at: str) -> int | None:
     for count in shape:  # stops at the limit: a product of all would grow with the square of the header's length
         bits *= count
         if bits >= 8 * _LIMIT:
-            raise _damaged(f"{at} is {dtype} of shape {describe(list(shape))}, which takes 2**63 bytes or more")
+            raise _Fault(f"is {dtype} of shape {describe(list(shape))}, which takes 2**63 bytes or more")
     if bits % 8:
-        found = f"{at} is {dtype} of shape {describe(list(shape))}, which is {bits} bits"
-        raise _damaged(f"{found} and does not fill whole bytes")
+        found = f"is {dtype} of shape {describe(list(shape))}, which is {bits} bits"
+        raise _Fault(f"{found} and does not fill whole bytes")
     return bits // 8
 
 
 def _check_cover(tensors: list[Tensor], origin: int, size: int, where: str) -> None:
     """The tensors, in data order, must cover the file from `origin` to its end without hole or overlap."""
     end, last = origin, "the header"
-    for tensor in tensors:
+    for index, tensor in enumerate(tensors):
         if tensor.start != end:
             between = abs(tensor.start - end)
             found = f"leaves {between} bytes unused after" if tensor.start > end else f"overlaps {between} bytes of"
-            raise _damaged(f"{where}: tensor {quote(tensor.name)} {found} {last}")
-        end, last = tensor.stop, f"tensor {quote(tensor.name)}"
+            before = f"tensor {quote(tensors[index - 1].name)}" if index else last
+            raise _damaged(f"{where}: tensor {quote(tensor.name)} {found} {before}")
+        end = tensor.stop
+    if tensors:
+        last = f"tensor {quote(tensors[-1].name)}"
     if end > size:
         raise DamagedError(f"{where} was cut: it has {size} bytes, but its header describes {end}. Fetch it again.")
     if end < size:

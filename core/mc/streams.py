@@ -35,6 +35,21 @@ class FromSource:
         return taken
 
 
+class FromMemory:
+    """Front to back over a piece of a packed file that is in memory."""
+
+    def __init__(self, data: memoryview, where: str) -> None:
+        self.where = where
+        self._left = data
+
+    def take(self, size: int) -> memoryview:
+        """The next bytes; DamagedError if the piece ends before."""
+        taken, self._left = self._left[:size], self._left[size:]
+        if len(taken) < size:
+            raise DamagedError(f"{self.where} ends {size - len(taken)} bytes too early: it was cut")
+        return taken
+
+
 class FromPipe:
     """Front to back over a stream that can't go back."""
 

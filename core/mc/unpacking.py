@@ -24,7 +24,7 @@ from mc.manifest import SAME
 from mc.memory import Room
 from mc.opening import Opening, open_packed
 from mc.parallel import Workers
-from mc.streams import FromPipe, FromSource, Sequential
+from mc.streams import FromMemory, FromPipe, FromSource, Sequential
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def units(stream: Sequential, opening: Opening, index: int, tensor: Tensor) -> I
         data = stream.take(size)
 
         def found() -> Iterator[Job]:
-            reader = blob.BlobReader(FromSource(Source.of(data, stream.where)), size, index, dtype, nbytes)
+            reader = blob.BlobReader(FromMemory(data, stream.where), size, index, dtype, nbytes)
             return (Job(tensor, reader, chunk, sealed) for chunk, sealed in reader.frames())
 
         yield Unit(tensor, nbytes, found)

@@ -6,6 +6,7 @@ in its head; each chunk, a run of whole rows, is coded alone with them (FORMAT.m
 
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -62,18 +63,18 @@ class FloatCode:
         """Tables, one for each segment of a chunk."""
         return 1 if self.context == ALONE else symbols.TABLES
 
-    @property
+    @cached_property
     def frequent_if_any(self) -> Ints | None:
         """The frequent words, or None if there are none: then the loops are compiled without what is for them."""
         return self.frequent if len(self.frequent) else None
 
-    @property
+    @cached_property
     def zero_number(self) -> int:
         """The number of the frequent word that is zero; how many there are if none is."""
         found = np.flatnonzero(self.frequent == 0)
         return int(found[0]) if len(found) else len(self.frequent)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int, int, int]:
         """What the loops of `chunks` call so."""
         return self.cols, self.low, self.geometry.padding, self.mantissa, self.field_width
