@@ -7,14 +7,11 @@ nesting with RecursionError. Here each of these is a DamagedError that says what
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 
 from mc.errors import DamagedError, quote
 
 _LONGEST_INTEGER = 20  # characters: the sign and digits of any 64-bit integer
-# Where none of these stands, no string can hold a surrogate, and no number be too long or a negative zero.
-_ODD = re.compile(rf"\\u|-0|[0-9]{{{_LONGEST_INTEGER}}}")
 
 
 def parse_json(text: bytes | memoryview, what: str) -> object:
@@ -68,9 +65,8 @@ def parse_json(text: bytes | memoryview, what: str) -> object:
             f"({error.reason}). It is damaged or was never JSON."
         ) from None
     try:
-        if _ODD.search(decoded) is None:
-            return json.loads(decoded, object_pairs_hook=unique, parse_constant=constant)
-        return json.loads(decoded, object_pairs_hook=careful, parse_int=integer, parse_constant=constant)
+        pairs = careful if "\\u" in decoded else unique  # half of a surrogate pair can only come from an escape
+        return json.loads(decoded, object_pairs_hook=pairs, parse_int=integer, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise DamagedError(
             f"{what} is not valid JSON: {error.msg} at character {error.pos}. It is damaged or was cut."

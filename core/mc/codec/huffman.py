@@ -34,10 +34,13 @@ LENGTH_SHIFT = U64(24)  # in an encoder entry: codes | length << 24
 CODE_MASK = U64((1 << 24) - 1)
 LOOKUP_MASK = U64(LOOKUP - 1)
 
-# A decoder entry: up to four symbols | how many << 32 | bits of the first << 35 | bits of all << 40.
-MANY_SHIFT = U64(32)
-FIRST_SHIFT = U64(35)
-USED_SHIFT = U64(40)
+# A decoder entry: up to four symbols | (bits of all | bits of the first << 8 | how many << 24) << 32. The upper half is
+# what a shift takes as its number; summed up, it counts the bits of a round and moves a position above PLACE_SHIFT.
+COUNTS_SHIFT = U64(32)
+USED_MASK = U64(63)
+FIRST_SHIFT = U64(8)
+PLACE_SHIFT = U64(24)
+PLACE_MASK = U64((1 << 64) - (1 << 24))
 
 
 @inlined
@@ -87,8 +90,7 @@ def most_at_once(symbols: int) -> int:
 def decoder(lengths, most, lookup):
     """Fill `lookup` [tables, 4096] u64 for complete codes; return the first table that is none, or -1.
 
-    An entry holds up to `most` (1 to 4) symbols that fit into 12 bits, their number at bit 32, the bits of the first
-    at bit 35 and of all at bit 40."""
+    An entry holds up to `most` (1 to 4) symbols that fit into 12 bits."""
     codes = np.zeros(256, np.int64)
     single = np.empty(LOOKUP, np.uint16)
     for t in range(lengths.shape[0]):
@@ -118,7 +120,8 @@ def decoder(lengths, most, lookup):
                 symbols |= (entry & BYTE) * fits << (how_many << U64(3))
                 used += (entry >> U64(8)) * fits
                 how_many += fits
-            lookup[t, at] = symbols | U64(how_many) << MANY_SHIFT | first << FIRST_SHIFT | U64(used) << USED_SHIFT
+            counts = U64(used) | first << FIRST_SHIFT | U64(how_many) << PLACE_SHIFT
+            lookup[t, at] = symbols | counts << COUNTS_SHIFT
     return -1
 
 
@@ -188,7 +191,7 @@ def _decode_end(data, p, end, lookup, out, o, stop):
         entry = lookup[(load_near_end(data, p >> U64(3), end) >> (p & BITS_IN_BYTE)) & LOOKUP_MASK]
         out[o] = U8(entry & BYTE)
         o += U64(1)
-        p += (entry >> FIRST_SHIFT) & U64(31)
+        p += (entry >> (COUNTS_SHIFT + FIRST_SHIFT)) & BYTE
     return p
 
 
@@ -218,33 +221,45 @@ def _decode_lanes(data, ends, lookup, out, begin, n):
         )
         if rounds == U64(0):
             break
+        a0, a1, a2, a3 = o0 << PLACE_SHIFT, o1 << PLACE_SHIFT, o2 << PLACE_SHIFT, o3 << PLACE_SHIFT
         for _ in range(rounds):
             x0 = load(data, p0 >> U64(3)) >> (p0 & BITS_IN_BYTE)
             x1 = load(data, p1 >> U64(3)) >> (p1 & BITS_IN_BYTE)
             x2 = load(data, p2 >> U64(3)) >> (p2 & BITS_IN_BYTE)
             x3 = load(data, p3 >> U64(3)) >> (p3 & BITS_IN_BYTE)
-            for _ in range(4):
-                e0 = lookup[x0 & LOOKUP_MASK]
-                e1 = lookup[x1 & LOOKUP_MASK]
-                e2 = lookup[x2 & LOOKUP_MASK]
-                e3 = lookup[x3 & LOOKUP_MASK]
-                store32(out, o0, e0)
-                store32(out, o1, e1)
-                store32(out, o2, e2)
-                store32(out, o3, e3)
-                o0 += (e0 >> MANY_SHIFT) & U64(7)
-                o1 += (e1 >> MANY_SHIFT) & U64(7)
-                o2 += (e2 >> MANY_SHIFT) & U64(7)
-                o3 += (e3 >> MANY_SHIFT) & U64(7)
-                n0, n1, n2, n3 = e0 >> USED_SHIFT, e1 >> USED_SHIFT, e2 >> USED_SHIFT, e3 >> USED_SHIFT
-                x0 >>= n0
-                x1 >>= n1
-                x2 >>= n2
-                x3 >>= n3
-                p0 += n0
-                p1 += n1
-                p2 += n2
-                p3 += n3
+            for _ in range(4):  # one lane after the other, so that what they need stays in registers
+                e = lookup[x0 & LOOKUP_MASK]
+                store32(out, a0 >> PLACE_SHIFT, e)
+                e >>= COUNTS_SHIFT
+                a0 += e
+                x0 >>= e & USED_MASK
+                e = lookup[x1 & LOOKUP_MASK]
+                store32(out, a1 >> PLACE_SHIFT, e)
+                e >>= COUNTS_SHIFT
+                a1 += e
+                x1 >>= e & USED_MASK
+                e = lookup[x2 & LOOKUP_MASK]
+                store32(out, a2 >> PLACE_SHIFT, e)
+                e >>= COUNTS_SHIFT
+                a2 += e
+                x2 >>= e & USED_MASK
+                e = lookup[x3 & LOOKUP_MASK]
+                store32(out, a3 >> PLACE_SHIFT, e)
+                e >>= COUNTS_SHIFT
+                a3 += e
+                x3 >>= e & USED_MASK
+            p0 += a0 & USED_MASK
+            a0 &= PLACE_MASK
+            p1 += a1 & USED_MASK
+            a1 &= PLACE_MASK
+            p2 += a2 & USED_MASK
+            a2 &= PLACE_MASK
+            p3 += a3 & USED_MASK
+            a3 &= PLACE_MASK
+        o0 = a0 >> PLACE_SHIFT
+        o1 = a1 >> PLACE_SHIFT
+        o2 = a2 >> PLACE_SHIFT
+        o3 = a3 >> PLACE_SHIFT
     p0 = _decode_end(data, p0, ends[1], lookup, out, o0, stop0)
     p1 = _decode_end(data, p1, ends[2], lookup, out, o1, stop1)
     p2 = _decode_end(data, p2, ends[3], lookup, out, o2, stop2)
