@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import xxhash
@@ -40,8 +39,7 @@ class Stream(Protocol):
         """The next `size` bytes; DamagedError if they end before."""
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """A coded chunk on its way into or out of a file."""
 
     coded: memoryview

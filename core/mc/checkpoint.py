@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mc.dtypes import element_bits
 from mc.errors import DamagedError, quote
@@ -36,8 +37,7 @@ _OTHER_FORMATS = {
 }
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """One tensor as the header describes it."""
 
     name: str

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from mc.checkpoint import Layout, Tensor
 from mc.errors import DamagedError, McError, quote
@@ -26,8 +26,7 @@ SAME = "same"
 ALIGNMENT = 8  # the header is padded with spaces to a multiple
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """What the manifest says of a tensor."""
 
     dtype: str

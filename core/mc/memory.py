@@ -7,6 +7,7 @@ import io
 import mmap
 import threading
 import time
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +95,7 @@ def _huge_and_quick(stretch: NDArray[np.uint8]) -> bool:
     front = -stretch.ctypes.data % mmap.PAGESIZE
     start = ctypes.c_void_p(stretch.ctypes.data + front)
     size = ctypes.c_size_t((len(stretch) - front) // mmap.PAGESIZE * mmap.PAGESIZE)
-    advise = ctypes.CDLL(None).madvise
+    advise = _library().madvise
     advise(start, size, advice)
     first = front + -(stretch.ctypes.data + front) % HUGE
     began = time.perf_counter()
@@ -103,6 +104,12 @@ def _huge_and_quick(stretch: NDArray[np.uint8]) -> bool:
         return True
     advise(start, size, against)
     return False
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """The C library."""
+    return ctypes.CDLL(None)
 
 
 def keep_freed() -> None:

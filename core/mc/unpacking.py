@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 
@@ -27,8 +27,7 @@ from mc.parallel import Workers
 from mc.streams import FromMemory, FromPipe, FromSource, Sequential
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A chunk to be decoded."""
 
     tensor: Tensor  # of the original
@@ -42,8 +41,7 @@ class Job:
         return self.reader.code.spans[self.chunk]
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """Chunks of one tensor that are found and decoded together."""
 
     tensor: Tensor
@@ -208,10 +206,11 @@ def chunks(
         found = []
         with naming(stream.where, unit.tensor):
             for job in unit.jobs():
-                start, stop = (unit.tensor.start + at for at in job.span)
-                raw = decode(job, room(start, stop) if room is not None else None)
+                start, stop = job.span
+                begin = unit.tensor.start
+                raw = decode(job, room(begin + start, begin + stop) if room is not None else None)
                 if put is not None:
-                    put(unit.tensor, job.span[0], raw)
+                    put(unit.tensor, start, raw)
                 if room is None:
                     found.append(raw)
         return found

@@ -1,7 +1,7 @@
 """The head of a coded tensor read again: what it takes to decode any of its chunks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,7 @@ from mc.codec.typing import Bytes
 from mc.errors import DamagedError
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """What it takes to decode any chunk of a tensor."""
 
     spans: list[tuple[int, int]]
