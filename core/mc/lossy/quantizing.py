@@ -11,7 +11,7 @@ from mc.lossy.files import Target as Out
 from mc.lossy.limits import refuse_beyond
 from mc.lossy.passes import Job, Made, Step, unweighed, write
 from mc.lossy.requests import Target
-from mc.lossy.shards import Files, refuse_doubled, tensors_of
+from mc.lossy.shards import Files, tensors_of
 from mc.lossy.targets import steps_for
 from mc.lossy.zeros import pruned_in, refuse_unheld
 from mc.parallel import Workers
@@ -29,10 +29,9 @@ class Decided:
 
 
 def decided(where: str, files: Files, job: Job, work: Workers) -> Decided:
-    """The schemes and steps with which all files meet the target together; `where` names the whole. McError for a name
-    that two files have, or, naming the tensor, for numbers that are not finite or too large, without statistics
+    """The schemes and steps with which all files meet the target together; `where` names the whole. McError,
+    naming the tensor, for numbers that are not finite or too large, without statistics
     where the job is strict, or whose zeros a trellis would lose; LimitError where the target can't be met."""
-    refuse_doubled(files)
     twins = find_twins_over(files)
     # A tied tensor is quantized as the one it is tied to, so that it stays tied.
     wanted, tied = dict(job.wanted), {}
