@@ -317,22 +317,54 @@ def open_floats(head: Reader, dtype: str, width: int, size: int, seen: set[str])
 
 def open_sparse(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.8
     coding, begin = head.number("B"), head.at
-    need(coding in (1, 5), "7.8: coding")
+    need(coding in (1, 5, 8, 9), "7.8: coding")
+    bits = {8: 4, 9: 8}.get(coding, 0)
+    per = 8 // bits if bits else 1
+    size *= per
     span, decode = (open_floats if coding == 1 else open_grid)(head, dtype, width, size, seen)
-    if coding == 5:
+    if coding != 1:
         width = head.data[begin]
     cols = int.from_bytes(head.data[begin + 4 : begin + 8], "little")
+    need(not bits or (width == 1 and cols % per == 0), "7.8: packed")
     absent = bytes(width) if coding == 1 else head.take(width)
     height, across, form, coder, tables, shift = (head.number(kind) for kind in "IIBBBB")
     rows = size // width // cols
-    need(size % (width * cols) == 0 and 0 < height <= rows and 0 < across <= cols and form < 2, "7.8: head")
+    need(size % (width * cols) == 0 and 0 < height <= rows and 0 < across <= cols and form < 3, "7.8: head")
     blocks = (cols + across - 1) // across
     line = blocks if form == 0 else (blocks + 7) // 8
-    of_rows, of_columns = array(head, -(-rows // height)), array(head, line)
+    if form == 2:
+        line, (group, expected) = blocks, head.take(2)
+        need(2 <= group <= min(64, blocks) and expected <= group and coder == ANS and tables > 2, "7.8: group")
+    else:
+        of_rows, of_columns = array(head, -(-rows // height)), array(head, line)
     streams = Streams(head, tables, coder)
     seen.add(f"sparse {coding}, form {form}, blocks {min(height, 2)} {min(across, 2)}")
 
+    def groups_of(coded: Reader, n: int) -> list[int]:  # form 2
+        lone = [one if isinstance(one, int) else None for one in streams.tables]
+        counted = [t for t, table in enumerate(streams.tables) if table is not None and lone[t] is None]
+        wide = ((n * line).bit_length() + 7) // 8
+        counts = {t: int.from_bytes(coded.take(wide), "little") for t in counted}
+        stream = Reader(coded.take(coded.number("I")))
+        segments = [list(one) for one in streams.decode(stream, [counts.get(t, 0) for t in range(tables)])]
+        found: list[int] = []
+        for at in range(n * line):
+            column = at % line
+            if column % group == 0:
+                due = expected
+            left = min(group - column % group, line - column)
+            table = 0 if due <= 0 else 1 if due >= left else 2 + due * (tables - 2) // left
+            need(lone[table] is not None or bool(segments[table]), "7.8: a bit that isn't there")
+            bit = lone[table] if table not in counts else segments[table].pop(0)
+            need(bit in (0, 1), "7.8: bit")
+            found.append(int(bit or 0))
+            due -= found[-1]
+        need(not any(segments), "7.8: bits left over")
+        return found
+
     def mask_of(coded: Reader, first: int, last: int) -> list[int]:
+        if form == 2:
+            return groups_of(coded, last - first)
         if coded.number("B") == 0:
             return list(coded.take((last - first) * line))
         stream = Reader(coded.take(coded.number("I")))
@@ -344,6 +376,7 @@ def open_sparse(head: Reader, dtype: str, width: int, size: int, seen: set[str])
     def chunk(coded: Reader, start: int, count: int) -> bytes:
         if coded.number("B") == 0:
             return coded.take(count)
+        start, count = start * per, count * per
         row, n = start // (cols * width), count // (cols * width)
         first = row // height
         part = Reader(coded.take(coded.number("I")))
@@ -352,13 +385,19 @@ def open_sparse(head: Reader, dtype: str, width: int, size: int, seen: set[str])
 
         def there(r: int, c: int) -> int:
             begin, block = (r // height - first) * line, c // across
-            return mask[begin + block] & 1 if form == 0 else mask[begin + block // 8] >> block % 8 & 1
+            return mask[begin + block // 8] >> block % 8 & 1 if form == 1 else mask[begin + block] & 1
 
         of_words: Any = decode
         all_there = [there(r, c) for r in range(row, row + n) for c in range(cols)]
-        return bytes(of_words(coded, start, count, all_there, absent))
+        words = bytes(of_words(coded, start, count, all_there, absent))
+        if bits == 8:
+            return bytes(word ^ 128 for word in words)
+        fields = [(word + 8) & 255 for word in words] if bits else []
+        need(all(field < 16 for field in fields), "7.8: four bits")
+        pairs = zip(fields[::2], fields[1::2], strict=True)
+        return bytes(low | high << 4 for low, high in pairs) if bits else words
 
-    return span, chunk
+    return span // per, chunk
 
 
 def fields(coded: Reader, width: int, n: int) -> list[int]:  # section 5.3

@@ -94,7 +94,7 @@ def load_file_names(path: Path) -> set[str]:
 def test_masks_go_out_and_are_applied(mc_inside: Command, place: Path) -> None:
     line = ("prune", "model.safetensors", "--method", "magnitude", "--sparsity", "0.7", "-o", "a.safetensors", "-q")
     assert mc_inside(*line, "--mask-out", "m.safetensors", cwd=place).returncode == 0
-    assert "-f replaces it" in refused(mc_inside(*line, "--mask-out", "m.safetensors", cwd=place), 2)
+    assert "-f replaces it" in refused(mc_inside(*line, "--mask-out", "m.safetensors", cwd=place), 1)
     assert load_file_names(place / "m.safetensors") == PRUNED
     assert all(mask.dtype == np.bool_ for mask in load_file(place / "m.safetensors").values())
     done = mc_inside("prune", "model.safetensors", "--mask", "m.safetensors", "-o", "b.safetensors", "-q", cwd=place)
@@ -202,3 +202,23 @@ def test_refusals(mc_inside: Command, place: Path, line: tuple[str, ...], code: 
         library.pack(place / "m.safetensors", place / "m.mc.safetensors")
     assert text in refused(mc_inside("prune", *line, "-o", "out.safetensors", cwd=place), code)
     assert not (place / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("-o", "out.safetensors", "--mask-out", "out.safetensors"), "would overwrite it"),
+        (("-o", "out.safetensors", "--mask-out", "./model.safetensors"), "is the source itself"),
+        (("-o", "out.safetensors", "--mask-out", "folder"), "is a folder"),
+        (("-o", "out.safetensors", "--mask-out", "none/m.safetensors"), "does not exist"),
+        (("-o", "m.safetensors", "--mask", "m.safetensors"), "would overwrite it"),
+        (("-o", "out.safetensors", "--mask", "m.safetensors", "--mask-out", "m.safetensors"), "would overwrite it"),
+        (("-o", "m.safetensors", "--stats", "m.safetensors"), "would overwrite it"),
+    ],
+)  # fmt: skip
+def test_no_file_is_named_twice(mc_inside: Command, place: Path, options: tuple[str, ...], text: str) -> None:
+    save_file({"half.weight": np.ones((64, 48), bool)}, place / "m.safetensors")
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    done = mc_inside("prune", "model.safetensors", "--method", "2:4", "-f", *options, cwd=place)
+    assert done.returncode in (1, 2) and text in done.stderr.decode()
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before

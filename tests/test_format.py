@@ -33,6 +33,7 @@ WANTED = {
     *(f"flags {flags}, frequent {frequent}" for flags in range(2) for frequent in range(3)),
     *("sparse 1, form 1, blocks 1 1", "sparse 5, form 1, blocks 1 1", "coding 7 of I8"),
     *("sparse 1, form 0, blocks 2 2", "coding 7 of U8", "coding 7 of BF16"),
+    *("sparse 1, form 2, blocks 1 1", "sparse 8, form 1, blocks 1 1", "sparse 9, form 1, blocks 1 1"),
     *("grid of 1", "grid of 2", "grid of 4", "grid escapes", "coding 5 of I8"),
     *("trellis of 4", "trellis of 8", "trellis of 64", "trellis of 256", "trellis escapes", "coding 6 of I16"),
     *("one chunk", "many chunks", "same", "empty", "reserved 1"),
@@ -74,6 +75,7 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
     patterns = draw.permuted(np.tile([True, True, False, False], (90 * 32, 1)), axis=1).reshape(90, 128)
     many = draw.permuted(np.tile([True, True, False, False], (180 * 48, 1)), axis=1).reshape(180, 192)
     text = np.frombuffer(b"".join(b"layer.%d.weight, " % k for k in draw.integers(0, 400, 700)), np.uint8)
+    groups = (draw.random((90, 26, 5)).argsort(axis=2) < 3).reshape(90, 130)
     tensors = {
         "both": ("F32", both),
         "both.double": ("F64", normal(80, 96, 2, 3)),
@@ -109,6 +111,9 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
         "sparse.blocks": ("BF16", cast_to(np.where(blocks, outliers(normal(66, 96, 2)), 0), "bfloat16", "u2")),
         "sparse.grid": ("I8", (wide * np.rint(normal(132, 192) * 90)).clip(-127, 127).astype(np.int8)),
         "sparse.grid.eights": ("I16", np.where(many, np.rint(normal(180, 192) * 90), 0).astype(np.int16)),
+        "sparse.groups": ("F32", np.where(groups, normal(90, 130, 1), 0).astype(np.float32)),
+        "sparse.fours": ("I32", as_fields(normal(96, 128) * 60, draw, 4)),
+        "sparse.eights": ("I32", as_fields(normal(96, 128) * 900, draw, 8)),
         "sparse.indices": ("U8", np.where(many, draw.integers(0, 16, size=(180, 192)), 7).astype(np.uint8)),
         "rows.of.bytes": ("U8", np.rint(normal(128, 200, 4) * 500).clip(-127, 127).astype(np.int8).view(np.uint8)),
         "palette": ("F32", few),
@@ -122,6 +127,17 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
     trellises, about = trellised(normal)
     note = 'Überschrift "and" \\ more'
     return built(tensors | trellises, {"format": "pt", "note": note, "mc.recipe": write_recipe((Quantize(about),))})
+
+
+def as_fields(values: Array, draw: np.random.Generator, bits: int) -> Array:
+    """Two of every four values [rows, cols] as integers of so many bits, packed in words of 32."""
+    most = (1 << bits - 1) - 1
+    stays = draw.random((len(values), values.shape[1] // 4, 4)).argsort(axis=2) < 2
+    q = np.where(stays.reshape(values.shape), np.rint(values).clip(-most, most), 0).astype(np.int64) + most + 1
+    per = 32 // bits
+    words = (q.reshape(len(values), -1, per) << bits * np.arange(per)).sum(axis=2)
+    packed: Array = words.astype(np.uint32).view(np.int32)
+    return packed
 
 
 def trellised(normal: Callable[..., Array]) -> tuple[dict[str, tuple[str, Array]], dict[str, Quantized]]:

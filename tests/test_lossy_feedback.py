@@ -61,7 +61,7 @@ def test_feedback_is_its_definition(rows: int, cols: int, seed: int) -> None:
     steps, factors = np.full(rows, 0.3), 1 / scales
     contexts = np.zeros(rows, np.int64), np.zeros(cols, np.int64)
     lengths, q = np.zeros((grids.CONTEXTS, 2 * grids.HALF + 1), np.float32), np.empty((rows, cols), np.int32)
-    feedback.fed_back(w, matrix, steps, factors, contexts, lengths, 0.0, q, np.zeros(lengths.shape, np.int64))
+    feedback.fed_back(w, matrix, False, steps, factors, contexts, lengths, 0.0, q, np.zeros(lengths.shape, np.int64))
     # Each column lies within half a step of where the errors of those behind it put it.
     wide = np.float32(steps[:, None] * factors)
     errors = (w - q * wide.astype(np.float64)) @ matrix.astype(np.float64)

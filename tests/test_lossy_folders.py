@@ -137,14 +137,29 @@ def test_what_all_shards_cant_meet_writes_nothing(tmp_path: Path, folder: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 
 
-def test_two_checkpoints_in_one_folder_are_refused(tmp_path: Path, built: Built) -> None:
+def test_two_checkpoints_in_one_folder_are_done_one_by_one(tmp_path: Path, built: Built) -> None:
     (tmp_path / "in").mkdir()
-    for name, rows in (("a", 8), ("b", 9)):
-        (tmp_path / "in" / f"{name}.safetensors").write_bytes(built({"w": ("F32", np.ones((rows, 8), np.float32))}))
+    draw = np.random.default_rng(2)
+    for name, shape in (("a", (40, 64)), ("b", (48, 32)), ("c", (33,))):
+        tensors = {"w": ("F32", draw.normal(size=shape).astype(np.float32)), name: ("F32", np.ones(3, np.float32))}
+        (tmp_path / "in" / f"{name}.safetensors").write_bytes(built(tensors))
+    library.prune(tmp_path / "in", tmp_path / "p", method="magnitude,sparsity=0.5")
+    library.quantize(tmp_path / "in", tmp_path / "q", scheme="grid", limit=Target("error", 0.01))
+    for name in ("a", "b"):
+        one = tmp_path / "in" / f"{name}.safetensors"
+        library.prune(one, tmp_path / "p.safetensors", method="magnitude,sparsity=0.5")
+        library.quantize(one, tmp_path / "q.safetensors", scheme="grid", limit=Target("error", 0.01))
+        for made in ("p", "q"):
+            alone = (tmp_path / f"{made}.safetensors").read_bytes()
+            assert (tmp_path / made / f"{name}.safetensors").read_bytes() == alone
+    with library.open(tmp_path / "p" / "c.safetensors") as untouched:
+        assert untouched.tensor("w").all()
     for call in (
-        lambda: library.quantize(tmp_path / "in", tmp_path / "out", scheme="int4"),
-        lambda: library.prune(tmp_path / "in", tmp_path / "out", method="2:4"),
+        lambda: library.quantize(tmp_path / "in", tmp_path / "out", scheme="grid", limit=Target("bits", 3)),
+        lambda: library.prune(tmp_path / "in", tmp_path / "out", method="magnitude", limit=Target("error", 0.1, True)),
     ):
         with pytest.raises(McError, match=r"b\.safetensors has a tensor 'w', and so has .*a\.safetensors"):
             call()
-    assert not (tmp_path / "out").exists()
+    with pytest.raises(McError, match="one file at a time for --mask-out"):
+        library.prune(tmp_path / "in", tmp_path / "out", method="2:4", mask_out=tmp_path / "m.safetensors")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "m.safetensors").exists()

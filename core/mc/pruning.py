@@ -29,7 +29,7 @@ from mc.lossy.pruned import Made, PrunedTensor, packed_as, refuse_missed
 from mc.lossy.pruning import Array, PruneJob
 from mc.lossy.recipe import OBJECTIVES
 from mc.lossy.requests import Target, assign
-from mc.lossy.shards import tensors_of
+from mc.lossy.shards import checkpoints, tensors_of
 from mc.lossy.statistics import open_statistics
 from mc.parallel import Workers, single_blas, workers
 from mc.reports import TensorReport
@@ -209,8 +209,15 @@ def _prune_folder(
             raise UsageError(f"{path} has {NOTHING}")
         place = stack.enter_context(new_folder(path, target, [*folder.others, *renamed.values()]))
         copy_others(path, place, folder.others)
-        chosen = allot(str(path), shards, replace(job, wanted=wanted), work)
-        for name, (opened, layout) in zip(folder.shards, shards, strict=True):
+        groups = checkpoints(shards, job.target)
+        if len(groups) > 1 and taken is not None:
+            raise McError(f"{path} has tensors of one name in two files: take one file at a time for --mask-out.")
+        asked_of = [_assigned([tensor for _, tensor in tensors_of(group)], job, asked)[0] for group in groups]
+        plans = [
+            allot(str(path), group, replace(job, wanted=one), work) for group, one in zip(groups, asked_of, strict=True)
+        ]
+        each = [plan for plan, group in zip(plans, groups, strict=True) for _ in group]
+        for name, (opened, layout), chosen in zip(folder.shards, shards, each, strict=True):
             with replacing(place / renamed[name]) as out:
                 shown = str(Path(str(target)) / renamed[name])
                 file, made = _prune_one(opened, layout, out, shown, chosen, pack, work, done.step, taken)

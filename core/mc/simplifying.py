@@ -35,7 +35,7 @@ from mc.lossy.passes import Job, Made, Unweighed
 from mc.lossy.quantizing import Decided, decided, quantize_file, refuse_missed
 from mc.lossy.recipe import OBJECTIVES, WEIGHED, Quantized, Recipe
 from mc.lossy.requests import Request, Target, parse_request, spelled
-from mc.lossy.shards import tensors_of
+from mc.lossy.shards import checkpoints, tensors_of
 from mc.lossy.sizes import packed_parts
 from mc.lossy.standards import assign_standard, spared
 from mc.lossy.statistics import open_statistics
@@ -222,8 +222,18 @@ def _quantize_folder(
         sources = [stack.enter_context(Source.of(path / name)) for name in folder.shards]
         shards = [(source, plain_layout(source)) for source in sources]
         wanted = assign_standard([tensor for _, tensor in tensors_of(shards)], default, sets, keep)[0]
-        chosen = decided(str(path), shards, replace(job, wanted=wanted), work)
-        for name, (opened, layout) in zip(folder.shards, shards, strict=True):
+        groups = checkpoints(shards, job.target)
+        if len(groups) > 1:  # frames are kept by name
+            job = replace(job, frames=None)
+        asked_of = [
+            assign_standard([tensor for _, tensor in tensors_of(group)], default, sets, keep)[0] for group in groups
+        ]
+        plans = [
+            decided(str(path), group, replace(job, wanted=one), work)
+            for group, one in zip(groups, asked_of, strict=True)
+        ]
+        each = [plan for plan, group in zip(plans, groups, strict=True) for _ in group]
+        for name, (opened, layout), chosen in zip(folder.shards, shards, each, strict=True):
             with replacing(place / renamed[name]) as out:
                 shown = str(Path(str(target)) / renamed[name])
                 file, made = _quantize_one(opened, layout, out, shown, chosen, pack, work, done.step)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("tensor", "method", "shape", "zeros", "error", "on inputs", "bytes", "packed", "grid error")
 SHARE = click.FloatRange(0, 1)
+CLOSE = 0.005  # of a limit: what is left of it beyond that is said
 
 
 @click.command(
@@ -121,12 +122,13 @@ def prune(
     limit = limit_of(max_error, target_size, overall)
     if limit is not None and sparsity is not None:
         raise click.UsageError("Only one of --sparsity, --max-error and --target-size can be met at once.")
-    if mask_out is not None and not force and Path(mask_out).exists():
-        raise click.UsageError(f"'{mask_out}' is there already; -f replaces it.")
     if method is None and mask is None and not sets:
         raise click.UsageError("Nothing says how to prune: name a --method, or a --mask.")
     began = time.perf_counter()
     target = files.STDIO if files.is_stdout(output) else output
+    if mask_out is not None:
+        files.allow(Path(source) if source != files.STDIO else None, Path(mask_out), force=force, option="--mask-out")
+    distinct({"-o": output, "--mask-out": mask_out}, {"--mask": mask, "--stats": stats})
     manner = show.Manner(quiet, verbose, as_json, not no_progress, target == files.STDIO)
     if dry_run:
         return rehearse(source, request, chosen, keep, mask, manner)
@@ -146,8 +148,35 @@ def prune(
         show.document("prune", facts | asdict(report), manner)
     elif not quiet:
         show.table(COLUMNS, rows(report), manner)
+    for line in coarse(report, limit):
+        show.closing(line, manner, after_table=True)
     show.closing(summary(report, seconds, target), manner, after_table=True)
     return 0
+
+
+def distinct(written: dict[str, str | None], read: dict[str, str | None]) -> None:
+    """UsageError where a file would be written that another option names too: it would be lost, or overwritten."""
+    found: dict[Path, str] = {}
+    for option, name in (read | written).items():
+        if name is None or name == files.STDIO or files.is_device(Path(name)):
+            continue
+        place = Path(name).resolve()
+        if place in found and option in written:
+            raise click.UsageError(f"'{name}' is named by {found[place]} and by {option}, which would overwrite it.")
+        found[place] = option
+
+
+def coarse(report: PruneReport, limit: Any) -> list[str]:
+    """A line if a limit over all tensors is met, but not closely: what goes as one is too large for what is left."""
+    if limit is None or (limit.kind == "error" and not limit.overall):
+        return []
+    tensors = [one for file in report.files for one in file.tensors]
+    if limit.kind == "size":
+        reached = float(sum(file.packed_bytes for file in report.files))
+    else:
+        reached = sum(one.squared for one in tensors) / (sum(one.power for one in tensors) or 1.0)
+    short = 1 - reached / limit.value
+    return [f"the limit is met with {short:.2%} to spare: no rank or threshold was found between"] * (short > CLOSE)
 
 
 def keys_of(method: Any) -> tuple[str, ...]:

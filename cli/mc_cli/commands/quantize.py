@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mc.simplifying import QuantizeReport
 
 COLUMNS = ("tensor", "scheme", "shape", "bits", "error", "snr", "above Gaussian", "side")
+MANY_ZEROS = 0.01  # share of weights from which it is said that zeros were lost
 STANDARD = ("int", "fp8", "grid i8 per channel")  # described schemes that compressed-tensors has
 # Bits a weight and error of formats of fixed rate, measured on the matrices of MiniLM.
 FIXED = (
@@ -208,13 +209,17 @@ def rows(report: QuantizeReport) -> list[tuple[object, ...]]:
 
 
 def notices(report: QuantizeReport) -> list[str]:
-    """What was done otherwise than a reader may think: tensors without statistics, and tied ones that stay."""
+    """What was done otherwise than a reader may think: tensors without statistics, tied ones that stay, zeros lost."""
     lines = []
     for objective, lack in (("row", "have no statistics"), ("diag", "have no Gram matrix")):
         names = [one.name for file in report.files for one in file.unweighed if one.objective == objective]
         if names:
             lines.append(f"{len(names)} tensors {lack} and were weighed by {objective}: {', '.join(names)}")
     lines += [f"{name} stays, tied to {twin}" for file in report.files for name, twin in file.tied]
+    lost = [one for file in report.files for one in file.tensors if one.zeros_lost >= MANY_ZEROS * one.weights]
+    if lost:
+        count, listed = sum(one.zeros_lost for one in lost), ", ".join(one.name for one in lost)
+        lines.append(f"{count} zeros of {len(lost)} tensors aren't zero any more; grid and int hold them: {listed}")
     spared = [name for file in report.files for name in file.spared]
     if spared:
         lines.append(f"{len(spared)} tensors stay, which readers load as floats: {', '.join(spared)}")

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mc.codec import dictionary, entropy, fit, floats, gridfit, grids, integers, planes, runs, sparse, trellis
+from mc.codec import dictionary, entropy, fit, floats, gridfit, grids, integers, packed, planes, runs, sparse, trellis
 from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, SPARSE, TRELLIS, ZSTD, plain_spans, word_width
 from mc.codec.fit import Each, Read
 from mc.codec.integers import PlaneCode
@@ -22,6 +22,7 @@ from mc.codec.ways import raw_chunk
 LOOKED_AT = 1024  # words in which repetition is looked for
 SPREAD = np.uint64(0x9E3779B97F4A7C15)  # an odd number that makes one word of two
 SIGNED = ("I8", "I16", "I32")
+PACKED = ("I32", "U8")  # words that smaller integers are packed in
 PIECES, PIECE = 16, 1 << 14  # words of the sample on which integer codings are compared
 
 
@@ -89,9 +90,7 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
     words = nbytes // geometry.width
     fitted = fit.fit(geometry, shape, words, read, fit.EFFORTS[level], each)
     expected = len(fitted.head) + fitted.bits // 8
-    thin = None
-    if floats.ROWS in fit.EFFORTS[level].contexts:
-        thin = sparse.fit_floats(fitted, geometry, words, read, each)
+    thin = sparse.fit_floats(fitted, geometry, words, read, each)
     why = fitted.why
     if thin is not None and thin.bytes < min(expected, nbytes):
         why = f"{why} sparse {8 * thin.bytes / words:.2f}".strip()
@@ -99,7 +98,10 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
     else:
         thin = None
     if _repeats(fitted.sample, fitted.code.cols):
-        found = _chunk_cost(read(*plain_spans(nbytes, geometry.width)[0]), level) * nbytes
+        spans = plain_spans(nbytes, geometry.width)
+        found = _chunk_cost(read(*spans[0]), level) * nbytes
+        if thin is not None and found < expected:  # the first chunk may have more zeros than others
+            found = _cost_of_all(read, spans, level, each)
         if found < min(expected, nbytes):
             why = f"{why} zstd {8 * found / words:.2f}".strip()
             return _zstd_code(nbytes, geometry.width, level, why)
@@ -132,6 +134,11 @@ def _repeats(sample: Ints, cols: int) -> bool:
 def _chunk_cost(raw: Bytes, level: str) -> float:
     """Bytes for a byte of a whole chunk: what repeats lies as far apart as rows are long."""
     return len(dictionary.compress(raw, dictionary.LEVELS[level])) / len(raw)
+
+
+def _cost_of_all(read: Read, spans: list[tuple[int, int]], level: str, each: Each) -> float:
+    """Bytes of all chunks."""
+    return sum(each(lambda span: _chunk_cost(read(*span), level) * (span[1] - span[0]), spans))
 
 
 def _zstd_cost(sample: Bytes, width: int, level: str) -> float:
@@ -183,11 +190,11 @@ def _integers(
     if grid is not None:
         costs["grid"] = grid.bytes
         if costs["zstd"] < grid.bytes:  # rows of an embedding that were never trained fill the first chunk: look at all
-            costs["zstd"] = sum(each(lambda span: _chunk_cost(read(*span), level) * (span[1] - span[0]), spans))
+            costs["zstd"] = _cost_of_all(read, spans, level, each)
     walk = _walk(dtype, shape, nbytes, width, read, level, each, states)
     if walk is not None:
         costs["trellis"] = walk.bytes
-    thin = _sparse(dtype, shape, nbytes, width, sample, read, level, each)
+    thin = _sparse(dtype, shape, nbytes, width, sample, read, each)
     if thin is not None:
         costs["sparse"] = thin.bytes
     best = min(costs, key=lambda name: costs[name])
@@ -240,15 +247,26 @@ def _walk(
 
 
 def _sparse(
-    dtype: str, shape: tuple[int, ...], nbytes: int, width: int, sample: Bytes, read: Read, level: str, each: Each
+    dtype: str, shape: tuple[int, ...], nbytes: int, width: int, sample: Bytes, read: Read, each: Each
 ) -> sparse.Fitted | None:
-    """A mask and the other words of integers; None where speed comes first, there are no rows or no frequent word."""
-    if dtype not in (*SIGNED, "U8") or nbytes % width or floats.ROWS not in fit.EFFORTS[level].contexts:
+    """A mask and the other words of integers, or of those that are packed in them; None where there are no rows or no
+    frequent word."""
+    if dtype not in (*SIGNED, "U8") or nbytes % width:
         return None
     words = nbytes // width
     cols = fit.columns_of(shape, words)[0]
-    if words % cols or words // cols < gridfit.FEWEST_ROWS:
+    if words % cols:
         return None
+    found = [_sparse_words(dtype, nbytes, width, cols, sample, read, each)]
+    if dtype in PACKED:
+        widths = packed.WIDTHS if width > 1 else packed.WIDTHS[:1]
+        found += [sparse.fit_packed(nbytes, bits, width * cols, read, each, sample) for bits in widths]
+    return min((one for one in found if one is not None), key=lambda one: one.bytes, default=None)
+
+
+def _sparse_words(
+    dtype: str, nbytes: int, width: int, cols: int, sample: Bytes, read: Read, each: Each
+) -> sparse.Fitted | None:
     seen = sample.view(sparse.unsigned(width))
     absent = 0 if dtype in SIGNED else int(np.bincount(seen).argmax())
     if int((seen == absent).sum()) * sparse.SCARCE < len(seen):

@@ -5,20 +5,27 @@ holds patterns such as two of four (FORMAT.md, 7.8).
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 
 import numpy as np
 
-from mc.codec import entropy, gridfit, grids
+from mc.codec import entropy, gridfit, grids, groups
 from mc.codec.compiled import released
 from mc.codec.fields import Reader, write_array
 from mc.codec.fit import Each
+from mc.codec.floats import rows_in_chunk
 from mc.codec.grids import MOST_SHIFT, MOST_TABLES, GridCode
+from mc.codec.groups import GroupCode
+from mc.codec.tables import SEVERAL, Tables
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
 
-SINGLE, EIGHTS = 0, 1  # blocks in a byte of the mask: forms by their numbers in a file
+SINGLE, EIGHTS, GROUPS = (
+    0,
+    1,
+    2,
+)  # a block in a byte of the mask, eight of them, or n of m: forms by their numbers in a file
 HEAD = struct.Struct("<IIBBBB")  # height, width, form, coder, tables, shift
 MUST_SAVE = 0.03  # share of a mask's entropy that its structure has to save for it to be tried
 MOST_SIDE = 64  # of blocks that aren't whole but for a few zeros
@@ -34,6 +41,12 @@ class MaskCode:
     form: int
     cols: int  # of the tensor
     code: GridCode  # of the mask's bytes
+    groups: GroupCode | None = None  # in its place, of form GROUPS
+
+    @property
+    def tables(self) -> Tables:
+        """Of either."""
+        return self.code.tables if self.groups is None else self.groups.tables
 
     def rows_of(self, first: int, rows: int) -> int:
         """Rows of the mask that the chunk of so many rows from row `first` on has; one may belong to two chunks."""
@@ -84,7 +97,7 @@ def is_structured(present: Ints, in_contexts: bool) -> bool:
     whole = float(_bits(np.array([share])).sum())
     seen = min(whole, *lines) if in_contexts else whole
     found = [] if in_contexts else lines
-    found.append(_patterned(present))
+    found += [_patterned(present), groups.likely(present)[0]]
     if len(present) > 1:
         after = [present[1:][present[:-1] == before] for before in (False, True)]
         sums = [len(one) * float(_bits(np.array([one.mean()])).sum()) for one in after if len(one)]
@@ -99,7 +112,7 @@ def likely_blocks(present: Ints) -> tuple[int, int]:
     sides = [1 << k for k in range(MOST_SIDE.bit_length())]
     tried = [(h, w) for h in (*sides, rows) for w in (*sides, cols) if h <= rows and w <= cols]
     best = min(dict.fromkeys(tried), key=lambda block: (_cost(present, *block), block))
-    single = min(_cost(present, 1, 1), _patterned(present) * present.size)
+    single = min(_cost(present, 1, 1), _patterned(present) * present.size, groups.likely(present)[0] * present.size)
     return best if _cost(present, *best) < (1 - MUST_SAVE) * single else (1, 1)
 
 
@@ -164,15 +177,27 @@ def fit(packed: Bytes, cols: int, height: int, width: int, each: Each) -> tuple[
             best = code, head, fitted.bytes
     if best is None:
         raise ValueError("a mask has a form")
-    return best
+    lines = units_of(np.unpackbits(packed, axis=1, count=cols, bitorder="little") > 0, 1, width)
+    bits, group, expected = groups.likely(lines)
+    if not group or bits * lines.size > 8 * best[2]:
+        return best
+    grouped, plan = groups.fit(lines.view(np.uint8), group, expected)
+    code = MaskCode(height, width, GROUPS, cols, replace(best[0].code, coder=plan.coder), grouped)
+    head = write_head(code, entropy.described(plan))
+    chunks = -(-len(lines) * height // rows_in_chunk(cols))
+    size = plan.coded_bits // 8 + len(head) + chunks * groups.FRONT * int((plan.tables.lone == SEVERAL).sum())
+    return (code, head, size) if size < best[2] else best
 
 
 def write_head(code: MaskCode, described_tables: bytes) -> bytes:
     """The mask's part of the head of a sparse tensor."""
     inner = code.code
+    shift = inner.shift if code.groups is None else 0
     numbers = HEAD.pack(
-        code.height, code.width, code.form, entropy.CODERS.index(inner.coder), len(inner.tables.lone), inner.shift
+        code.height, code.width, code.form, entropy.CODERS.index(inner.coder), len(code.tables.lone), shift
     )
+    if code.groups is not None:
+        return b"".join([numbers, groups.head_of(code.groups), described_tables])
     return b"".join([numbers, write_array(inner.rows), write_array(inner.columns), described_tables])
 
 
@@ -180,19 +205,26 @@ def read_head(reader: Reader, rows: int, cols: int) -> MaskCode:
     """Undo `write_head` for a tensor of these rows, for which there is room, and columns; DamagedError for anything
     that can't have been written."""
     height, width, form, coder, tables, shift = HEAD.unpack(reader.take(HEAD.size))
-    if not 1 <= height <= rows or not 1 <= width <= cols or form > EIGHTS:
+    if not 1 <= height <= rows or not 1 <= width <= cols or form > GROUPS:
         raise DamagedError(f"its head says blocks of {height} x {width} in form {form}")
     if coder >= len(entropy.CODERS) or not 1 <= tables <= MOST_TABLES or shift > MOST_SHIFT:
         raise DamagedError(f"its mask asks for coder {coder}, {tables} tables and a shift of {shift}")
-    size = across(cols, width, form)
+    size, name = across(cols, width, form), entropy.CODERS[coder]
+    if form == GROUPS:
+        grouped = groups.read_head(reader, size, name, tables)
+        nothing = np.zeros(0, np.uint8)
+        return MaskCode(
+            height, width, form, cols, GridCode(1, size, shift, nothing, nothing, name, grouped.tables), grouped
+        )
     of_rows, of_columns = reader.array(-(-rows // height)), reader.array(size)
-    name = entropy.CODERS[coder]
     inner = GridCode(1, size, shift, of_rows, of_columns, name, reader.tables(tables, name))
     return MaskCode(height, width, form, cols, inner)
 
 
 def encode(code: MaskCode, coder: tuple[Ints, ...], lines: Ints, first_row: int) -> Bytes:
     """The mask of a chunk whose rows begin at `first_row`, coded; lines: bool [rows of blocks, blocks]."""
+    if code.groups is not None:
+        return groups.encode(code.groups, coder, lines.astype(np.uint8))
     packed = np.packbits(lines, axis=1, bitorder="little") if code.form == EIGHTS else lines.astype(np.uint8)
     raw = np.ascontiguousarray(packed).reshape(-1)
     return grids.encode_chunk(code.code, coder, raw, first_row // code.height)
@@ -201,8 +233,11 @@ def encode(code: MaskCode, coder: tuple[Ints, ...], lines: Ints, first_row: int)
 def decode(code: MaskCode, coder: tuple[Ints, Counts], coded: memoryview, first_row: int, words: int) -> Bytes:
     """Which of the words of a chunk are present, u8; DamagedError if `coded` makes no sense."""
     rows = code.rows_of(first_row, words // code.cols)
-    units = np.empty(rows * code.code.cols, np.uint8)
-    grids.decode_chunk(code.code, coder, coded, first_row // code.height, units)
+    if code.groups is not None:
+        units = groups.decode(code.groups, coder, coded, rows)
+    else:
+        units = np.empty(rows * code.code.cols, np.uint8)
+        grids.decode_chunk(code.code, coder, coded, first_row // code.height, units)
     present = np.empty(words, np.uint8)
     spread(
         units.view(np.int8).reshape(rows, -1),

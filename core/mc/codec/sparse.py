@@ -7,24 +7,26 @@ together (FORMAT.md, 7.8).
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 
 import numpy as np
 
-from mc.codec import entropy, fit, floats, gridfit, grids, masks, planes
+from mc.codec import entropy, fit, floats, gridfit, grids, masks, packed, planes
 from mc.codec.chunks import CODED
 from mc.codec.codings import FLOATS, GRID
 from mc.codec.fields import Reader
 from mc.codec.fit import Each, Read
-from mc.codec.floats import FloatCode, rows_in_chunk, spans
+from mc.codec.floats import WIDEST, FloatCode, rows_in_chunk, spans
 from mc.codec.grids import GridCode
 from mc.codec.masks import MaskCode
 from mc.codec.typing import Bytes, Ints
 from mc.codec.ways import opened_chunk, raw_chunk
 from mc.errors import DamagedError
 
+FIELDS = {8: 4, 9: 8}  # in place of a coding: bits of the integers that are packed in the tensor's words
 SCARCE = 16  # one word in so many must be absent for a mask to be thought of
+SCARCE_PACKED = 5  # the same of packed integers: of dense ones of four bits every sixth may be zero
 LENGTH = struct.Struct("<BI")  # of a chunk: how it is stored, bytes of the mask
 
 
@@ -63,6 +65,7 @@ class _Mask:
     bytes: int
     coder: tuple[Ints, ...]
     within: float  # share of the absent words that stand in blocks which are there
+    there: int  # words, about, in these blocks
     packed: (
         Bytes  # bits of columns [rows of blocks, ceil(cols / 8)], the lowest first: whether a block has any word there
     )
@@ -106,7 +109,9 @@ def _masked(words: int, cols: int, width: int, read: Read, absent: int, each: Ea
             within = max(within, FEWEST)
     whole = np.bitwise_or.reduceat(bits, np.arange(0, rows, height), axis=0)
     code, head, size = masks.fit(whole, cols, height, across, each)
-    return _Mask(code, head, size, entropy.encoder(code.code.coder, code.code.tables), within, whole)
+    lines = masks.units_of(np.unpackbits(whole, axis=1, count=cols, bitorder="little") > 0, 1, across)
+    there = round(float(lines.mean()) * words)
+    return _Mask(code, head, size, entropy.encoder(code.code.coder, code.tables), within, there, whole)
 
 
 def fit_floats(fitted: fit.Fitted, geometry: planes.Geometry, words: int, read: Read, each: Each) -> Fitted | None:
@@ -130,8 +135,11 @@ def fit_floats(fitted: fit.Fitted, geometry: planes.Geometry, words: int, read: 
 
     head = bytes([FLOATS]) + dense.head + mask.head
     width = geometry.width
+    # The sample may have more zeros than the whole, or fewer.
+    sampled = len(fitted.sample) - zeros * (1 - mask.within)
+    size = dense.bits / 8 * (mask.there / words) / (sampled / len(fitted.sample)) if sampled else 0.0
     return Fitted(
-        head, len(head) + dense.bits / 8 + mask.bytes, f"sparse+{dense.plan.coder}",
+        head, len(head) + size + mask.bytes, f"sparse+{dense.plan.coder}",
         [(a * width, b * width) for a, b in fitted.parts], encode,
     )  # fmt: skip
 
@@ -140,6 +148,8 @@ def fit_grid(nbytes: int, width: int, cols: int, read: Read, each: Each, absent:
     """The same of signed words of `width` bytes, or bytes that count as such, in rows of `cols`; `absent` is the word
     that most are, unsigned."""
     words = nbytes // width
+    if words // max(cols, 1) < gridfit.FEWEST_ROWS or cols > WIDEST:
+        return None
     signed = int(np.array([absent], unsigned(width)).view(f"<i{width}")[0])
     if (
         words % cols
@@ -160,6 +170,32 @@ def fit_grid(nbytes: int, width: int, cols: int, read: Read, each: Each, absent:
     listed = grids.write_head(code, entropy.described(found.plan)) + absent.to_bytes(width, "little")
     head = bytes([GRID]) + listed + mask.head
     return Fitted(head, len(head) + found.bytes + mask.bytes, f"sparse+grid+{code.coder}", code.spans, encode)
+
+
+def fit_packed(nbytes: int, bits: int, cols: int, read: Read, each: Each, sample: Bytes) -> Fitted | None:
+    """The same of integers of four or eight bits that are packed in words, rows of which have `cols` bytes; None unless
+    many of the sample's are one and the same."""
+    per = 8 // bits
+    seen = packed.split(sample, bits)
+    counts = np.bincount(seen, minlength=256)
+    if int(counts.max()) * SCARCE_PACKED < len(seen):
+        return None
+
+    def fields(start: int, stop: int) -> Bytes:
+        return packed.split(read(start // per, stop // per), bits)
+
+    found = fit_grid(per * nbytes, 1, per * cols, fields, each, int(counts.argmax()))
+    if found is None:
+        return None
+    inner = found.encode
+
+    def encode(k: int, raw: Bytes) -> Bytes:
+        coded = inner(k, packed.split(raw, bits))
+        return coded if len(coded) <= len(raw) else raw_chunk(raw)
+
+    number = next(number for number, of in FIELDS.items() if of == bits)
+    halved = [(a // per, b // per) for a, b in found.spans]
+    return replace(found, head=bytes([number]) + found.head[1:], spans=halved, encode=encode)
 
 
 def _plane(lines: Ints, height: int, width: int, first: int, rows: int, cols: int) -> Bytes:
@@ -183,6 +219,7 @@ class SparseCode:
     inner: FloatCode | GridCode
     absent: int
     mask: MaskCode
+    bits: int = 0  # of integers that are packed in words; 0: words are coded as they are
 
     @property
     def width(self) -> int:
@@ -193,7 +230,9 @@ class SparseCode:
     def spans(self) -> list[tuple[int, int]]:
         """First and last byte (exclusive) of each chunk."""
         rows = len(self.inner.rows if isinstance(self.inner, GridCode) else self.inner.row_scales)
-        return [(a * self.width, b * self.width) for a, b in spans(rows * self.inner.cols, self.inner.cols)]
+        per = 8 // self.bits if self.bits else 1
+        parts = spans(rows * self.inner.cols, self.inner.cols)
+        return [(a * self.width // per, b * self.width // per) for a, b in parts]
 
 
 def read_head(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> SparseCode:
@@ -213,25 +252,41 @@ def read_head(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> Spar
         inner = grids.read_head(reader, nbytes, most_chunks)
         words = nbytes // inner.width
         absent = int.from_bytes(reader.take(inner.width), "little")
+    elif number in FIELDS:
+        per = 8 // FIELDS[number]
+        inner = grids.read_head(reader, per * nbytes, most_chunks)
+        words, absent = per * nbytes, reader.byte()
+        if inner.width != 1 or inner.cols % per:
+            raise DamagedError(f"its packed integers have words of {inner.width} bytes in rows of {inner.cols}")
     else:
         raise DamagedError(f"its words have coding {number}, where {FLOATS} or {GRID} was expected")
     if words % inner.cols:
         raise DamagedError(f"it is sparse, and {inner.cols} columns don't fill {words} words")
-    return SparseCode(inner, absent, masks.read_head(reader, words // inner.cols, inner.cols))
+    mask = masks.read_head(reader, words // inner.cols, inner.cols)
+    return SparseCode(inner, absent, mask, FIELDS.get(number, 0))
 
 
 def decoder(code: SparseCode) -> Callable[[int, memoryview, Bytes], None]:
     """What decodes a chunk, given its number, its bytes and room for the decoded ones."""
-    words = sum(stop - start for start, stop in code.spans) // code.width
+    words = sum(stop - start for start, stop in code.spans) // code.width * (8 // code.bits if code.bits else 1)
     arrays = entropy.decoder(code.inner.coder, code.inner.tables, words)
-    of_mask = entropy.decoder(code.mask.code.coder, code.mask.code.tables, words)
+    of_mask = entropy.decoder(code.mask.code.coder, code.mask.tables, words)
     parts = code.spans
-    row_bytes = code.inner.cols * code.width
+    per = 8 // code.bits if code.bits else 1
+    row_bytes = code.inner.cols * code.width // per
 
     def decode(k: int, coded: memoryview, raw: Bytes) -> None:
         reader = opened_chunk(coded, raw)
         if reader is None:
             return
+        if code.bits:
+            fields = np.empty(per * len(raw), np.uint8)
+            words_of(k, coded, reader, fields)
+            packed.join(fields, code.bits, raw)
+        else:
+            words_of(k, coded, reader, raw)
+
+    def words_of(k: int, coded: memoryview, reader: Reader, raw: Bytes) -> None:
         size, row = reader.u32(), parts[k][0] // row_bytes
         present = masks.decode(code.mask, of_mask, reader.take(size), row, len(raw) // code.width)
         rest = coded[LENGTH.size + size :]

@@ -7,12 +7,13 @@ score, in one histogram for all tensors, and a limit is met by the threshold tha
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mc.checkpoint import Layout, Source, Tensor
+from mc.dtypes import numpy_dtype
 from mc.errors import LimitError, UsageError
 from mc.lossy import lowrank, masks
 from mc.lossy.cuts import LEADING, SHIFT
@@ -22,12 +23,16 @@ from mc.lossy.masks import Threshold
 from mc.lossy.methods import Method, is_free
 from mc.lossy.moments import moments_of
 from mc.lossy.pruned import Made, Masks, Step, refuse_missed, results, tied, write
-from mc.lossy.pruning import Array, PruneJob, component_bits, matrix_of, prune_tensor, units_of
-from mc.lossy.shards import Files, Held, held_bytes, refuse_doubled, tensors_of
+from mc.lossy.pruning import Array, PruneJob, component_bits, largest, matrix_of, prune_tensor, units_of
+from mc.lossy.requests import Target
+from mc.lossy.schemes import matrix, scale_dtype
+from mc.lossy.shards import Files, Held, held_bytes, tensors_of
 from mc.lossy.sizes import packed_parts
+from mc.lossy.thresholds import by_components, settled
 from mc.parallel import Workers
 from mc.twins import find_twins_over
 
+PACKED = 0.7  # of the bytes of a component, at least, are left once it is packed
 ROUNDS = 14  # of a search for a share, which is then within 1e-4
 Cuts = dict[str, Threshold]
 
@@ -42,10 +47,9 @@ class Allotted:
 
 
 def allot(where: str, files: Files, job: PruneJob, work: Workers) -> Allotted:
-    """The shares and thresholds with which all files meet the target together; `where` names the whole. McError for a
-    name that two files have, or, naming the tensor, for numbers that are not finite and methods that don't fit;
+    """The shares and thresholds with which all files meet the target together; `where` names the whole. McError,
+    naming the tensor, for numbers that are not finite and methods that don't fit;
     LimitError where the target can't be met."""
-    refuse_doubled(files)
     twins = find_twins_over(files)
     job = replace(job, wanted=tied(twins, job.wanted), twins=twins)
     return Allotted(*_allotted(where, files, job, work), len(files) == 1)
@@ -77,65 +81,84 @@ def _allotted(where: str, files: Files, job: PruneJob, work: Workers) -> tuple[P
     stuck = [tensor.name for _, tensor in free if job.wanted[tensor.name].kind == "obs"]
     if stuck:
         raise UsageError("obs can't be shared out over tensors; give it a sparsity, a pattern or --max-error.")
-    cuts = _globals(tensors, job, work)
-    counts = _counted([held for held in free if held[1].name not in job.twins], job, work)
+    return job, _shared(where, files, job, target, free, _globals(tensors, job, work), work)
 
-    def with_cut(bin_number: int) -> Cuts:
-        return cuts | {tensor.name: Threshold(bin_number << int(SHIFT), 0) for _, tensor in free}
 
-    live = np.flatnonzero(counts)
-    first, last = (int(live[0]), int(live[-1]) + 1) if len(live) else (0, 1)
-    if target.kind == "error":
+def _shared(
+    where: str, files: Files, job: PruneJob, target: Target, free: Sequence[Held], cuts: Cuts, work: Workers
+) -> Cuts:
+    """With the thresholds of tensors that have theirs, those of all others, with which the target is met over all."""
+    alone = [held for held in free if held[1].name not in job.twins]
+    counts, scores = _counted(alone, job, work)
+    low_ranks = len(scores) == len(alone)
+    components = np.sort(np.concatenate(list(scores.values()))) if low_ranks else np.empty(0, np.uint32)
+    names = {tensor.name for _, tensor in free}
 
-        def error(bin_number: int) -> bool:
-            found = [
-                one
-                for source, layout in files
-                for _, one in results(source, _wanted(layout, job), job, with_cut(bin_number), work)
-                if one
-            ]
-            return sum(one.error for one in found) <= target.value * sum(one.power for one in found)
+    def with_cuts(least: int, own: Mapping[str, int]) -> Cuts:
+        """One threshold for all, but for those that have their own, and what is tied to these."""
+        return cuts | {name: Threshold(own.get(job.twins.get(name, name), least), 0) for name in names}
 
-        return job, with_cut(_last(error, first, last))
+    def live(low: int, high: int) -> bool:
+        if not low_ranks:
+            return True
+        first, last = np.searchsorted(components, [low, high])
+        return bool(first < last)
 
-    least = 0
+    power = 1.0
 
-    def packed(source: Source, layout: Layout, thresholds: Cuts) -> int:
+    def error(thresholds: Cuts) -> float:
+        nonlocal power
+        found = [
+            one
+            for source, layout in files
+            for _, one in results(source, _wanted(layout, job), job, thresholds, work)
+            if one
+        ]
+        power = sum(one.power for one in found)
+        return sum(one.error for one in found) / power if power else 0.0
+
+    def packed_one(source: Source, layout: Layout, thresholds: Cuts) -> int:
         with tempfile.TemporaryFile() as out:
             made = write(source, layout, job, thresholds, out, work, lambda _: None)
             out.flush()
             return packed_parts(Source.of(out, source.where), made.recipe, job.level, work)[1]
 
-    names = {tensor.name for _, tensor in free}
+    fewer = target.kind == "error"
     moving = [one for one in files if any(tensor.name in names for tensor in one[1].tensors)]
-    fixed = sum(packed(*one, cuts) for one in files if one not in moving)  # whatever the threshold
+    fixed = 0 if fewer else sum(packed_one(*one, cuts) for one in files if one not in moving)  # whatever the threshold
 
-    def fits(bin_number: int) -> bool:
-        nonlocal least
-        least = fixed + sum(packed(*one, with_cut(bin_number)) for one in moving)
-        return least <= target.value
+    def packed(thresholds: Cuts) -> int:
+        return fixed + sum(packed_one(*one, thresholds) for one in moving)
 
-    if not fits(last):
+    measure = error if fewer else packed
+    bins = np.flatnonzero(counts)
+    first, last = (int(bins[0]) << int(SHIFT), int(bins[-1]) + 1 << int(SHIFT)) if len(bins) else (0, 1)
+    good, bad = (first, last) if fewer else (last, first - 1)
+    if not fewer and (least := packed(with_cuts(last, {}))) > target.value:
         raise LimitError(
             f"{where} takes at least {least} bytes, and the target allows {int(target.value)}. Ask for more, or "
             "keep fewer tensors."
         )
-    return job, with_cut(_last(lambda bin_number: not fits(bin_number), first - 1, last) + 1)
+    met = settled(lambda least: measure(with_cuts(least, {})), target.value, good, bad, live)
+    shapes = {tensor.name: matrix(tensor.shape) for _, tensor in alone}
+    widths = {tensor.name: numpy_dtype(scale_dtype(tensor.dtype)).itemsize for _, tensor in alone}
+
+    def cost(name: str, bits: int) -> float:
+        numbers = sum(shapes[name])
+        if not fewer:
+            return PACKED * numbers * widths[name]
+        if job.objective != "plain" or job.statistics is not None:
+            return 0.0  # the score is of another error
+        return float(np.array([bits], np.uint32).view(np.float32)[0]) ** 2 * numbers / power
+
+    own = by_components(
+        lambda each: measure(with_cuts(met.least, each)), target.value, met, scores if low_ranks else {}, cost, fewer
+    )
+    return with_cuts(met.least, own)
 
 
 def _wanted(layout: Layout, job: PruneJob) -> list[Tensor]:
     return [tensor for tensor in layout.tensors if tensor.name in job.wanted]
-
-
-def _last(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """The last number, from `low` on and below `high`, for which something holds that holds for all before it."""
-    while high - low > 1:
-        middle = (low + high) // 2
-        if holds(middle):
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def _globals(tensors: Sequence[Held], job: PruneJob, work: Workers) -> Cuts:
@@ -150,7 +173,7 @@ def _globals(tensors: Sequence[Held], job: PruneJob, work: Workers) -> Cuts:
         if method.sparsity is not None:
             groups.setdefault(method.sparsity, []).append(held)
     for sparsity, members in groups.items():
-        counts = _counted(members, job, work)
+        counts, _ = _counted(members, job, work)
 
         def units(held: Held) -> masks.Units:
             source, tensor = held
@@ -169,25 +192,29 @@ def _globals(tensors: Sequence[Held], job: PruneJob, work: Workers) -> Cuts:
     return cuts | {name: cuts[twin] for name, twin in job.twins.items() if twin in cuts}
 
 
-def _counted(tensors: Sequence[Held], job: PruneJob, work: Workers) -> Array:
-    """Weights, and numbers of components, by the leading bits of their scores."""
+def _counted(tensors: Sequence[Held], job: PruneJob, work: Workers) -> tuple[Array, dict[str, Array]]:
+    """Weights, and numbers of components, by the leading bits of their scores; and the bits of all components, falling,
+    by tensor."""
 
-    def count(held: Held) -> Array:
+    def count(held: Held) -> tuple[Array, Array | None]:
         source, tensor = held
         with naming(source.where, tensor.name):
             _, w = matrix_of(source, tensor)
             method = job.wanted[tensor.name]
             moments = moments_of(job.statistics, tensor.name, w.shape[1])
             if method.kind == "low-rank":
-                found = lowrank.decomposed(w, moments.gram if moments is not None else None)
-                bits = component_bits(found, w, job.objective) >> SHIFT
-                return np.bincount(bits, minlength=LEADING).astype(np.int64) * sum(w.shape)
-            return masks.leading(units_of(tensor, w, method, job.objective, moments))
+                rest = w * (1 - largest(tensor, w, method.residual)) if method.residual else w
+                found = lowrank.decomposed(rest, moments.gram if moments is not None else None)
+                bits = component_bits(found, w, job.objective)
+                return np.bincount(bits >> SHIFT, minlength=LEADING).astype(np.int64) * sum(w.shape), bits
+            return masks.leading(units_of(tensor, w, method, job.objective, moments)), None
 
-    counts = np.zeros(LEADING, np.int64)
-    for one in work.each(count, tensors, held_bytes):
+    counts, scores = np.zeros(LEADING, np.int64), {}
+    for (_, tensor), (one, bits) in zip(tensors, work.each(count, tensors, held_bytes), strict=True):
         counts += one
-    return counts
+        if bits is not None:
+            scores[tensor.name] = bits
+    return counts, scores
 
 
 def _share(held: Held, job: PruneJob, limit: float) -> Method:

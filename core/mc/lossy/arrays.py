@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from mc.lossy.schemes import (
     parts,
     scale_dtype,
 )
+from mc.lossy.zeros import lost_between
 
 Array = np.ndarray[Any, Any]
 
@@ -45,6 +46,7 @@ class Result:
     stored: dict[str, Array]  # by name, each with the dtype and shape that `schemes.parts` says
     error: float  # sum of squared differences
     power: float  # sum of squares
+    zeros_lost: int = 0  # weights that were zero and aren't any more
 
 
 def as_matrix(raw: Array, dtype: str, shape: Shape) -> Array:
@@ -61,20 +63,25 @@ def as_matrix(raw: Array, dtype: str, shape: Shape) -> Array:
 
 def quantize(
     name: str, w: Array, dtype: str, shape: Shape, request: Request, seed: int, step: float = 0.0,
-    objective: str = "", frame: grids.Frame | None = None,
+    objective: str = "", frame: grids.Frame | None = None, held: bool = False,
 ) -> Result:  # fmt: skip
     """The matrix w, which was a tensor of this name, dtype and shape, as `request` asks. Only a grid or
-    trellis takes `step`, relative to its frame's unit, and the objective."""
-    scheme, stored = _quantized(w, dtype, request, seed, step, frame or _no_frame(w, request, objective))
+    trellis takes `step`, relative to its frame's unit, and the objective. `held`: zeros are to come back as zeros, as
+    of all but a trellis they then do."""
+    frame = frame or _no_frame(w, request, objective)
+    if frame is not None and held:
+        frame = replace(frame, held=True)
+    scheme, stored = _quantized(w, dtype, request, seed, step, frame, held)
     listed = parts(name, scheme, dtype, shape)
     arrays = {
         part: np.ascontiguousarray(array).reshape(listed[part][1]) for part, array in zip(listed, stored, strict=True)
     }
     weighed = objective if request.kind in STEPPED else ""
     about = Quantized(scheme, dtype, shape, 0.0, weighed)
-    error, power = squares(w.reshape(-1), dequantize(name, about, arrays).reshape(-1).astype(np.float32, copy=False))
+    near = dequantize(name, about, arrays).reshape(-1).astype(np.float32, copy=False)
+    error, power = squares(w.reshape(-1), near)
     about = Quantized(scheme, dtype, shape, error / power if power else 0.0, weighed)
-    return Result(about, arrays, error, power)
+    return Result(about, arrays, error, power, lost_between(w.reshape(-1), near))
 
 
 def _no_frame(w: Array, request: Request, objective: str) -> grids.Frame | None:
@@ -82,7 +89,7 @@ def _no_frame(w: Array, request: Request, objective: str) -> grids.Frame | None:
 
 
 def _quantized(
-    w: Array, dtype: str, request: Request, seed: int, step: float, frame: grids.Frame | None
+    w: Array, dtype: str, request: Request, seed: int, step: float, frame: grids.Frame | None, held: bool
 ) -> tuple[Scheme, list[Array]]:
     """The scheme and what it stores, in the order of `schemes.parts`."""
     match request.kind:
@@ -99,7 +106,7 @@ def _quantized(
             return whole, [packed.words, packed.scales, size] + ([] if packed.points is None else [packed.points])
         case "codebook":
             book = Codebook(request.codes, request.rows if request.rows < len(w) else 0)
-            return book, list(codebooks.quantize(w, book, seed))
+            return book, list(codebooks.quantize(w, book, seed, held))
         case "nf4":
             nf4 = Nf4(request.group)
             return nf4, list(codebooks.quantize_nf4(w, nf4))

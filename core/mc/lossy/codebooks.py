@@ -25,14 +25,17 @@ NF4 = np.array(
 )  # fmt: skip
 
 
-def quantize(w: Array, scheme: Codebook, seed: int) -> tuple[Array, Array]:
-    """Of f32 [rows, cols], indices u8 and codebooks f32 [blocks, codes], rising, for each block of rows."""
+def quantize(w: Array, scheme: Codebook, seed: int, held: bool = False) -> tuple[Array, Array]:
+    """Of f32 [rows, cols], indices u8 and codebooks f32 [blocks, codes], rising, for each block of rows. `held`: zero
+    is among the values, so that zeros stay what they are."""
     block = scheme.rows or len(w)
     indices = np.empty(w.shape, np.uint8)
     books = np.empty((-(-len(w) // block), scheme.codes), np.float32)
     for k in range(len(books)):
         part = w[k * block : (k + 1) * block]
         books[k] = train(part.ravel(), scheme.codes, seed)
+        if held:
+            books[k, np.abs(books[k]).argmin()] = 0
         indices[k * block : (k + 1) * block] = nearest(part, books[k])
     return indices, books
 

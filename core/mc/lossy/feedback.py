@@ -49,10 +49,10 @@ def factor(gram: Array, damping: float = DAMPING) -> tuple[Array, Array]:
 
 
 def fed_back(
-    w: Array, matrix: Array, steps: Array, factors: Array, contexts: tuple[Array, Array], lengths: Array, weight: float,
-    q: Array, counts: Array,
+    w: Array, matrix: Array, held: bool, steps: Array, factors: Array, contexts: tuple[Array, Array], lengths: Array,
+    weight: float, q: Array, counts: Array,
 ) -> None:  # fmt: skip
-    """`loops.round_grid` of all rows with feedback through `matrix`, the M of `factor`."""
+    """`loops.round_grid` of all rows with feedback through `matrix`, the M of `factor`. `held`: zeros stay zero."""
     errors = np.zeros(w.shape, np.float32)
     rows, columns = contexts
     for stop in range(w.shape[1], 0, -BLOCK):
@@ -61,11 +61,11 @@ def fed_back(
         if stop < w.shape[1]:
             aims += errors[:, stop:] @ matrix[stop:, start:stop]
         inner = np.ascontiguousarray(matrix[start:stop, start:stop].T)
-        round_block(w, aims, inner, start, steps, factors, (rows, columns), lengths, weight, errors, q, counts)
+        round_block(w, aims, inner, held, start, steps, factors, (rows, columns), lengths, weight, errors, q, counts)
 
 
 @released
-def round_block(w, aims, inner, start, steps, factors, contexts, lengths, weight, errors, q, counts):
+def round_block(w, aims, inner, held, start, steps, factors, contexts, lengths, weight, errors, q, counts):
     """Round the columns from `start` on for which `aims` f32 [rows, columns] holds w with the errors of later blocks
     fed back. inner f32 [columns, columns]: M of these columns, transposed. The rest is as in `round_grid`; fills
     `errors` f32 [rows, cols] with w less what its integer stands for."""
@@ -83,6 +83,8 @@ def round_block(w, aims, inner, start, steps, factors, contexts, lengths, weight
             x = min(max(aim * per, -F64(MOST)), F64(MOST))
             context = min(max(rows[r] + columns[c], 0), last)
             k = cheapest(x, weight, lengths, context, half)
+            if held and w[r, c] == 0:
+                k = np.int64(0)
             q[r, c] = k
             errors[r, c] = F32(F64(w[r, c]) - k * step)
             if len(counts):

@@ -35,6 +35,7 @@ class Frame:
     column_power: Array  # f64 [cols], of rows scaled to power 1
     unit: float  # that a relative step is multiplied with
     matrix: Array | None = None  # f32 [cols, cols] that errors are fed back through (`feedback.factor`)
+    held: bool = False  # whether zeros stay zero, whatever is fed back
 
 
 def scale(codes: Array) -> Array:
@@ -137,7 +138,7 @@ def _round(
         round_grid(w, every, steps, factors, contexts, lengths, weight, q, counts)
     else:
         some = (contexts[0][::every], contexts[1])
-        fed_back(w[::every], of.matrix, steps[::every], factors, some, lengths, weight, q[::every], counts)
+        fed_back(w[::every], of.matrix, of.held, steps[::every], factors, some, lengths, weight, q[::every], counts)
 
 
 def contexts_of(of: Frame, steps: Array, factors: Array) -> tuple[Array, Array]:

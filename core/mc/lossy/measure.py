@@ -36,6 +36,7 @@ class Measured:
     bound: float  # bits a weight that a Gaussian with these row and column scales needs at this error
     squared: float  # sums, for errors over several tensors
     power: float
+    zeros_lost: int  # weights that were zero and aren't any more
 
 
 def measured(name: str, result: Result, stored: int, bound: float) -> Measured:
@@ -45,7 +46,7 @@ def measured(name: str, result: Result, stored: int, bound: float) -> Measured:
     snr = -10 * log10(about.error) if about.error > 0 else None
     return Measured(
         name, described(about.scheme), about.dtype, about.shape, weights, stored, 0, 8 * stored / weights, about.error,
-        snr, bound, result.error, result.power,
+        snr, bound, result.error, result.power, result.zeros_lost,
     )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ class Job:
     strict: bool = False  # whether all tensors need statistics
     twins: Mapping[str, str] = field(default_factory=dict)  # tensors that are tied, by the one they have the bytes of
     frames: Frames | None = None  # those with feedback, kept between trials
+    pruned: frozenset[str] = frozenset()  # tensors whose zeros are to stay zero
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,9 @@ def results(
             step = steps.get(tensor.name, 0.0)
             objective, frame = framed(tensor.name, w, request, job)
             return tensor, arrays.quantize(
-                tensor.name, w, tensor.dtype, tensor.shape, request, job.seed, step, objective, frame
-            )
+                tensor.name, w, tensor.dtype, tensor.shape, request, job.seed, step, objective, frame,
+                tensor.name in job.pruned,
+            )  # fmt: skip
 
     yield from work.each(result, layout.tensors, lambda tensor: tensor.stop - tensor.start)
 
@@ -150,7 +152,7 @@ def write(
                 sizes[tensor.name] = sum(array.nbytes for array in result.stored.values())
                 w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
                 bounds[tensor.name] = bound(w, result.error)
-                done[tensor.name] = Result(result.about, {}, result.error, result.power)
+                done[tensor.name] = replace(result, stored={})
             step(tensor.stop - tensor.start)
         step_made = (Quantize({name: result.about for name, result in done.items()}),) if done else ()
         recipe = (*read_recipe(layout, source.where), *step_made)

@@ -161,12 +161,9 @@ def _low_rank(
 ) -> Pruned:
     """Factors by singular values, of what is left beside the residual's largest weights."""
     gram = moments.gram if moments is not None else None
-    beside = None
-    rest = w
+    beside, rest = None, w
     if method.residual:
-        of = masks.units(w, Method("magnitude"), tensor.shape, None, None)
-        count = w.size - masks.wanted(method.residual, w.size)
-        mask = masks.above(of, masks.ranked(masks.leading(of), [of], count))[0]
+        mask = largest(tensor, w, method.residual)
         words = raw.view(f"<u{numpy_dtype(tensor.dtype).itemsize}").reshape(w.shape)
         beside = (words * mask.astype(words.dtype)).view(numpy_dtype(tensor.dtype))
         rest = w * (1 - mask)
@@ -194,6 +191,13 @@ def _low_rank(
     whole = [after] if job.dense else [left, right, *([] if beside is None else [beside])]
     stored = {part: one.reshape(listed[part][1]) for part, one in zip(listed, whole, strict=True)}
     return _result(tensor, w, after, scheme, stored, moments)
+
+
+def largest(tensor: Tensor, w: Array, share: float) -> Array:
+    """The share of the largest weights that stand beside a low rank, u8 [rows, cols]."""
+    of = masks.units(w, Method("magnitude"), tensor.shape, None, None)
+    count = w.size - masks.wanted(share, w.size)
+    return masks.above(of, masks.ranked(masks.leading(of), [of], count))[0]
 
 
 def component_bits(found: lowrank.Components, w: Array, objective: str) -> Array:

@@ -11,8 +11,9 @@ from mc.lossy.files import Target as Out
 from mc.lossy.limits import refuse_beyond
 from mc.lossy.passes import Job, Made, Step, unweighed, write
 from mc.lossy.requests import Target
-from mc.lossy.shards import Files, refuse_doubled, tensors_of
+from mc.lossy.shards import Files, tensors_of
 from mc.lossy.targets import steps_for
+from mc.lossy.zeros import pruned_in, refuse_unheld
 from mc.parallel import Workers
 from mc.twins import find_twins_over
 
@@ -28,10 +29,9 @@ class Decided:
 
 
 def decided(where: str, files: Files, job: Job, work: Workers) -> Decided:
-    """The schemes and steps with which all files meet the target together; `where` names the whole. McError for a name
-    that two files have, or, naming the tensor, for numbers that are not finite or too large, or without statistics
-    where the job is strict; LimitError where the target can't be met."""
-    refuse_doubled(files)
+    """The schemes and steps with which all files meet the target together; `where` names the whole. McError,
+    naming the tensor, for numbers that are not finite or too large, without statistics
+    where the job is strict, or whose zeros a trellis would lose; LimitError where the target can't be met."""
     twins = find_twins_over(files)
     # A tied tensor is quantized as the one it is tied to, so that it stays tied.
     wanted, tied = dict(job.wanted), {}
@@ -40,7 +40,8 @@ def decided(where: str, files: Files, job: Job, work: Workers) -> Decided:
             wanted[name] = wanted[twin]
         elif wanted.pop(name, None) is not None:
             tied[name] = twin
-    job = replace(job, wanted=wanted, twins=twins)
+    job = replace(job, wanted=wanted, twins=twins, pruned=pruned_in(files))
+    refuse_unheld(where, wanted, job.pruned)
     missing = unweighed(job, [tensor for _, tensor in tensors_of(files)])
     if job.strict and missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

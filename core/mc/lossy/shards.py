@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mc.checkpoint import Layout, Source, Tensor
 from mc.errors import McError, quote
+from mc.lossy.requests import Target
 
 Files = Sequence[tuple[Source, Layout]]
 Held = tuple[Source, Tensor]  # a tensor, and the file that it is in
@@ -21,12 +22,17 @@ def held_bytes(held: Held) -> int:
     return held[1].stop - held[1].start
 
 
-def refuse_doubled(files: Files) -> None:
-    """McError if two files hold tensors of one name: they are no parts of one checkpoint."""
+def checkpoints(files: Files, target: Target | None) -> list[Files]:
+    """The files as one checkpoint; or each as one of its own, where two hold tensors of one name. McError if these are
+    to meet a limit together: it is of one checkpoint."""
     first: dict[str, str] = {}
     for source, tensor in tensors_of(files):
         if first.setdefault(tensor.name, source.where) != source.where:
-            raise McError(
-                f"{source.where} has a tensor {quote(tensor.name)}, and so has {first[tensor.name]}: two checkpoints "
-                "in one folder. Move one of them elsewhere."
-            )
+            if target is not None and (target.kind != "error" or target.overall):
+                raise McError(
+                    f"{source.where} has a tensor {quote(tensor.name)}, and so has {first[tensor.name]}: two "
+                    "checkpoints in one folder, which can't meet a limit together. Give --max-error, which is of each "
+                    "tensor, or take one file at a time."
+                )
+            return [[one] for one in files]
+    return [files]

@@ -66,6 +66,7 @@ def _step_for(held: Held, job: Job, limit: float) -> float:
                 step,
                 objective,
                 frame,
+                tensor.name in job.pruned,
             )
             return found.about.error
 

@@ -19,6 +19,7 @@ from mc.lossy.recipe import WEIGHED
 from mc.lossy.requests import STEPPED, Request, matches
 from mc.lossy.schemes import FLOATS
 from mc.lossy.statistics import Statistics
+from mc.lossy.zeros import pruned_in
 from mc.parallel import Workers
 from mc.plan.losses import most
 from mc.plan.menus import KINDS, Curve, Sample, grid, lossless, plain, trellis
@@ -88,8 +89,10 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers) -> Survey:
     a scheme that can't hold it."""
     listed: list[tuple[int, Tensor]] = []
     twins: dict[str, str] = {}
+    pruned: frozenset[str] = frozenset()
     for shard, source in enumerate(sources):
         layout = plain_layout(source)
+        pruned |= pruned_in([(source, layout)])
         listed += [(shard, tensor) for tensor in layout.tensors]
         twins |= find_twins(source, layout)
     names = [tensor.name for _, tensor in listed]
@@ -106,7 +109,7 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers) -> Survey:
 
     def menu(one: tuple[int, Tensor]) -> Menu | str:
         shard, tensor = one
-        return menu_of(sources[shard], shard, tensor, asked, twins)
+        return menu_of(sources[shard], shard, tensor, asked, twins, tensor.name in pruned)
 
     menus: list[Menu] = []
     for (_, tensor), found in zip(free, work.each(menu, free), strict=True):
@@ -147,8 +150,10 @@ def why_kept(tensor: Tensor, asked: Asked, state: bool) -> str:
     return "small" if prod(tensor.shape) < SMALLEST else ""
 
 
-def menu_of(source: Source, shard: int, tensor: Tensor, asked: Asked, twins: Mapping[str, str]) -> Menu | str:
-    """The candidates of a tensor, or why it must stay."""
+def menu_of(
+    source: Source, shard: int, tensor: Tensor, asked: Asked, twins: Mapping[str, str], pruned: bool
+) -> Menu | str:
+    """The candidates of a tensor, or why it must stay. A trellis is none for what was pruned, whose zeros it loses."""
     chosen = [request for pattern, request in asked.sets if matches(pattern, tensor.name)]
     try:
         w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
@@ -163,7 +168,7 @@ def menu_of(source: Source, shard: int, tensor: Tensor, asked: Asked, twins: Map
         with naming(source.where, tensor.name):
             curves = tuple(of_request(sample, wanted))
     else:
-        curves = tuple(curve for kind in KINDS for curve in kind(sample))
+        curves = tuple(curve for kind in KINDS if not pruned or kind is not trellis for curve in kind(sample))
     whole = most(w, asked.objective, sample.inputs, sample.weight)
     return Menu(tensor.name, shard, tensor.dtype, tensor.shape, curves, whole)
 

@@ -18,6 +18,7 @@ from mc.lossy.passes import Job, Made, write
 from mc.lossy.schemes import parts
 from mc.lossy.sizes import Nowhere
 from mc.lossy.statistics import Statistics
+from mc.lossy.zeros import pruned_in, refuse_unheld
 from mc.packing import pack_file, room
 from mc.parallel import Workers
 from mc.plan.allocate import Choice
@@ -86,7 +87,9 @@ def carry_out(
         listed = tuple((tensor.name, tensor.stop - tensor.start) for tensor in layout.tensors)
         return None, Made((), (), source.size, listed)
     wanted = {name: one.request for name, one in lossy.items() if one.request is not None}
-    job = Job(wanted, plan.objective, plan.seed, plan.level, None, statistics, twins=twins)
+    pruned = pruned_in([(source, layout)])
+    refuse_unheld(source.where, wanted, pruned)
+    job = Job(wanted, plan.objective, plan.seed, plan.level, None, statistics, twins=twins, pruned=pruned)
     steps = {name: one.step for name, one in lossy.items()}
     out: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by whoever asked for it
     try:
@@ -155,7 +158,7 @@ def packed(quantized: Source, made: Made, plan: Plan, work: Workers, out: Binary
     sizes = {one.name: one.packed_bytes for one in reports}
     of_tensor = {
         name: sum(sizes.pop(part) for part in parts(name, about.scheme, about.dtype, about.shape))
-        for step in reversed(made.recipe)
+        for step in made.recipe[-1:]  # those before made tensors of the source, which are ordinary ones here
         for name, about in step.tensors.items()
     }
     layout = read_layout(quantized)
