@@ -70,6 +70,15 @@ def test_there_and_back(shape: tuple[int, int], width: int, seed: int, spread: f
         module.decode_chunk(code, decoder, memoryview(coded.tobytes())[:-1], row, out)
 
 
+def test_what_rows_and_columns_tell_is_stored_where_it_is_worth_its_bytes() -> None:
+    draw = np.random.default_rng(0)
+    alike = np.rint(3 * draw.normal(size=(2000, 64))).astype(np.int8)
+    fit = fitted(alike)
+    assert not np.ptp(fit.code.rows) and not np.ptp(fit.code.columns)
+    apart = np.rint(np.exp2(draw.integers(0, 4, size=(2000, 1))) * draw.normal(size=(2000, 64))).astype(np.int8)
+    assert np.ptp(fitted(apart).code.rows) and not np.ptp(fitted(apart).code.columns)
+
+
 def test_codes_near_the_entropy_of_each_row_and_column(built: Callable[..., bytes]) -> None:
     draw = np.random.default_rng(0)
     scale = np.exp2(draw.uniform(-2, 2, size=(1024, 1))) * np.exp2(draw.uniform(-2, 2, size=(1, 512)))

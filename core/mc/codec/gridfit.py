@@ -1,10 +1,13 @@
 """Contexts for a grid: how large each row and column is, in integers alone, and how finely to tell them apart."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from mc.codec import entropy, grids, trellis
+from mc.codec.fields import write_array
 from mc.codec.fit import Each, Read
 from mc.codec.floats import spans
 from mc.codec.grids import MOST_SHIFT, MOST_TABLES, GridCode
@@ -16,6 +19,11 @@ DEEPEST = 100  # codes between the least and the largest row, or column
 FEWEST_ROWS = 16
 LANES_FROM = 4096  # symbols of a segment that has four lanes (FORMAT.md, 6.3)
 LANE = 8  # bytes of a lane's head
+HEAD = 8  # bytes before arrays and tables
+# Fewer bits of the codes of rows, and of columns, that are tried: what they tell may be worth less than they take. Of
+# rows of one power it is: .004 bits a weight on MiniLM. The last leaves nothing, as codes are below 128.
+COARSER = (0, 1, 2, 7)
+TRIED = 8  # chunks, at most, that this is tried on
 FRACTIONS = np.array([2.0 ** (k / EIGHTHS - 1) for k in range(EIGHTHS)])  # that frexp can give, from a half up
 
 
@@ -69,26 +77,40 @@ def fit(
 
     column_energy: Counts = np.sum(list(each(columns_of, parts)), axis=0)
     rows, columns = codes_of(row_energy, cols), codes_of(column_energy, max(words // cols, 1) << 16)
-    tried = []
-    for of_columns in (columns, np.zeros(cols, np.uint8)):
 
-        def count(part: tuple[int, int], of_columns: Bytes = of_columns) -> Counts:
-            counts = np.zeros((2 * DEEPEST + 1, 2 if states else 1, 256), np.int64)
-            words, of_rows = _words(read, part, dtype), rows[part[0] // cols : part[1] // cols]
+    def counted(of_rows: Bytes, of_columns: Bytes, among: Sequence[tuple[int, int]]) -> Counts:
+        shape = (int(of_rows.max()) + int(of_columns.max()) + 1, 2 if states else 1, 256)
+
+        def count(part: tuple[int, int]) -> Counts:
+            counts = np.zeros(shape, np.int64)
+            words, of_part = _words(read, part, dtype), of_rows[part[0] // cols : part[1] // cols]
             if states:
-                trellis.count_symbols(words, of_rows, of_columns, trellis.MACHINES[states], counts)
+                trellis.count_symbols(words, of_part, of_columns, trellis.MACHINES[states], counts)
             else:
-                grids.count_symbols(words, of_rows, of_columns, counts[:, 0])
+                grids.count_symbols(words, of_part, of_columns, counts[:, 0])
             return counts
 
-        counts: Counts = np.sum(list(each(count, parts)), axis=0)
-        if absent is not None:
-            counts = entropy.thinned(counts, int(grids.symbol_of(absent)), left)
-        tried += [
-            _fitted(counts, shift, rows, of_columns, width, cols, coder, len(parts), states)
-            for shift in range(MOST_SHIFT + 1)
-        ]
-    return min((one for one in tried if one is not None), key=lambda one: one.bytes)
+        counts = np.zeros(shape, np.int64)
+        for one in each(count, among):
+            counts += one
+        return counts if absent is None else entropy.thinned(counts, int(grids.symbol_of(absent)), left)
+
+    @cache
+    def tried(by_rows: int, by_columns: int, every: int) -> Fitted:
+        among, of_rows, of_columns = parts[::every], _coarser(rows, by_rows), _coarser(columns, by_columns)
+        times = words / sum(stop - start for start, stop in among)
+        counts = counted(of_rows, of_columns, among)
+        return _cheapest(counts, times, of_rows, of_columns, width, cols, coder, len(parts), states)
+
+    every = -(-len(parts) // TRIED)
+    by_rows = min(COARSER, key=lambda by: tried(by, 0, every).bytes)
+    by_columns = min(COARSER, key=lambda by: tried(by_rows, by, every).bytes)
+    return tried(by_rows, by_columns, 1)
+
+
+def _coarser(codes: Bytes, by: int) -> Bytes:
+    """Codes that tell less, and take fewer bytes."""
+    return codes >> by << by
 
 
 def _energies(words: Counts, cols: int, states: int, rows: Counts, columns: Counts, weights: Counts) -> None:
@@ -104,23 +126,29 @@ def _words(read: Read, part: tuple[int, int], dtype: str) -> Counts:
     return words
 
 
-def _fitted(
-    counts: Counts, shift: int, rows: Bytes, columns: Bytes, width: int, cols: int, coder: str, chunks: int, states: int
-) -> Fitted | None:
-    """The cost with contexts of 2^shift codes each; None if those are too many."""
-    contexts = ((int(rows.max()) + int(columns.max())) >> shift) + 1
-    if contexts > MOST_TABLES:
-        return None
-    merged = np.zeros((contexts, *counts.shape[1:]), np.int64)
-    np.add.at(merged, np.arange(len(counts)).clip(max=int(rows.max()) + int(columns.max())) >> shift, counts)
-    merged = merged.reshape(-1, 256)
-    plan = entropy.plan(coder, merged)
-    if shift == MOST_SHIFT:  # all in one context: nothing is known of rows and columns
-        rows, columns = np.zeros_like(rows), np.zeros_like(columns)
-    code = GridCode(width, cols, shift, rows, columns, coder, plan.tables, states)
-    sizes = merged.sum(axis=1) // chunks
-    lanes = np.where(sizes >= LANES_FROM, 4, plan.tables.lone == SEVERAL)
-    escapes = int(merged[:, grids.ESCAPE].sum()) * width
-    head = len(grids.write_head(code, entropy.described(plan)))
-    counted = 3 * contexts if states else 0
-    return Fitted(code, plan, plan.coded_bits // 8 + head + escapes + chunks * (5 + counted + LANE * int(lanes.sum())))
+def _cheapest(
+    counts: Counts, times: float, rows: Bytes, columns: Bytes, width: int, cols: int, coder: str, chunks: int,
+    states: int,
+) -> Fitted:  # fmt: skip
+    """The best contexts of 2^shift codes each, for `times` as many words as were counted."""
+    top = len(counts)
+    side = len(write_array(rows)) + len(write_array(columns))
+    found = []
+    for shift in range(MOST_SHIFT + 1):
+        contexts = ((top - 1) >> shift) + 1
+        if contexts > MOST_TABLES:
+            continue
+        merged = np.add.reduceat(counts, np.arange(0, top, 1 << shift), axis=0).reshape(-1, 256)
+        plan = entropy.plan(coder, merged)
+        of_rows, of_columns = rows, columns
+        if shift == MOST_SHIFT:  # all in one context: nothing is known of rows and columns
+            of_rows, of_columns = np.zeros_like(rows), np.zeros_like(columns)
+            side = len(write_array(of_rows)) + len(write_array(of_columns))
+        code = GridCode(width, cols, shift, of_rows, of_columns, coder, plan.tables, states)
+        sizes = merged.sum(axis=1) * times / chunks
+        lanes = np.where(sizes >= LANES_FROM, 4, plan.tables.lone == SEVERAL)
+        coded = plan.coded_bits // 8 + int(merged[:, grids.ESCAPE].sum()) * width
+        counted = 3 * contexts if states else 0
+        whole = int(coded * times) + HEAD + side + plan.table_bytes + chunks * (5 + counted + LANE * int(lanes.sum()))
+        found.append(Fitted(code, plan, whole))
+    return min(found, key=lambda one: one.bytes)

@@ -36,6 +36,7 @@ from mc.lossy.schemes import (
 from mc.lossy.zeros import lost_between
 
 Array = np.ndarray[Any, Any]
+F16_MOST = 65504.0
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,10 @@ def _quantized(
         raise ValueError("a grid or trellis needs a frame")
     absolute = min(step * frame.unit, BEYOND / 2)  # a search may ask for more than a recipe can say
     if request.standard:
-        scales = casts.scales_of(grids.channel_steps(w, frame, absolute), scale_dtype(dtype))
+        kind = scale_dtype(dtype)
+        if kind == "F16":  # the one type of scales that ends before steps do; all its weights are within one
+            absolute = min(absolute, F16_MOST)
+        scales = casts.scales_of(grids.channel_steps(w, frame, absolute), kind)
         return Channel("I8"), [grids.quantize_channels(w, frame, scales), scales]
     by_row, by_column = frame.rows is not None, frame.columns is not None
     scheme: Scheme

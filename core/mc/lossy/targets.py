@@ -19,7 +19,8 @@ from mc.parallel import Workers
 
 CLOSE = 0.995  # of a limit: near enough
 ROUNDS = 24  # of a search, at most; it takes about five
-WIDEST = 64.0  # steps in a deviation, where a search starts
+WIDEST = 64.0  # deviations in a step, where a search starts
+FINEST = 2.0**-23  # the same, where it ends: weights of f32 tell no more, and integers must not run out
 
 
 def steps_for(where: str, files: Files, job: Job, work: Workers) -> dict[str, float]:
@@ -156,12 +157,14 @@ def _meet_size(where: str, files: Files, job: Job, target: Target, gridded: Sequ
     def packed(step: float) -> int:
         return fixed + sum(packed_one(*one, step) for one in stepped)
 
-    step: float = _typical(job, gridded, work) * min(WIDEST, 3.5 * 2.0 ** -min(8 * limit / weights, 24.0))
+    typical = _typical(job, gridded, work)
+    finest = FINEST * typical
+    step: float = typical * max(FINEST, min(WIDEST, 3.5 * 2.0 ** -min(8 * limit / weights, 64.0)))
     if only_trellises(job, gridded):
         rest = expected_rest(tensors_of(files), gridded) if target.kind == "size" else 0.0
-        near, _ = _finest(lambda step: rest + estimated(job, gridded, step, work)[1] / 8, limit, free, step)
+        near, _ = _finest(lambda step: rest + estimated(job, gridded, step, work)[1] / 8, limit, free, step, finest)
         step = near if near < inf else step
-    high, least = _finest(packed, limit, free, step)
+    high, least = _finest(packed, limit, free, step, finest)
     if high == inf:
         raise LimitError(
             f"{where} takes at least {int(least)} bytes, and the target allows {int(limit)}. "
@@ -170,9 +173,10 @@ def _meet_size(where: str, files: Files, job: Job, target: Target, gridded: Sequ
     return high
 
 
-def _finest(size: Callable[[float], float], limit: float, free: int, step: float) -> tuple[float, float]:
+def _finest(size: Callable[[float], float], limit: float, free: int, step: float, finest: float) -> tuple[float, float]:
     """The finest step, within half a per cent of the limit, that takes at most `limit` bytes, infinite if there is
-    none; and the least bytes that were seen. Each trial aims anew from `step` on, for `free` weights."""
+    none; and the least bytes that were seen. Each trial aims anew from `step` on, for `free` weights; none is below
+    `finest`."""
     low, high = 0.0, inf  # steps that take too many bytes, and few enough
     least = inf
     for _ in range(ROUNDS):
@@ -180,7 +184,7 @@ def _finest(size: Callable[[float], float], limit: float, free: int, step: float
         least = min(least, found)
         if found <= limit:
             high = step
-            if found >= CLOSE * limit:
+            if found >= CLOSE * limit or step <= finest:
                 break
         else:
             low = step
@@ -194,6 +198,7 @@ def _finest(size: Callable[[float], float], limit: float, free: int, step: float
             if low and high < inf
             else step * (2 if found > limit else 0.5)
         )
+        step = max(step, finest)
         if low and high < inf and high / low < 1 + 1e-9:
             break
     return high, least
