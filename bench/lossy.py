@@ -228,6 +228,12 @@ def picture(files: dict[str, tuple[list[Point], Callable[[float], float]]], capt
     return scatter.draw(panels, caption)
 
 
+FUNCTION = (
+    ("grid", "gram", 2.9), ("grid", "gram", 2.4), ("trellis", "gram", 2.9), ("trellis", "gram", 2.4),
+    ("grid", "row", 2.3), ("grid", "plain", 2.3),
+)  # fmt: skip
+
+
 def function(path: Path) -> list[dict[str, Any]]:
     """1 - cosine of MiniLM's embeddings on sentences that nothing was recorded on."""
     from safetensors.numpy import save_file
@@ -249,13 +255,13 @@ def function(path: Path) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as place:
         stats, quantized, floats = (Path(place) / f"{name}.safetensors" for name in ("stats", "quantized", "floats"))
         save_file(moments(original, recorded(PARAGRAPHS)), stats, {"format": "mc.statistics"})
-        for objective, bits in (("gram", 2.9), ("gram", 2.4), ("row", 2.3), ("plain", 2.3)):
+        for scheme, objective, bits in FUNCTION:
             given = stats if objective == "gram" else None
             report = mc.quantize(
-                path, quantized, scheme="grid", limit=Target("bits", bits), objective=objective, stats=given, threads=1
+                path, quantized, scheme=scheme, limit=Target("bits", bits), objective=objective, stats=given, threads=1
             )
             mc.dequantize(quantized, floats)
-            add(f"grid, {objective}", load(floats), report.files[0].bits)
+            add(f"{scheme}, {objective}", load(floats), report.files[0].bits)
     return found
 
 

@@ -370,7 +370,8 @@ def warm() -> None:
             arrays.dequantize("w", found.about, found.stored)
     tall = np.tile(w, (8, 1))  # so many rows that code lengths come from some of them: feedback has loops for both
     frame = grids.weighed_frame(tall, w.T @ w)
-    arrays.quantize("w", tall, "F32", tall.shape, parse_request("grid"), 0, 0.5, "gram", frame)
+    for scheme in ("grid", "trellis"):
+        arrays.quantize("w", tall, "F32", tall.shape, parse_request(scheme), 0, 0.5, "gram", frame)
     header = json.dumps({"w": {"dtype": "F32", "shape": list(w.shape), "data_offsets": [0, w.nbytes]}}).encode()
     plain = len(header).to_bytes(8, "little") + header + w.tobytes()
     for error in (1e-2, 1e-7, 1e-11):  # a trellis of such integers is packed in its own way

@@ -208,10 +208,13 @@ def rows(report: QuantizeReport) -> list[tuple[object, ...]]:
     ]
 
 
+NO_STATS = "have no statistics"
+
+
 def notices(report: QuantizeReport) -> list[str]:
     """What was done otherwise than a reader may think: tensors without statistics, tied ones that stay, zeros lost."""
     lines = []
-    for objective, lack in (("row", "have no statistics"), ("diag", "have no Gram matrix")):
+    for objective, lack in (("tensor", NO_STATS), ("row", NO_STATS), ("diag", "have no Gram matrix")):
         names = [one.name for file in report.files for one in file.unweighed if one.objective == objective]
         if names:
             lines.append(f"{len(names)} tensors {lack} and were weighed by {objective}: {', '.join(names)}")

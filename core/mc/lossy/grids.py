@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mc.lossy.feedback import DAMPING, factor, fed_back
+from mc.lossy.feedback import DAMPING, factor, fed_back, round_block
 from mc.lossy.loops import powers, round_grid, scale_grid
 from mc.lossy.schemes import NARROW, Grid
 
@@ -22,6 +22,7 @@ MIDDLE = 8  # the context of weights whose deviation is one step; half an octave
 SAMPLED = 1 << 15, 1 << 16  # weights, at least, from which code lengths are estimated, and then better ones
 # dR/dD of a fine grid is -1 / (2 ln 2 D), with D = 1/12 in squared steps.
 SLOPE = 2 * log(2) / 12
+BLOCK = 64  # columns between which errors are fed back one by one
 LIMITS = {"I8": 127, "I16": 32767, "I32": 2**31 - 1}
 
 
@@ -75,6 +76,15 @@ def weighed_frame(w: Array, inputs: Array) -> Frame:
     inverse = np.divide(1.0, weights, out=np.ones(len(weights)), where=weights > 0)
     unit = float(np.sqrt(outputs.max() * inverse.max()))
     return Frame(_codes(outputs), _codes(inverse), row_power, column_power, unit, matrix)
+
+
+def lookup_frame(w: Array) -> Frame:
+    """The frame for an embedding f32 [rows, cols] that nothing is known of: a layer whose inputs are all zero but for
+    one, so that its outputs are its columns. They have scales by their power, and rows have none."""
+    row_power, column_power = np.empty(w.shape[0]), np.empty(w.shape[1])
+    powers(w, row_power, column_power)
+    outputs = np.mean(np.square(w, dtype=np.float64), axis=0)
+    return Frame(None, _codes(outputs), row_power, column_power, float(np.sqrt(outputs.max())))
 
 
 def _codes(power: Array) -> Array:
@@ -136,9 +146,13 @@ def _round(
     """Round one row of `every` into q; add to counts, if it has any room, how often each integer came."""
     if of.matrix is None:
         round_grid(w, every, steps, factors, contexts, lengths, weight, q, counts)
-    else:
-        some = (contexts[0][::every], contexts[1])
-        fed_back(w[::every], of.matrix, of.held, steps[::every], factors, some, lengths, weight, q[::every], counts)
+        return
+    w, steps, q, contexts = w[::every], steps[::every], q[::every], (contexts[0][::every], contexts[1])
+
+    def rounding(aims: Array, inner: Array, start: int, errors: Array) -> None:
+        round_block(w, of.held, steps, factors, contexts, lengths, weight, q, counts, aims, inner, start, errors)
+
+    fed_back(w, of.matrix, BLOCK, rounding)
 
 
 def contexts_of(of: Frame, steps: Array, factors: Array) -> tuple[Array, Array]:

@@ -163,6 +163,13 @@ def cheapest(x, weight, lengths, context, half):
     return k if here <= x * x + weight * lengths[context, half] else 0
 
 
+@inlined
+def push(aims, error, row, out):
+    """Fill `out` f32 with aims + error x row. All are counted from 0, so that they fill the machine's vectors."""
+    for i in range(len(out)):
+        out[i] = aims[i] + error * row[i]
+
+
 @released
 def round_grid(w, every, steps, factors, contexts, lengths, weight, q, counts):
     """Round each weight to the multiple of its step that costs least: squared error in steps + weight x code length

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import sqrt
 
 from mc.checkpoint import Layout, Source, Tensor
 from mc.lossy import arrays, grids
@@ -22,10 +23,11 @@ from mc.parallel import Workers
 
 Step = Callable[[int], None]
 
-# Among layers with statistics, an embedding's step is this much wider: each of its rows serves one token, and errors of
-# tokens average out, where those of a layer add to all others'. By bench/looser.py, on sentences apart from those that
-# README's figures are of, the geometric mean of MiniLM's 1 - cosine over two kinds of text, at 2.9 and 2.4 bits with
-# `gram`: .0496 at 3, .0447 at 4, .0458 at 5, .0496 at 6, .0602 at 8. (On everyday text alone 5 is best: .0525, .0532.)
+# Errors of layers' outputs, relative to their power, add up in what a network computes (HIGGS, arXiv 2411.17525), taken
+# here as alike whatever a layer's size. Half a bit for each of its N_t weights halves its D_t: so the sum of all D_t is
+# least at equal bits where D_t ~ N_t, with steps ~ sqrt(N_t). This many weights have the step itself.
+USUAL = 1 << 18
+# For mc.plan, whose losses count weights: an embedding's steps relative to those of layers with statistics.
 LOOSER = 4.0
 EMBEDDING = re.compile(r"embed|\bw[tp]e\b")
 
@@ -63,7 +65,7 @@ class Unweighed:
     """A tensor whose errors were weighed otherwise than asked, for want of statistics."""
 
     name: str
-    objective: str  # row or diag
+    objective: str  # tensor (an embedding), row or diag
 
 
 def unweighed(job: Job, tensors: Iterable[Tensor]) -> tuple[Unweighed, ...]:
@@ -79,7 +81,7 @@ def unweighed(job: Job, tensors: Iterable[Tensor]) -> tuple[Unweighed, ...]:
         tied = _tied(tensor.name, job)
         features = matrix(tensor.shape)[1]
         if all(statistics.mean_squares(one, features) is None for one in tied):
-            found.append(Unweighed(tensor.name, "row"))
+            found.append(Unweighed(tensor.name, "tensor" if is_embedding(tied) else "row"))
         elif job.objective == "gram" and not any(statistics.has_gram(one) for one in tied):
             found.append(Unweighed(tensor.name, "diag"))
     return tuple(found)
@@ -99,18 +101,33 @@ def framed(name: str, w: Array, request: Request, job: Job) -> tuple[str, grids.
         return job.objective, grids.frame(w, job.objective, request.columns)
     # What is tied has one frame: by the statistics of the first of them that has any.
     tied = _tied(name, job)
-    if job.objective == "gram" and request.kind == "grid":
+    if job.objective == "gram":
         if job.frames is not None and (kept := job.frames.get(name)) is not None:
             return "gram", kept
         for one in tied:
             if (gram := job.statistics.gram(one, w.shape[1])) is not None:
-                made = grids.weighed_frame(w, gram)
+                made = _wider(grids.weighed_frame(w, gram), w)
                 return "gram", made if job.frames is None else job.frames.keep(name, made)
     for one in tied:
         if (squares := job.statistics.mean_squares(one, w.shape[1])) is not None:
-            return "diag", grids.weighed_frame(w, squares)
-    frame = grids.frame(w, "row", request.columns)
-    return "row", replace(frame, unit=frame.unit * LOOSER) if any(map(EMBEDDING.search, tied)) else frame
+            return "diag", _wider(grids.weighed_frame(w, squares), w)
+    if is_embedding(tied):
+        return "tensor", _wider(grids.lookup_frame(w), w)
+    return "row", _wider(grids.frame(w, "row", request.columns), w)
+
+
+def is_embedding(tied: Iterable[str]) -> bool:
+    """Whether one of these names is that of an embedding."""
+    return any(map(EMBEDDING.search, tied))
+
+
+def _wider(frame: grids.Frame, w: Array) -> grids.Frame:
+    return replace(frame, unit=frame.unit * wider(w.size))
+
+
+def wider(weights: int) -> float:
+    """How much wider the steps of a tensor of so many weights are, where errors are weighed by statistics."""
+    return sqrt(max(weights, 1) / USUAL)
 
 
 def results(

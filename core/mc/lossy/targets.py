@@ -10,7 +10,8 @@ from mc.checkpoint import Layout, Source
 from mc.errors import LimitError, UsageError
 from mc.lossy import arrays, grids
 from mc.lossy.files import naming, read_array
-from mc.lossy.passes import Job, framed, results, write
+from mc.lossy.passes import Job, framed, results, wider, write
+from mc.lossy.recipe import WEIGHED
 from mc.lossy.requests import STEPPED, Target
 from mc.lossy.sampling import estimated, expected_rest, only_trellises
 from mc.lossy.shards import Files, Held, held_bytes, tensors_of
@@ -101,7 +102,9 @@ def _near(job: Job, gridded: Sequence[Held], limit: float, start: float, work: W
 
 def _typical(job: Job, gridded: Sequence[Held], work: Workers) -> float:
     """About the relative step that is the weights' deviation."""
-    if job.objective not in ("plain", "row"):
+    if job.objective in WEIGHED:
+        return 1 / wider(max(prod(tensor.shape) for _, tensor in gridded))
+    if job.objective == "tensor":
         return 1.0
 
     def power(held: Held) -> tuple[float, int]:

@@ -14,9 +14,10 @@ import numpy as np
 
 from mc.codec.trellis import MACHINES
 from mc.lossy import grids
+from mc.lossy.feedback import fed_back
 from mc.lossy.grids import CONTEXTS, HALF, LIMITS, MIDDLE, Frame
 from mc.lossy.schemes import NARROW, Trellis
-from mc.lossy.walks import unwalk, walk
+from mc.lossy.walks import unwalk, walk, walk_block
 
 Array = np.ndarray[Any, Any]
 NONE = np.empty(0)
@@ -26,6 +27,7 @@ SLOPE = 2 * log(2) * DISTORTION
 STEEPEST = 1.5  # times SLOPE, where the error nears the weights' own power: a fiftieth of a bit at half a bit a weight
 AS_GRID = (1 / 12 / DISTORTION) ** 0.5  # steps, in those of a grid with this squared error
 SAMPLED = (1 << 14, 1 << 15, 1 << 17)  # weights, at least, of the rounds in which code lengths are estimated
+BLOCK = 128  # columns between which survivors have errors of their own fed back
 TRUST = 4.0  # counts that the model is worth beside those that were counted
 
 
@@ -37,7 +39,7 @@ def quantize(w: Array, of: Frame, step: float, states: int, weights: Array = NON
     slope = _slope(of, steps, factors)
     contexts, lengths = _lengths(w, of, steps, factors, states, weights, slope, q, 1)
     counts = np.zeros(lengths.shape, np.int64)
-    walk(w, 1, steps, factors, weights, contexts, lengths, slope, MACHINES[states], states, q, counts)
+    _walk(w, of, 1, steps, factors, weights, contexts, lengths, slope, states, q, counts)
     most = max(int(q.max()), -int(q.min()))
     kind = next(kind for kind in NARROW if most <= LIMITS[kind])
     return q.astype(f"<i{int(kind[1:]) // 8}")
@@ -53,15 +55,34 @@ def estimate(
     slope = _slope(of, steps, factors)
     contexts, lengths = _lengths(w, of, steps, factors, states, weights, slope, q, every)
     counts = np.zeros(lengths.shape, np.int64)
-    error, power = walk(
-        w, every, steps, factors, weights, contexts, lengths, slope, MACHINES[states], states, q, counts
-    )
+    error, power = _walk(w, of, every, steps, factors, weights, contexts, lengths, slope, states, q, counts)
     sums = counts.sum(axis=2, keepdims=True)
     bits = float((counts * (np.log2(np.maximum(sums, 1)) - np.log2(np.maximum(counts, 1)))).sum())
     # All beyond the table were counted as one; else ever finer steps would seem to take ever fewer bits.
     beyond = np.abs(q[::every].astype(np.float64))
     bits += float(np.log2(2 * beyond[beyond > HALF] + 1).sum())
     return error, power, bits
+
+
+def _walk(
+    w: Array, of: Frame, every: int, steps: Array, factors: Array, weights: Array, contexts: tuple[Array, Array],
+    lengths: Array, slope: float, states: int, q: Array, counts: Array,
+) -> tuple[float, float]:  # fmt: skip
+    """`walks.walk`, with feedback if the frame has it: `weights` aren't for that."""
+    machine = MACHINES[states]
+    if of.matrix is None:
+        error, power = walk(w, every, steps, factors, weights, contexts, lengths, slope, machine, states, q, counts)
+        return error, power
+    w, steps, q, contexts = w[::every], steps[::every], q[::every], (contexts[0][::every], contexts[1])
+    begun = np.zeros(len(w), np.int64)
+
+    def rounding(aims: Array, inner: Array, start: int, errors: Array) -> None:
+        walk_block(
+            w, steps, factors, contexts, lengths, slope, machine, states, q, counts, begun, aims, inner, start, errors
+        )
+
+    errors = fed_back(w, of.matrix, BLOCK, rounding)
+    return float(np.square(errors, dtype=np.float64).sum()), float(np.square(w, dtype=np.float64).sum())
 
 
 def _slope(of: Frame, steps: Array, factors: Array) -> float:
@@ -83,7 +104,7 @@ def _lengths(
     for sampled in SAMPLED:
         counts = np.zeros(lengths.shape, np.int64)
         rows = max(every, w.size // sampled // every * every)
-        walk(w, rows, steps, factors, weights, contexts, lengths, slope, MACHINES[states], states, q, counts)
+        _walk(w, of, rows, steps, factors, weights, contexts, lengths, slope, states, q, counts)
         seen = counts + TRUST * model
         lengths = (np.log2(seen.sum(axis=2, keepdims=True)) - np.log2(seen)).astype(np.float32)
         if rows == every:

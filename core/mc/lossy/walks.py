@@ -4,6 +4,7 @@ import numpy as np
 
 from mc.codec.compiled import inlined, released
 from mc.codec.trellis import following
+from mc.lossy.loops import push
 
 F32, F64 = np.float32, np.float64
 MOST = 1 << 30  # of the integers
@@ -32,6 +33,14 @@ def _subsets(x, odd, scale, weight, lengths, half, best, costs):
     here = _cost(x, k + inwards, odd, scale, weight, lengths, half)
     less = _cost(x, k - inwards, odd, scale, weight, lengths, half)
     best[1 - p], costs[1 - p] = (k + inwards, here) if here <= less else (k - inwards, less)
+
+
+@inlined
+def _before(state, turn, machine, middle):
+    """The state from which an integer with the lowest bit `turn` leads to `state`."""
+    back, ahead = machine
+    odd = np.int64(state >= middle)
+    return 2 * ((state ^ (-odd & back) ^ (-turn & ahead)) & (middle - 1)) + odd
 
 
 @released
@@ -94,13 +103,75 @@ def walk(w, every, steps, factors, weights, contexts, lengths, weight, machine, 
             q[r, c] = k
             context = min(max(of_rows[r] + of_columns[c], 0), last)
             counts[context, odd, min(max(k, -half), half) + half] += 1
-            state = 2 * ((state ^ (-odd & back) ^ (-turn & ahead)) & (middle - 1)) + odd
+            state = _before(state, turn, machine, middle)
             if len(factors):
                 step = F64(F32(steps[r] * factors[c]))
             d = F64(w[r, c]) - F64(2 * k + odd) * step
             error += d * d
             power += F64(w[r, c]) * F64(w[r, c])
     return error, power
+
+
+@released
+def walk_block(
+    w, steps, factors, contexts, lengths, weight, machine, states, q, counts, begun, aims, inner, start, errors
+):
+    """`walk` as a `feedback.Rounding`, whose arguments are the last four: every survivor has its own errors fed back
+    (per-survivor processing; Raheli, Polydoros and Tzou 1995). A block ends with the walk that cost least, from whose
+    state the next one begins: `begun` i64 [rows], all 0 before the first block."""
+    of_rows, of_columns = contexts
+    last, half = lengths.shape[0] - 1, lengths.shape[2] // 2
+    width, middle = aims.shape[1], states // 2
+    turns = np.empty((width, states), np.uint8)  # the lowest bit of the integer that leads to each state
+    picks = np.empty((width, states, 2), np.int64)  # by the state before and lowest bit
+    costs = np.empty((states, 2), np.float64)
+    old, new = np.empty(states, np.float64), np.empty(states, np.float64)
+    lying, moved = np.empty((states, width), np.float32), np.empty((states, width), np.float32)
+    for r in range(aims.shape[0]):
+        for s in range(states):
+            old[s] = FAR
+        old[begun[r]] = 0.0
+        for i in range(width):
+            lying[begun[r], i] = aims[r, i]
+        for j in range(width):
+            c = start + j
+            step = F64(F32(steps[r] * factors[c]))
+            per = 1 / step if step > 0 else 0.0
+            context = min(max(of_rows[r] + of_columns[c], 0), last)
+            for s in range(states):
+                if old[s] < FAR:
+                    x = min(max(F64(lying[s, j]) * per, -F64(MOST)), F64(MOST))
+                    _subsets(x, s & 1, 1.0, weight, lengths[context, s & 1], half, picks[j, s], costs[s])
+            for t in range(states):
+                odd = np.int64(t >= middle)
+                s = _before(t, 0, machine, middle)
+                other = _before(t, 1, machine, middle)
+                a = old[s] + costs[s, 0] if old[s] < FAR else FAR
+                b = old[other] + costs[other, 1] if old[other] < FAR else FAR
+                turns[j, t] = b < a
+                new[t] = min(a, b)
+                if new[t] < FAR:
+                    s = other if b < a else s
+                    error = F32(F64(w[r, c]) - F64(2 * picks[j, s, turns[j, t]] + odd) * step)
+                    push(lying[s, j + 1 :], error, inner[j, j + 1 :], moved[t, j + 1 :])
+            old, new = new, old
+            lying, moved = moved, lying
+        state = np.int64(0)
+        for s in range(1, states):
+            if old[s] < old[state]:
+                state = np.int64(s)
+        begun[r] = state
+        for j in range(width - 1, -1, -1):
+            c = start + j
+            turn = np.int64(turns[j, state])
+            odd = np.int64(state >= middle)
+            state = _before(state, turn, machine, middle)
+            k = picks[j, state, turn]
+            q[r, c] = k
+            context = min(max(of_rows[r] + of_columns[c], 0), last)
+            counts[context, odd, min(max(k, -half), half) + half] += 1
+            step = F64(F32(steps[r] * factors[c]))
+            errors[r, c] = F32(F64(w[r, c]) - F64(2 * k + odd) * step)
 
 
 @released

@@ -1,11 +1,12 @@
-"""Tries how much wider the steps of embeddings without statistics should be (`LOOSER` in mc/lossy/passes.py), on text
-that is neither recorded nor evaluated: sentences of paragraphs that `recorded(PARAGRAPHS)` leaves out, and some of
-everyday subjects that were written for this. The first are of the kind that statistics come from, the others aren't;
-the value is to be chosen by the geometric mean over both, and over all bits.
+"""What choices are made by: how far MiniLM's embeddings move on text that is neither recorded nor evaluated.
 
-    python bench/looser.py --stats FILE [--bits 2.9 2.4] [--looser 3 4 5 6 8]
+That is sentences of paragraphs that `recorded(PARAGRAPHS)` leaves out, and some of everyday subjects that were written
+for this. The first are of the kind that statistics come from, the others aren't; the evaluated sentences are for
+README's figures alone.
 
-The statistics are those of `python bench/encoder.py --stats FILE`. Prints 1 - cosine for each value.
+    python bench/held_out.py --stats FILE [--bits 2.9 2.4] [--schemes grid trellis]
+
+The statistics are those of `python bench/encoder.py --stats FILE`. Prints 1 - cosine for each.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from threadpoolctl import threadpool_limits
 
 import mc
 from encoder import PARAGRAPHS, apart, embed, load
-from mc.lossy import passes
 from mc.lossy.requests import Target
 from models import NAMES, paths
 from sentences import recorded
@@ -86,27 +86,26 @@ def held_out() -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Try how much wider the steps of embeddings should be.")
+    parser = argparse.ArgumentParser(description="Compare embeddings on held-out and everyday sentences.")
     parser.add_argument("--stats", type=Path, required=True, metavar="FILE")
     parser.add_argument("--bits", type=float, nargs="+", default=[2.9, 2.4])
-    parser.add_argument("--looser", type=float, nargs="+", default=[3, 4, 5, 6, 8])
+    parser.add_argument("--schemes", nargs="+", default=["grid", "trellis"])
     given = parser.parse_args()
     source = paths()[NAMES.index("minilm-f32")]
     with threadpool_limits(1, "blas"), tempfile.TemporaryDirectory() as place:
         original, texts = load(source), (held_out(), EVERYDAY)
         wanted = [embed(original, one) for one in texts]
-        print("bits\tlooser\theld out\teveryday", flush=True)
-        for bits in given.bits:
-            for looser in given.looser:
-                passes.LOOSER = looser
+        print("scheme\tbits\theld out\teveryday", flush=True)
+        for scheme in given.schemes:
+            for bits in given.bits:
                 quantized, floats = Path(place) / "q.safetensors", Path(place) / "f.safetensors"
                 mc.quantize(
-                    source, quantized, scheme="grid", limit=Target("bits", bits), objective="gram", stats=given.stats
+                    source, quantized, scheme=scheme, limit=Target("bits", bits), objective="gram", stats=given.stats
                 )
                 mc.dequantize(quantized, floats)
                 tensors = load(floats)
                 figures = [f"{apart(tensors, *pair):.4f}" for pair in zip(wanted, texts, strict=True)]
-                print(bits, looser, *figures, sep="\t", flush=True)
+                print(scheme, bits, *figures, sep="\t", flush=True)
 
 
 if __name__ == "__main__":
