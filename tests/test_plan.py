@@ -16,12 +16,13 @@ import mc
 from checkpoints import Piece, build, rowwise
 from mc.automatic import AutoReport, auto
 from mc.errors import DamagedError, LimitError, McError, UsageError
-from mc.lossy.requests import Target, parse_request
+from mc.lossy.requests import Target
 from mc.plan.explain import sentences
 from mc.plan.goals import Goal
 from mc.plan.losses import loss
-from mc.plan.plans import dumped, loaded, spelled, written
+from mc.plan.plans import dumped, loaded, written
 from mc.plan.search import Limit
+from mc.plan.ways import parse_way, spelled
 
 Array = np.ndarray[Any, Any]
 
@@ -193,10 +194,11 @@ def test_a_plan_of_another_model_is_refused() -> None:
 @pytest.mark.parametrize(
     "text",
     ["bf16", "fp16", "fp8,format=e5m2,per=tensor", "int4,group=32,symmetric=no,scales=mse", "int8", "nf4,group=64",
-     "codebook,codes=8,rows=4", "grid", "grid,columns=yes", "trellis,effort=64,columns=yes"],
+     "codebook,codes=8,rows=4", "grid", "grid,columns=yes", "trellis,effort=64,columns=yes",
+     "magnitude,sparsity=0.95+grid", "wanda,sparsity=0.5+grid,columns=yes", "low-rank,rank=8+grid"],
 )  # fmt: skip
 def test_every_request_has_a_spelling(text: str) -> None:
-    assert parse_request(spelled(parse_request(text))) == parse_request(text)
+    assert parse_way(spelled(parse_way(text))) == parse_way(text)
 
 
 def test_sets_and_keeps_decide() -> None:

@@ -21,7 +21,7 @@ from mc.loader import Checkpoint
 from mc.lossy.configs import with_quantization
 from mc.lossy.files import Floats, dequantize_file
 from mc.lossy.recipe import OBJECTIVES, WEIGHED
-from mc.lossy.requests import Request, parse_request
+from mc.lossy.requests import Request
 from mc.lossy.statistics import Statistics, open_statistics
 from mc.parallel import Workers, single_blas, workers
 from mc.plan.goals import Goal
@@ -30,6 +30,7 @@ from mc.plan.plans import Plan, loaded, written
 from mc.plan.search import Limit, search
 from mc.plan.survey import Asked, Survey, survey
 from mc.plan.trial import Latest, Trial, packed, refuse_unknown, try_plan
+from mc.plan.ways import parse_way
 from mc.simplifying import rewrite
 
 ANY = "auto"  # as a scheme: whatever is best
@@ -81,7 +82,7 @@ def asked_for(
         elif scheme is None or scheme == ANY:
             chosen.append((pattern, None))
         else:
-            chosen.append((pattern, parse_request(scheme) if isinstance(scheme, str) else scheme))
+            chosen.append((pattern, parse_way(scheme) if isinstance(scheme, str) else scheme))
     return Asked(objective, seed, level, tuple(chosen), tuple(kept), statistics)
 
 

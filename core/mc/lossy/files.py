@@ -91,12 +91,12 @@ class Floats:
     """A quantized checkpoint, packed or not, seen as what it was made from: floats under the original names. The
     interface is that of `mc.loader.Checkpoint`."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: str | None = None) -> None:
-        """`dtype`: of the floats that were quantized; by default what each was. DamagedError for a recipe that doesn't
-        fit the file."""
+    def __init__(self, checkpoint: Checkpoint, dtype: str | None = None, since: int = 0) -> None:
+        """`dtype`: of the floats that were quantized; by default what each was. The first `since` steps of the recipe
+        are not undone. DamagedError for a recipe that doesn't fit the file."""
         where = checkpoint.where
         self._checkpoint, self._where, self._dtype = checkpoint, where, dtype
-        self._recipe = read_recipe(checkpoint.layout, where)
+        self._recipe = read_recipe(checkpoint.layout, where)[since:]
         stored = {tensor.name: (tensor.dtype, tensor.shape) for tensor in checkpoint.layout.tensors}
         self._listed = undone(self._recipe, stored, where)
         self._sizes = {tensor.name: tensor.stop - tensor.start for tensor in checkpoint.layout.tensors}

@@ -23,7 +23,7 @@ from mc.lossy.methods import NEED_STATS, Method, spelled
 from mc.lossy.moments import Moments, moments_of
 from mc.lossy.recipe import Quantized
 from mc.lossy.requests import Target
-from mc.lossy.schemes import LowRank, Scheme, Shrunk, Sparse, parts, scale_dtype
+from mc.lossy.schemes import LowRank, Scheme, Shape, Shrunk, Sparse, parts, scale_dtype
 from mc.lossy.statistics import Statistics
 
 Array = np.ndarray[Any, Any]
@@ -116,6 +116,11 @@ def _mask(
 
 def units_of(tensor: Tensor, w: Array, method: Method, objective: str, moments: Moments | None) -> masks.Units:
     """The units of a tensor with their scores, by objective."""
+    return scored(w, method, tensor.shape, objective, moments)
+
+
+def scored(w: Array, method: Method, shape: Shape, objective: str, moments: Moments | None) -> masks.Units:
+    """The same of the matrix w f32 [rows, cols] of a tensor of this shape."""
     rows = None
     if objective != "plain":
         power = np.einsum("ij,ij->i", w, w, dtype=np.float64) / w.shape[1]
@@ -124,7 +129,7 @@ def units_of(tensor: Tensor, w: Array, method: Method, objective: str, moments: 
     columns = None
     if method.kind == "wanda" and moments is not None:
         columns = np.sqrt(moments.squares).astype(np.float32)
-    return masks.units(w, method, tensor.shape, rows, columns)
+    return masks.units(w, method, shape, rows, columns)
 
 
 def _result(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mc.lossy.requests import Request
-from mc.plan.menus import Curve
+from mc.plan.curves import Curve
 from mc.plan.survey import Menu, Survey
 
 Array = np.ndarray[Any, Any]

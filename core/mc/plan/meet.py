@@ -25,14 +25,17 @@ from mc.plan.allocate import (
     uniform,
 )  # fmt: skip
 from mc.plan.goals import Goal
-from mc.plan.plans import Plan, short, spelled
+from mc.plan.plans import Plan, short
 from mc.plan.survey import Asked, Survey
 from mc.plan.trial import Latest, Trial, try_plan, with_plan
+from mc.plan.ways import Combined, spelled
 
 CLOSE = 0.9955  # of a limit: near enough
 AIM = 0.998  # of a limit, where something is only expected
 LEARNT = 3  # rounds in which kinds may change; then only steps do
-ROUNDS = 20
+SURPRISE = 0.97  # of what was measured: where less is expected of other choices, they are tried too
+ROUNDS = 16
+STUCK = 5  # trials in a row without a difference, after which no more are made
 HOPELESS = 1.25  # by how much worse an alternative may be expected to be, and still is tried
 FARTHEST = 2.0  # that an expectation is corrected
 NEARBY = 1.1  # how far "a little more or less" is
@@ -98,7 +101,6 @@ def explained(bench: Bench, goal: Goal, trial: Trial) -> Plan:
     alpha = slope(bench.found, learnt, trial.plan.choices)
     why: dict[str, dict[str, Any]] = {}
     weights = bench.found.weights
-    bounds = {one.name: one.bound for shard in trial.shards for one in shard.made.tensors}
     for one in priced(bench.found, learnt.known):
         name = one.menu.name
         chosen = trial.plan.choices[name]
@@ -109,9 +111,9 @@ def explained(bench: Bench, goal: Goal, trial: Trial) -> Plan:
             other, margin = runner
             entry: dict[str, Any] = {"as": spelled(other.request), "bytes": round(other.bytes)}
             why[name] = {"next": entry | {"loss": short(other.loss), "cost": short(min(margin, 1e9))}}
-        if name in bounds and chosen.loss > 0:
+        if name in trial.bounds and chosen.loss > 0:
             bits = 8 * trial.bytes[name] / one.menu.weights
-            why[name] = {"bits": short(bits), "bound": short(bounds[name]), **why.get(name, {})}
+            why[name] = {"bits": short(bits), "bound": short(trial.bounds[name]), **why.get(name, {})}
     about = {
         "goal": str(goal),
         "weights": weights,
@@ -159,23 +161,39 @@ def plan_of(asked: Asked, picked: dict[str, Choice]) -> Plan:
 
 def _allocated(bench: Bench, goal: Goal, learnt: Learnt, whole: int) -> Trial:
     """Kinds and steps by one multiplier, tried and corrected."""
+    if goal.kind == "alpha":
+        points = priced(bench.found, learnt.known)
+        return try_choices(bench, choices(points, picks(points, goal.value, bench.found.weights)), goal, learnt)
     trials: list[Trial] = []
+    met: list[Trial] = []
     picked: dict[str, Choice] = {}
     for _ in range(LEARNT):
         points = priced(bench.found, learnt.known)
-        alpha = goal.value
-        if goal.kind != "alpha":
-            alpha = _multiplier(points, goal, bench, learnt, whole)
-        elif trials:
-            break
-        picked = choices(points, picks(points, alpha, bench.found.weights))
-        picked = _trimmed(bench, picked, goal, learnt, whole)
+        alpha = _multiplier(points, goal, bench, learnt, whole)
+        again = _trimmed(bench, choices(points, picks(points, alpha, bench.found.weights)), goal, learnt, whole)
+        if met and _worth(again, goal, learnt) > SURPRISE * _worth_of(bench, _best(met, goal), goal):
+            break  # what was measured is about what can be expected
+        picked = again
         trials.append(try_choices(bench, picked, goal, learnt))
-        if goal.kind != "alpha" and _near(_value(bench, trials[-1], goal), goal, bench, whole):
-            return trials[-1]
-    if goal.kind == "alpha":
-        return trials[-1]
-    return _narrowed(bench, picked, trials, goal, learnt, whole)
+        if _near(_value(bench, trials[-1], goal), goal, bench, whole):
+            met.append(trials[-1])
+    return _best(met, goal) if met else _narrowed(bench, picked, trials, goal, learnt, whole)
+
+
+def _best(trials: Sequence[Trial], goal: Goal) -> Trial:
+    return min(trials, key=lambda one: one.size if goal.kind == "error" else one.loss)
+
+
+def _worth(picked: dict[str, Choice], goal: Goal, learnt: Learnt) -> float:
+    """What is to be small, as expected: bytes under an error, else the loss."""
+    if goal.kind == "error":
+        return sum(one.bytes for one in picked.values()) + learnt.rest
+    return sum(one.loss for one in picked.values())
+
+
+def _worth_of(bench: Bench, trial: Trial, goal: Goal) -> float:
+    """The same as measured."""
+    return float(trial.size) if goal.kind == "error" else trial.loss / (bench.found.most or 1.0)
 
 
 def _common(bench: Bench, goal: Goal, request: Request, learnt: Learnt, whole: int, best: Trial) -> Trial | None:
@@ -197,9 +215,7 @@ def _common(bench: Bench, goal: Goal, request: Request, learnt: Learnt, whole: i
         else:
             high = middle
     picked = uniform(found, request, 2.0 ** (low if rising else high), learnt.known)
-    ours = best.size if rising else best.loss / (found.most or 1.0)
-    theirs = sum(one.bytes for one in picked.values()) + learnt.rest if rising else sum(p.loss for p in picked.values())
-    if theirs > HOPELESS * ours:
+    if _worth(picked, goal, learnt) > HOPELESS * _worth_of(bench, best, goal):
         return None
     try:
         trials = [try_choices(bench, picked, goal, learnt)]
@@ -235,13 +251,18 @@ def _narrowed(
             break
         trials.append(try_choices(bench, scaled(bench.found, picked, factor, learnt.known), goal, learnt))
         value = _value(bench, trials[-1], goal)
-        if _near(value, goal, bench, whole):
+        if _near(value, goal, bench, whole) or _stuck([_value(bench, one, goal) for one in trials[-STUCK:]]):
             break
     fitting = [one for one in trials if _value(bench, one, goal) <= limit]
     if not fitting:
         least = min(_value(bench, one, goal) for one in trials)
         raise LimitError(_missed(bench, goal, least, limit))
-    return min(fitting, key=lambda one: one.size if rising else one.loss)
+    return _best(fitting, goal)
+
+
+def _stuck(values: list[float]) -> bool:
+    """Whether other steps have made no difference for a while, as those of weights of a few values don't."""
+    return len(values) == STUCK and max(values) - min(values) <= 0.005 * max(values)
 
 
 def _wider(bench: Bench, picked: dict[str, Choice], factor: float, over: float) -> float:
@@ -334,8 +355,9 @@ def _better(one: Trial, other: Trial, goal: Goal) -> bool:
 
 
 def _stepped(found: Survey) -> list[Request]:
-    """The kinds with steps that any tensor has."""
-    return list(dict.fromkeys(c.request for m in found.menus for c in m.curves if c.request and len(c.steps) > 1))
+    """The kinds with steps that any tensor has; what is pruned first is of single tensors."""
+    curves = (curve for menu in found.menus for curve in menu.curves if len(curve.steps) > 1)
+    return list(dict.fromkeys(c.request for c in curves if c.request and not isinstance(c.request, Combined)))
 
 
 def _missed(bench: Bench, goal: Goal, least: float, limit: float) -> str:

@@ -7,7 +7,7 @@ ladder of steps, half an octave apart, between which rate and loss are interpola
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod, sqrt
 from typing import Any
@@ -24,14 +24,15 @@ from mc.lossy.grids import Frame
 from mc.lossy.recipe import WEIGHED
 from mc.lossy.requests import Request
 from mc.lossy.schemes import parts
+from mc.plan.curves import Curve, Trial, finer, laddered
 from mc.plan.losses import loss
 
 Array = np.ndarray[Any, Any]
 WIDEST, FINEST = 4, -14  # octaves of a step relative to the weights' deviation
+# The objective and the frame of a grid for f32 [rows, cols], which stands under the tensor's name and this ending.
+Framing = Callable[[str, Array], tuple[str, Frame]]
 EVERY = 2  # steps an octave that are tried
-FINE = 8  # steps between two of them that are interpolated
 TABLE = 24  # bytes of a code table, about
-MOST_ESCAPES = 0.02  # share of integers without a symbol, from which on planes are cheaper
 SCALE = 0.75  # bytes of a scale or context in the head, about
 
 
@@ -40,11 +41,15 @@ class Sample:
     """Some rows of a tensor, and what is known of all of it."""
 
     tensor: Tensor
-    w: Array  # f32 [rows, cols], the rows picked
+    whole: Array  # f32 [rows, cols]
+    picked: Array  # which rows
+    w: Array  # f32, these
     rows: int  # of the whole tensor
     frames: dict[str, tuple[str, Frame]]  # by kind with steps, of the whole with scales and powers of the rows picked
+    framing: Framing
     objective: str
     inputs: Array | None  # of the layer: mean squares f32 [cols], or the Gram matrix f32 [cols, cols]
+    alone: bool  # whether no other tensor is tied to it
     weight: float  # what losses of this tensor are multiplied with
     seed: int
     level: str
@@ -58,42 +63,15 @@ class Sample:
         """How many times the sample is in the whole."""
         return float(self.rows / len(self.w))
 
+    @property
+    def weighed(self) -> str:
+        """`gram`, `diag`, or nothing: the statistics that there are of its inputs."""
+        return "" if self.inputs is None else ("diag", "gram")[self.inputs.ndim - 1]
+
     @cached_property
     def raw(self) -> Array:
         """The rows as the file has them, u8."""
         return np.ascontiguousarray(self.w.astype(numpy_dtype(self.tensor.dtype))).reshape(-1).view(np.uint8)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One kind of candidate: a point for each step, or a single one."""
-
-    request: Request | None  # None: left as it is, and packed without loss
-    steps: Array  # f64, relative to the frame's unit, rising; [0] for a kind without steps
-    bytes: Array  # f64, falling
-    losses: Array  # f64
-
-    def at(self, step: float) -> tuple[float, float]:
-        """Bytes and loss at a step."""
-        if len(self.steps) == 1:
-            return float(self.bytes[0]), float(self.losses[0])
-        place = np.log2(self.steps)
-        where = np.log2(step)
-        logs = np.log2(np.maximum(self.losses, np.finfo(float).tiny))
-        return float(np.interp(where, place, self.bytes)), float(np.exp2(np.interp(where, place, logs)))
-
-    @cached_property
-    def fine(self) -> Curve:
-        """The same with interpolated steps between."""
-        if len(self.steps) == 1:
-            return self
-        near = np.linspace(0, len(self.steps) - 1, FINE * (len(self.steps) - 1) + 1)
-        every = np.arange(len(self.steps))
-        tiny = np.finfo(float).tiny
-        steps, losses = (
-            np.exp2(np.interp(near, every, np.log2(np.maximum(one, tiny)))) for one in (self.steps, self.losses)
-        )
-        return Curve(self.request, steps, np.interp(near, every, self.bytes), losses)
 
 
 Kind = Callable[[Sample], Iterator[Curve]]
@@ -128,77 +106,69 @@ def plain(sample: Sample, request: Request) -> Curve:
 def grid(sample: Sample, request: Request = Request("grid")) -> Iterator[Curve]:  # noqa: B008 - it is frozen
     """Uniform steps from wide to fine, for the entropy coder."""
     objective, frame = sample.frames[request.kind]
-    deviation = deviation_of(sample, frame)
-    if not deviation:
-        return
-    steps = deviation * np.exp2(np.arange(FINEST * EVERY, WIDEST * EVERY + 1) / EVERY)
-    sizes, losses = np.empty(len(steps)), np.empty(len(steps))
-    for number, step in enumerate(steps[::-1], 1):
-        result = arrays.quantize(
-            "w", sample.w, sample.tensor.dtype, sample.w.shape, request, sample.seed, float(step), objective,
-            frame,
-        )  # fmt: skip
-        q = next(iter(result.stored.values()))
-        sizes[-number], escaped = rate(sample, frame, q, float(step))
-        losses[-number] = sample.lost(restored(sample, result))
-        if escaped > MOST_ESCAPES:  # finer ones are coded in another way, which takes a bit more for each octave
-            finer = np.log2(step / steps[: len(steps) - number])
-            sizes[: len(steps) - number] = sizes[-number] + finer * prod(sample.tensor.shape) / 8
-            losses[: len(steps) - number] = losses[-number] / np.exp2(2 * finer)
-            break
-    yield Curve(request, steps, falling(sizes), rising(losses))
+    deviation = deviation_of(sample.w, frame)
+    if deviation:
+        steps = deviation * np.exp2(np.arange(FINEST * EVERY, WIDEST * EVERY + 1) / EVERY)
+        yield curve_of(sample, request, steps, gridded(sample, sample.w, request, frame, objective))
+
+
+def gridded(sample: Sample, w: Array, request: Request, frame: Frame, objective: str) -> Trial:
+    """A trial of a grid of w f32 [rows, cols] in the place of the sample."""
+
+    def trial(step: float) -> tuple[float, float, float]:
+        result = arrays.quantize("w", w, sample.tensor.dtype, w.shape, request, sample.seed, step, objective, frame)
+        size, escaped = rate(sample, frame, next(iter(result.stored.values())), step)
+        return size, sample.lost(restored(sample, result)), escaped
+
+    return trial
+
+
+def curve_of(sample: Sample, request: Request, steps: Array, trial: Trial) -> Curve:
+    """The curve of a request through these steps, and some between."""
+    points = laddered(steps, trial, prod(sample.tensor.shape))
+    return finer(request, points, trial, prod(sample.tensor.shape), sample.lost(np.zeros_like(sample.w)))
 
 
 def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[Curve]:  # noqa: B008 - it is frozen
     """Interleaved lattices: fewer bits than a grid from about half a bit on, and more time."""
     objective, frame = sample.frames[request.kind]
-    deviation = deviation_of(sample, frame)
+    deviation = deviation_of(sample.w, frame)
     if not deviation:
         return
     steps = deviation * np.exp2(np.arange(FINEST, WIDEST + 1).astype(np.float64))
     whole = sample.lost(np.zeros_like(sample.w))
     codes, shape = (frame.rows, frame.columns), (len(sample.w), sample.w.shape[1])
-    sizes, losses = np.empty(len(steps)), np.empty(len(steps))
-    for number, step in enumerate(steps[::-1], 1):
-        absolute = float(step) * frame.unit * trellises.AS_GRID
+
+    def trial(step: float) -> tuple[float, float, float]:
+        absolute = step * frame.unit * trellises.AS_GRID
         error, power, bits = trellises.estimate(sample.w, frame, absolute, request.effort, 1)
-        sizes[-number] = bits / 8 * sample.share + beside(sample, frame, 8)
-        losses[-number] = error / power * whole if power else 0.0
+        lost = error / power * whole if power else 0.0
         if objective in WEIGHED:
             result = arrays.quantize(
-                "w", sample.w, sample.tensor.dtype, shape, request, sample.seed, float(step), objective, frame
+                "w", sample.w, sample.tensor.dtype, shape, request, sample.seed, step, objective, frame
             )
-            losses[-number] = sample.lost(restored(sample, result))
+            lost = sample.lost(restored(sample, result))
         rows, columns = grids.steps_of(absolute, *codes, shape)
         widths = rows[:, None] * (columns if len(columns) else 1.0)
         escaped = float((np.abs(sample.w) > 2 * grids.HALF * widths).mean())
-        sizes[-number] += 2 * escaped * prod(sample.tensor.shape)
-        if escaped > MOST_ESCAPES:
-            finer = np.log2(step / steps[: len(steps) - number])
-            sizes[: len(steps) - number] = sizes[-number] + finer * prod(sample.tensor.shape) / 8
-            losses[: len(steps) - number] = losses[-number] / np.exp2(2 * finer)
-            break
-    yield Curve(request, steps, falling(sizes), rising(losses))
+        size = bits / 8 * sample.share + beside(sample, frame, 8) + 2 * escaped * prod(sample.tensor.shape)
+        return size, lost, escaped
+
+    yield curve_of(sample, request, steps, trial)
 
 
-def deviation_of(sample: Sample, frame: Frame) -> float:
-    """The relative step that is as wide as the weights' deviation; 0 of zeros."""
-    steps, factors = grids.steps_of(frame.unit, frame.rows, frame.columns, sample.w.shape)
+def at_rows(frame: Frame, picked: Array) -> Frame:
+    """The frame of a whole tensor for some of its rows."""
+    rows = frame.rows[picked] if frame.rows is not None else None
+    return replace(frame, rows=rows, row_power=frame.row_power[picked])
+
+
+def deviation_of(w: Array, frame: Frame) -> float:
+    """The relative step that is as wide as the deviation of w f32 [rows, cols]; 0 of zeros."""
+    steps, factors = grids.steps_of(frame.unit, frame.rows, frame.columns, w.shape)
     widths = steps[:, None] * (factors if len(factors) else 1.0)
-    units = np.divide(sample.w, widths, out=np.zeros(sample.w.shape), where=widths > 0)
+    units = np.divide(w, widths, out=np.zeros(w.shape), where=widths > 0)
     return sqrt(float(np.square(units).mean()))
-
-
-def falling(sizes: Array) -> Array:
-    """Sizes by rising step, as they must be: none larger than that of a finer step."""
-    found: Array = np.maximum.accumulate(sizes[::-1])[::-1]
-    return found
-
-
-def rising(losses: Array) -> Array:
-    """Losses by rising step likewise: none smaller than that of a finer step."""
-    found: Array = np.minimum.accumulate(losses[::-1])[::-1]
-    return found
 
 
 KINDS: tuple[Kind, ...] = (lossless, casts, grid, trellis)

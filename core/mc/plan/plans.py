@@ -13,13 +13,12 @@ from typing import Any
 
 from mc.errors import DamagedError, UsageError, quote
 from mc.lossy.recipe import OBJECTIVES
-from mc.lossy.requests import STEPPED, Request, parse_request
 from mc.packing import LEVELS
 from mc.plan.allocate import Choice
+from mc.plan.ways import LOSSLESS, parse_way, spelled, stepped
 from mc.strict_json import describe, parse_json
 
 VERSION = 1
-LOSSLESS = "lossless"
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def _entry(name: str, found: object, where: str) -> tuple[Choice, dict[str, Any]
         case {"as": str(text), **more}:
             step, size, lost = (_figure(more.pop(key, 0.0), name, where) for key in ("step", "bytes", "loss"))
             try:
-                request = None if text == LOSSLESS else parse_request(text)
+                request = None if text == LOSSLESS else parse_way(text)
             except UsageError as error:
                 raise DamagedError(f"{where}: tensor {quote(name)}: {error}") from error
             if request is not None and stepped(request) != (step > 0):
@@ -102,28 +101,3 @@ def _figure(found: object, name: str, where: str) -> float:
     if type(found) not in (int, float) or not 0 <= float(str(found)) < 2.0**120:
         raise DamagedError(f"{where}: tensor {quote(name)} has {describe(found)}, where a number belongs.")
     return float(str(found))
-
-
-def stepped(request: Request) -> bool:
-    """Whether a scheme is given a step."""
-    return request.kind in STEPPED
-
-
-def spelled(request: Request | None) -> str:
-    """A request as `parse_request` reads it."""
-    if request is None:
-        return LOSSLESS
-    name = f"int{request.bits}" if request.kind == "int" else request.kind
-    keys: Mapping[str, dict[str, str]] = {
-        "fp8": {"format": request.to.removeprefix("F8_").lower(), "per": request.per},
-        "int": {
-            **({"group": str(request.group)} if request.group else {}),
-            "symmetric": "yes" if request.symmetric else "no",
-            "scales": "mse" if request.least_error else "absmax",
-        },
-        "codebook": {"codes": str(request.codes), **({"rows": str(request.rows)} if request.rows else {})},
-        "nf4": {"group": str(request.group)},
-        "grid": {"columns": "yes"} if request.columns else {},
-        "trellis": {"effort": str(request.effort), **({"columns": "yes"} if request.columns else {})},
-    }
-    return ",".join([name, *(f"{key}={value}" for key, value in keys.get(request.kind, {}).items())])

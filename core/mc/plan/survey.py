@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -21,8 +21,12 @@ from mc.lossy.schemes import FLOATS
 from mc.lossy.statistics import Statistics
 from mc.lossy.zeros import pruned_in
 from mc.parallel import Workers
+from mc.plan.curves import Curve
 from mc.plan.losses import most
-from mc.plan.menus import KINDS, Curve, Sample, grid, lossless, plain, trellis
+from mc.plan.menus import KINDS, Sample, at_rows, grid, lossless, plain, trellis
+from mc.plan.thinned import THINNED
+from mc.plan.thinned import asked as asked_thinned
+from mc.plan.ways import Combined
 from mc.twins import find_twins
 
 Array = np.ndarray[Any, Any]
@@ -168,13 +172,17 @@ def menu_of(
         with naming(source.where, tensor.name):
             curves = tuple(of_request(sample, wanted))
     else:
-        curves = tuple(curve for kind in KINDS if not pruned or kind is not trellis for curve in kind(sample))
+        simple = [curve for kind in KINDS if not pruned or kind is not trellis for curve in kind(sample)]
+        thin = [curve for kind in THINNED for curve in kind(sample, simple)] if sample.alone and not pruned else []
+        curves = (*simple, *thin)
     whole = most(w, asked.objective, sample.inputs, sample.weight)
     return Menu(tensor.name, shard, tensor.dtype, tensor.shape, curves, whole)
 
 
 def of_request(sample: Sample, request: Request) -> list[Curve]:
     """The one candidate that was asked for."""
+    if isinstance(request, Combined):
+        return list(asked_thinned(sample, request)) or list(lossless(sample))
     if request.kind in STEPPED:
         kind = grid if request.kind == "grid" else trellis
         return list(kind(sample, request)) or list(lossless(sample))
@@ -188,14 +196,23 @@ def sample_of(
     count = min(len(w), max(FEWEST_ROWS, -(-SAMPLED // w.shape[1])))
     picked = np.sort(np.random.default_rng(asked.seed).choice(len(w), count, replace=False))
     frames: dict[str, tuple[str, grids.Frame]] = {}
+    statistics = asked.statistics
+    job = Job({}, asked.objective, 0, asked.level, None, statistics, twins=twins)
     for request in [wanted] if wanted is not None else map(Request, STEPPED):
-        job = Job({tensor.name: request}, asked.objective, 0, asked.level, None, asked.statistics, twins=twins)
         objective, frame = framed(tensor.name, w, request, job)
         if frame is not None:
-            rows = frame.rows[picked] if frame.rows is not None else None
-            frames[request.kind] = objective, replace(frame, rows=rows, row_power=frame.row_power[picked])
-    inputs, weight = inputs_of(tensor.name, w.shape[1], asked.objective, asked.statistics, twins)
-    return Sample(tensor, w[picked], len(w), frames, asked.objective, inputs, weight, asked.seed, asked.level)
+            frames[request.kind] = objective, at_rows(frame, picked)
+
+    def framing(ending: str, part: Array) -> tuple[str, grids.Frame]:
+        objective, frame = framed(tensor.name + ending, np.ascontiguousarray(part), Request("grid"), job)
+        return objective, frame or grids.frame(part, objective, False)
+
+    inputs, weight = inputs_of(tensor.name, w.shape[1], asked.objective, statistics, twins)
+    alone = statistics is None or (tensor.name not in twins.values() and tensor.name not in twins)
+    return Sample(
+        tensor, w, picked, w[picked], len(w), frames, framing, asked.objective, inputs, alone, weight, asked.seed,
+        asked.level,
+    )  # fmt: skip
 
 
 def inputs_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -12,9 +13,15 @@ import numpy as np
 from mc.checkpoint import Layout, Source, Tensor, read_layout
 from mc.errors import McError, quote
 from mc.loader import Checkpoint
-from mc.lossy import arrays
+from mc.lossy import arrays, pruned
 from mc.lossy.files import Floats, naming, plain_layout, read_array
+from mc.lossy.loops import squares
+from mc.lossy.masks import Threshold
+from mc.lossy.measure import bound
 from mc.lossy.passes import Job, Made, write
+from mc.lossy.pruning import PruneJob, matrix_of
+from mc.lossy.recipe import read_recipe
+from mc.lossy.requests import Request
 from mc.lossy.schemes import parts
 from mc.lossy.sizes import Nowhere
 from mc.lossy.statistics import Statistics
@@ -25,6 +32,8 @@ from mc.plan.allocate import Choice
 from mc.plan.losses import loss
 from mc.plan.plans import Plan, written
 from mc.plan.survey import inputs_of
+from mc.plan.thinned import is_cut, of_weights, threshold
+from mc.plan.ways import Combined, gridded
 from mc.twins import find_twins
 
 Array = np.ndarray[Any, Any]
@@ -36,8 +45,7 @@ class Shard:
 
     made: Made
     size: int  # bytes of the packed file
-    packed: dict[str, int]  # bytes of each tensor of the original that was quantized, with all that belongs to it
-    coded: dict[str, int]  # bytes of each tensor that stayed
+    packed: dict[str, int]  # bytes of each tensor of the original, with all that belongs to it, and of its parts
     layout: Layout  # of the quantized file, which the length of the packed one's header depends on
     twins: dict[str, str]
 
@@ -50,6 +58,7 @@ class Trial:
     shards: tuple[Shard, ...]
     bytes: dict[str, int]  # of every tensor in the plan
     losses: dict[str, float]  # by the objective; those of tied tensors count once
+    bounds: dict[str, float]  # bits a weight that no code beats at these squared errors, were weights Gaussian
 
     @property
     def size(self) -> int:
@@ -86,19 +95,56 @@ def carry_out(
     if not lossy:
         listed = tuple((tensor.name, tensor.stop - tensor.start) for tensor in layout.tensors)
         return None, Made((), (), source.size, listed)
-    wanted = {name: one.request for name, one in lossy.items() if one.request is not None}
-    pruned = pruned_in([(source, layout)])
-    refuse_unheld(source.where, wanted, pruned)
-    job = Job(wanted, plan.objective, plan.seed, plan.level, None, statistics, twins=twins, pruned=pruned)
-    steps = {name: one.step for name, one in lossy.items()}
-    out: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by whoever asked for it
-    try:
-        made = write(source, layout, job, steps, out, work, lambda _: None)
-        out.flush()
-    except BaseException:
-        out.close()
-        raise
-    return out, made
+    with ExitStack() as stack:
+        ready = source
+        if any(isinstance(one.request, Combined) for one in lossy.values()):
+            thin = stack.enter_context(tempfile.TemporaryFile())
+            ready = pruned_first(source, layout, lossy, plan, thin, work, statistics)
+        wanted: dict[str, Request] = {}
+        steps: dict[str, float] = {}
+        tied = dict(twins)
+        for tensor in layout.tensors:
+            one = lossy.get(tensor.name)
+            if one is None or one.request is None:
+                continue
+            names = tensor.name, twins.get(tensor.name, tensor.name)
+            both = (gridded(name, one.request, tensor.dtype, tensor.shape) for name in names)
+            for part, first in zip(*both, strict=True):
+                wanted[part], steps[part] = one.request, one.step
+                if part != first:
+                    tied[part] = first
+        found = read_layout(ready)
+        zeros = pruned_in([(ready, found)])
+        refuse_unheld(source.where, wanted, zeros)
+        job = Job(wanted, plan.objective, plan.seed, plan.level, None, statistics, twins=tied, pruned=zeros)
+        out: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by whoever asked for it
+        try:
+            made = write(ready, found, job, steps, out, work, lambda _: None)
+            out.flush()
+        except BaseException:
+            out.close()
+            raise
+        return out, made
+
+
+def pruned_first(
+    source: Source, layout: Layout, lossy: Mapping[str, Choice], plan: Plan, out: BinaryIO, work: Workers,
+    statistics: Statistics | None,
+) -> Source:  # fmt: skip
+    """The shard with what is to be pruned first pruned, written to `out`; thresholds of magnitudes are those of each
+    tensor, weighed by the objective."""
+    methods = {name: one.request.method for name, one in lossy.items() if isinstance(one.request, Combined)}
+    job = PruneJob(methods, of_weights(plan.objective), plan.seed, plan.level, None, statistics=statistics)
+
+    def cut(tensor: Tensor) -> tuple[str, Threshold]:
+        with naming(source.where, tensor.name):
+            _, w = matrix_of(source, tensor)
+            return tensor.name, threshold(w, methods[tensor.name], job.objective)
+
+    cuts = dict(work.each(cut, [one for one in layout.tensors if is_cut(methods.get(one.name))]))
+    pruned.write(source, layout, job, cuts, out, work, lambda _: None)
+    out.flush()
+    return Source.of(out, source.where)
 
 
 class Latest:
@@ -141,13 +187,14 @@ class Latest:
 def try_plan(sources: Sequence[Source], plan: Plan, work: Workers, latest: Latest) -> Trial:
     """Carry a plan out for every shard, into nothing, and measure."""
     shards: list[Shard] = []
-    losses: dict[str, float] = {}
+    found: dict[str, tuple[float, float]] = {}
     for source, (quantized, made) in zip(sources, latest.of(sources, plan, work), strict=True):
         shards.append(packed(quantized, made, plan, work, None))
-        losses |= lost(source, quantized, made, plan, work, latest.statistics)
-    sizes = {name: size for shard in shards for name, size in (shard.packed | shard.coded).items()}
+        found |= lost(source, quantized, made, plan, work, latest.statistics)
+    sizes = {name: size for shard in shards for name, size in shard.packed.items()}
     listed = {name: sizes[name] for name in plan.choices if name in sizes}
-    return Trial(plan, tuple(shards), listed, {name: losses.get(name, 0.0) for name in plan.choices})
+    losses = {name: found[name][0] if name in found else 0.0 for name in plan.choices}
+    return Trial(plan, tuple(shards), listed, losses, {name: least for name, (_, least) in found.items()})
 
 
 def packed(quantized: Source, made: Made, plan: Plan, work: Workers, out: BinaryIO | None) -> Shard:
@@ -156,13 +203,11 @@ def packed(quantized: Source, made: Made, plan: Plan, work: Workers, out: Binary
         quantized, out or Nowhere(), plan.level, work, lambda _: None, stored(plan, read_layout(quantized), made)
     )
     sizes = {one.name: one.packed_bytes for one in reports}
-    of_tensor = {
-        name: sum(sizes.pop(part) for part in parts(name, about.scheme, about.dtype, about.shape))
-        for step in made.recipe[-1:]  # those before made tensors of the source, which are ordinary ones here
-        for name, about in step.tensors.items()
-    }
+    for step in reversed(made.recipe):  # what one step stored may be what a later one replaced
+        for name, about in step.tensors.items():
+            sizes[name] = sum(sizes[part] for part in parts(name, about.scheme, about.dtype, about.shape))
     layout = read_layout(quantized)
-    return Shard(made, size, of_tensor, sizes, layout, find_twins(quantized, layout))
+    return Shard(made, size, sizes, layout, find_twins(quantized, layout))
 
 
 def with_plan(trial: Trial, plan: Plan) -> Trial:
@@ -187,18 +232,21 @@ def stored(plan: Plan, layout: Layout, made: Made) -> dict[str, Any]:
 
 def lost(
     source: Source, quantized: Source, made: Made, plan: Plan, work: Workers, statistics: Statistics | None
-) -> dict[str, float]:
-    """The loss of every tensor of a shard that was changed, from the decoded numbers."""
+) -> dict[str, tuple[float, float]]:
+    """Of every tensor of a shard that was changed, from the decoded numbers: the loss, and the bits a weight that no
+    code beats at its squared error (`measure.bound`)."""
     layout = plain_layout(source)
-    changed = {name for step in made.recipe for name in step.tensors if name in plan.choices}
-    floats, twins = Floats(Checkpoint(quantized)), find_twins(source, layout)
+    before = len(read_recipe(layout, source.where))
+    changed = {name for step in made.recipe[before:] for name in step.tensors if name in plan.choices}
+    floats, twins = Floats(Checkpoint(quantized), since=before), find_twins(source, layout)
 
-    def of(tensor: Tensor) -> tuple[str, float]:
+    def of(tensor: Tensor) -> tuple[str, tuple[float, float]]:
         with naming(source.where, tensor.name):
             w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
             v = floats.tensor(tensor.name).astype(np.float32, copy=False).reshape(w.shape)
             inputs, weight = inputs_of(tensor.name, w.shape[1], plan.objective, statistics, twins)
-            return tensor.name, loss(w, v, plan.objective, inputs, weight)
+            squared, _ = squares(w.reshape(-1), v.reshape(-1))
+            return tensor.name, (loss(w, v, plan.objective, inputs, weight), bound(w, squared))
 
     listed = [tensor for tensor in layout.tensors if tensor.name in changed]
     return dict(work.each(of, listed, lambda tensor: tensor.stop - tensor.start))
