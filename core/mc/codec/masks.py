@@ -193,7 +193,7 @@ def fit(packed: Bytes, cols: int, height: int, width: int, each: Each) -> tuple[
     bits, group, expected = groups.likely(lines_of(pieces[0], cols, width))
     if not group or bits * len(packed) * across(cols, width, SINGLE) > 8 * best[2]:
         return best
-    every = each(lambda piece: lines_of(piece, cols, width).view(np.uint8), pieces)
+    every = (lines_of(piece, cols, width).view(np.uint8) for piece in pieces)
     grouped, plan = groups.fit(every, group, expected, across(cols, width, SINGLE))
     code = MaskCode(height, width, GROUPS, cols, replace(best[0].code, coder=plan.coder), grouped)
     head = write_head(code, entropy.described(plan))
