@@ -222,3 +222,9 @@ def test_no_file_is_named_twice(mc_inside: Command, place: Path, options: tuple[
     done = mc_inside("prune", "model.safetensors", "--method", "2:4", "-f", *options, cwd=place)
     assert done.returncode in (1, 2) and text in done.stderr.decode()
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+
+def test_a_full_disk_is_said_of_the_output(mc_inside: Command, place: Path) -> None:
+    for command in (("prune", "--method", "2:4"), ("quantize", "--scheme", "int8")):
+        done = mc_inside(command[0], "model.safetensors", "-o", "/dev/full", *command[1:], "-q", cwd=place)
+        assert "/dev/full" in refused(done, 1) and b"model.safetensors" not in done.stderr

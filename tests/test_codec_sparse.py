@@ -179,3 +179,11 @@ def test_zstd_is_judged_by_all_chunks() -> None:
     alive = np.ascontiguousarray(values[values.any(axis=1)])
     packed, without = (len(mc.compress(safetensors({"w": ("F16", w)}))) for w in (values, alive))
     assert packed < 1.02 * without + 500
+
+
+def test_groups_of_a_tensor_of_many_chunks() -> None:
+    """Large tensors are looked at by chunks side by side, on several threads."""
+    data = safetensors({"w": ("F32", weights("F32", "3:5", 3000, 1500))})
+    packed = mc.compress(data, threads=2)
+    assert dissect(packed).manifest["tensors"]["w"][2].startswith("sparse")
+    assert mc.decompress(packed, threads=2) == data

@@ -70,7 +70,7 @@ def test_low_ranks_of_several_tensors_meet_a_limit_closely(
     (tmp_path / "m.safetensors").write_bytes(built(tensors))
     report = mc.prune(tmp_path / "m.safetensors", tmp_path / "p.safetensors", method="low-rank", limit=target).files[0]
     reached = report.packed_bytes if target.kind == "size" else report.error
-    assert 0.985 * target.value <= reached <= target.value
+    assert 0.97 * target.value <= reached <= target.value  # a rank of the smallest is a per cent, of the largest five
 
 
 def test_a_limit_that_ranks_are_too_coarse_for_is_said(mc_inside: Command, place: Path, built: Any) -> None:

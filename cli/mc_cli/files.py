@@ -39,6 +39,7 @@ ERRNO_SENTENCES: Final = {
 
 
 WRITE_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+READ_ERRORS: Final = frozenset(errno.errorcode) - WRITE_ERRORS
 
 
 class Standard(io.BufferedWriter):
@@ -99,13 +100,13 @@ def reading(name: str) -> Iterator[Path | BinaryIO]:
     if name == STDIO:
         if sys.stdin is None or sys.stdin.isatty():
             raise Refused("A checkpoint is not read from a terminal; name a file, or pipe one in.")
-        with naming("standard input"):
+        with naming("standard input", READ_ERRORS):
             yield sys.stdin.buffer
     elif is_device(Path(name)):
-        with open(name, "rb") as stream, naming(name):
+        with open(name, "rb") as stream, naming(name, READ_ERRORS):
             yield stream
     else:
-        with naming(name):
+        with naming(name, READ_ERRORS):
             yield Path(name)
 
 

@@ -6,6 +6,7 @@ are missing next to nothing more (FORMAT.md, 7.8).
 """
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import lgamma, log
 
@@ -123,12 +124,13 @@ def likely(lines: Ints) -> tuple[float, int, int]:
     return best
 
 
-def fit(lines: Bytes, group: int, expected: int) -> tuple[GroupCode, Plan]:
-    """The code for lines u8 [rows, blocks] of a mask."""
+def fit(pieces: Iterable[Bytes], group: int, expected: int, blocks: int) -> tuple[GroupCode, Plan]:
+    """The code for lines u8 [rows, blocks] of a mask, piece by piece."""
     counts = np.zeros((min(MOST_TABLES, 2 + TABLES_A_BLOCK * group), 256), np.int64)
-    count_bits(lines, group, expected, counts)
+    for lines in pieces:
+        count_bits(lines, group, expected, counts)
     plan = entropy.plan(entropy.ANS, counts)
-    return GroupCode(group, expected, lines.shape[1], plan.tables), plan
+    return GroupCode(group, expected, blocks, plan.tables), plan
 
 
 def head_of(code: GroupCode) -> bytes:

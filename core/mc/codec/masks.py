@@ -28,6 +28,7 @@ SINGLE, EIGHTS, GROUPS = (
 )  # a block in a byte of the mask, eight of them, or n of m: forms by their numbers in a file
 HEAD = struct.Struct("<IIBBBB")  # height, width, form, coder, tables, shift
 MUST_SAVE = 0.03  # share of a mask's entropy that its structure has to save for it to be tried
+PIECE = 256  # rows of a mask that are unpacked at once
 MOST_SIDE = 64  # of blocks that aren't whole but for a few zeros
 SCARCE = 0.04  # or so few words are left that a table for both loses
 
@@ -137,6 +138,17 @@ def units_of(present: Ints, height: int, width: int, first: int = 0) -> Ints:
     return units
 
 
+def lines_of(packed: Bytes, cols: int, width: int) -> Ints:
+    """Which blocks are there, bool [rows, blocks], of bits of columns [rows, ceil(cols / 8)], the lowest first."""
+    return units_of(np.unpackbits(packed, axis=1, count=cols, bitorder="little") > 0, 1, width)
+
+
+def count_there(packed: Bytes, cols: int, width: int) -> int:
+    """Columns, over all rows, that belong to blocks which are there: but for the last ones of rows, exactly."""
+    pieces = (packed[at : at + PIECE] for at in range(0, len(packed), PIECE))
+    return sum(int(lines_of(piece, cols, width).sum()) for piece in pieces) * width
+
+
 def _cost(present: Ints, height: int, width: int) -> float:
     """Bits of the mask of blocks, and of which words in them are zero."""
     units = units_of(present, height, width)
@@ -177,14 +189,15 @@ def fit(packed: Bytes, cols: int, height: int, width: int, each: Each) -> tuple[
             best = code, head, fitted.bytes
     if best is None:
         raise ValueError("a mask has a form")
-    lines = units_of(np.unpackbits(packed, axis=1, count=cols, bitorder="little") > 0, 1, width)
-    bits, group, expected = groups.likely(lines)
-    if not group or bits * lines.size > 8 * best[2]:
+    pieces = [packed[at : at + PIECE] for at in range(0, len(packed), PIECE)]
+    bits, group, expected = groups.likely(lines_of(pieces[0], cols, width))
+    if not group or bits * len(packed) * across(cols, width, SINGLE) > 8 * best[2]:
         return best
-    grouped, plan = groups.fit(lines.view(np.uint8), group, expected)
+    every = (lines_of(piece, cols, width).view(np.uint8) for piece in pieces)
+    grouped, plan = groups.fit(every, group, expected, across(cols, width, SINGLE))
     code = MaskCode(height, width, GROUPS, cols, replace(best[0].code, coder=plan.coder), grouped)
     head = write_head(code, entropy.described(plan))
-    chunks = -(-len(lines) * height // rows_in_chunk(cols))
+    chunks = -(-len(packed) * height // rows_in_chunk(cols))
     size = plan.coded_bits // 8 + len(head) + chunks * groups.FRONT * int((plan.tables.lone == SEVERAL).sum())
     return (code, head, size) if size < best[2] else best
 

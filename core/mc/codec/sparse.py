@@ -75,7 +75,7 @@ class _Mask:
         block that two chunks share is there in both if it is there at all."""
         height, width, cols = self.code.height, self.code.width, self.code.cols
         some = self.packed[first // height : -(-(first + rows) // height)]
-        lines = masks.units_of(np.unpackbits(some, axis=1, count=cols, bitorder="little") > 0, 1, width)
+        lines = masks.lines_of(some, cols, width)
         return masks.encode(self.code, self.coder, lines, first), _plane(lines, height, width, first, rows, cols)
 
 
@@ -109,8 +109,7 @@ def _masked(words: int, cols: int, width: int, read: Read, absent: int, each: Ea
             within = max(within, FEWEST)
     whole = np.bitwise_or.reduceat(bits, np.arange(0, rows, height), axis=0)
     code, head, size = masks.fit(whole, cols, height, across, each)
-    lines = masks.units_of(np.unpackbits(whole, axis=1, count=cols, bitorder="little") > 0, 1, across)
-    there = round(float(lines.mean()) * words)
+    there = min(masks.count_there(whole, cols, across) * height, words)
     return _Mask(code, head, size, entropy.encoder(code.code.coder, code.tables), within, there, whole)
 
 
