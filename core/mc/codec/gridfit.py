@@ -110,7 +110,8 @@ def fit(
 
 def _coarser(codes: Bytes, by: int) -> Bytes:
     """Codes that tell less, and take fewer bytes."""
-    return codes >> by << by
+    coarse: Bytes = (codes >> by << by).astype(np.uint8)
+    return coarse
 
 
 def _energies(words: Counts, cols: int, states: int, rows: Counts, columns: Counts, weights: Counts) -> None:
