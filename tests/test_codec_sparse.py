@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import mc
 from anatomy import dissect, seal
 from conftest import safetensors
-from mc.codec import masks
+from mc.codec import entropy, gridfit, masks, sparse
 from mc.errors import DamagedError
 
 Array = np.ndarray[Any, Any]
@@ -145,3 +145,17 @@ def test_rows_of_a_sparse_tensor_are_read_alone(built: Callable[..., bytes]) -> 
     w = weights("F32", "block", 1200, 600)
     with mc.open(mc.compress(built({"w": ("F32", w)}))) as packed:
         assert np.array_equal(packed.rows("w", 430, 900), w[430:900])
+
+
+def test_zeros_are_counted_where_they_stand() -> None:
+    """Whole rows are absent in the first chunk alone; everywhere else zeros are as frequent as any integer."""
+    draw = np.random.default_rng(0)
+    q = np.rint(draw.normal(size=(4096, 256))).astype(np.int8)
+    q[:1000] = 0
+    raw = q.reshape(-1).view(np.uint8)
+    found = sparse.fit_grid(raw.size, 1, 256, lambda a, b: raw[a:b].copy(), map, 0)
+    assert found is not None
+    coded = sum(len(found.encode(k, raw[a:b])) for k, (a, b) in enumerate(found.spans))
+    assert abs(coded + len(found.head) - found.bytes) < 0.01 * found.bytes
+    dense = gridfit.fit(raw.size, 1, 256, entropy.ANS, lambda a, b: raw[a:b], map)
+    assert found.bytes < 1.01 * dense.bytes
