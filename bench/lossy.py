@@ -70,6 +70,9 @@ class Point:
     quoted: bool = False
 
 
+Files = dict[str, tuple[list[Point], Callable[[float], float]]]  # points, and the bound
+
+
 def timed(function: Callable[[], Made]) -> tuple[Made, float]:
     began = time.process_time()
     made = function()
@@ -207,7 +210,7 @@ def table(points: Sequence[Point], bound: Callable[[float], float]) -> str:
     return "\n".join(rows)
 
 
-def picture(files: dict[str, tuple[list[Point], Callable[[float], float]]], caption: str) -> str:
+def picture(files: Files, caption: str) -> str:
     panels = []
     for name, (points, bound) in files.items():
         lines = []
@@ -278,37 +281,64 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def run(path: Path, matrices: dict[str, Array], options: argparse.Namespace) -> Iterator[Point]:
+    """Every tool in turn."""
+    yield from (point for tool in formats() if (point := theirs(tool, matrices)))
+    if options.qps:
+        yield from nncodec(matrices, options.qps)
+    small = {name: matrices[name] for name in sorted(matrices, key=lambda name: matrices[name].size)[:1]}
+    for scheme in options.schemes:
+        compile_loops(scheme, small)
+        for error in options.errors:
+            yield ours(path, matrices, scheme, error)
+
+
+def compile_loops(scheme: str, matrices: dict[str, Array]) -> None:
+    """What is compiled at first use isn't timed."""
+    from safetensors.numpy import save_file
+
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "small.safetensors"
+        save_file(matrices, path)
+        ours(path, matrices, scheme, 0.02)
+
+
+def keep(options: argparse.Namespace, document: dict[str, Any], files: Files) -> None:
+    """Write the figures and the picture, where they were asked for."""
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    if options.svg:
+        options.svg.write_text(picture(files, f"{cpu_model()}; all bytes counted"))
+
+
 def main() -> None:
     options = arguments()
     print(f"{cpu_model()}; speeds are of CPU time", flush=True)
     minilm = FOLDER / f"{NAMES[0]}.safetensors"
     if not options.files or options.function:
         minilm = minilm if minilm.is_file() else paths()[0]
-    files: dict[str, tuple[list[Point], Callable[[float], float]]] = {}
+    files: Files = {}
     document: dict[str, Any] = {"cpu": cpu_model(), "files": {}}
     with threadpool_limits(1):
         for path in options.files or [minilm]:
             matrices = read(path)
             weights = sum(w.size for w in matrices.values())
             quoted = QUOTED if path == minilm else ()
-            points = [Point(name, error, bits, quoted=True) for name, bits, error in quoted]
-            points += [point for tool in formats() if (point := theirs(tool, matrices))]
-            points += nncodec(matrices, options.qps) if options.qps else ()
-            [ours(path, matrices, scheme, 0.02) for scheme in options.schemes[:2]]  # compiled, not timed
-            points += [ours(path, matrices, scheme, error) for scheme in options.schemes for error in options.errors]
             bound = bound_of(matrices)
+            points = [Point(name, error, bits, quoted=True) for name, bits, error in quoted]
             files[path.stem] = points, bound
-            document["files"][path.stem] = [asdict(point) | {"bound": bound(point.error)} for point in points]
+            for point in run(path, matrices, options):
+                note(f"{point.tool}: error {point.error:.4g}, {point.bits:.3f} bits")
+                points.append(point)
+                document["files"][path.stem] = [asdict(one) | {"bound": bound(one.error)} for one in points]
+                keep(options, document, files)  # a run takes long: what there is can be seen, and isn't lost
             print(f"\n{path.stem}: {weights:,} weights in {len(matrices)} matrices\n\n{table(points, bound)}")
         if options.function:
             document["function"] = function(minilm)
             print("\n| | bits | 1 - cosine |\n| --- | ---: | ---: |")
             for one in document["function"]:
                 print(f"| {one['tool']} | {one['bits']:.2f} | {one['apart']:.4f} |")
-    if options.json:
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
-    if options.svg:
-        options.svg.write_text(picture(files, f"{cpu_model()}; all bytes counted"))
+            keep(options, document, files)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,20 @@ import click
 import pytest
 
 from mc import __version__
+from mc.lossy.recipe import OBJECTIVES
+from mc.lossy.requests import KEYS
 from mc_cli.commands import EXIT_CODES, cli
 from mc_cli.files import packed_name
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+QUANTIZING = (ROOT / "QUANTIZE.md").read_text()
 Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced blocks of a language in README."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, document: str = README) -> list[str]:
+    """The fenced blocks of a language in a document."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
 
 
 def examples(command: click.Command) -> list[str]:
@@ -81,13 +84,13 @@ def test_every_example_in_a_help_runs(name: str, place: Path, shell: dict[str, s
         run(example, folder, shell)
 
 
-@pytest.mark.parametrize("block", blocks("sh"), ids=lambda block: block.splitlines()[0])
-def test_every_shell_example_in_readme_runs(block: str, place: Path, shell: dict[str, str]) -> None:
+@pytest.mark.parametrize("block", blocks("sh") + blocks("sh", QUANTIZING), ids=lambda block: block.splitlines()[0])
+def test_every_shell_example_runs(block: str, place: Path, shell: dict[str, str]) -> None:
     run(block, place, shell)
 
 
-def test_the_python_example_in_readme_runs(place: Path, shell: dict[str, str]) -> None:
-    for block in blocks("python"):
+def test_the_python_examples_run(place: Path, shell: dict[str, str]) -> None:
+    for block in blocks("python") + blocks("python", QUANTIZING):
         (place / "example.py").write_text(block)
         run(f"'{sys.executable}' example.py", place, shell)
 
@@ -107,6 +110,17 @@ def test_the_pattern_rule_of_auto_carries_out_a_kept_plan(place: Path, shell: di
         place,
         shell,
     )
+
+
+def test_schemes_keys_and_objectives_are_those_of_the_command() -> None:
+    listed = re.findall(r"^\| (`\w+`[^|]*) \|(.*?)\| [\w\[]", QUANTIZING.split("## Targets")[0], re.MULTILINE)
+    found = {
+        name: set(re.findall(r"`(\w+)=", keys)) for names, keys in listed for name in re.findall(r"`(\w+)`", names)
+    }
+    wanted = {name: set(keys) for name, keys in KEYS.items() if name != "int"}
+    assert found == {**wanted, "int2": set(KEYS["int"]), "int8": set(KEYS["int"])}
+    objectives = QUANTIZING.split("## Objectives")[1].split("```")[0]
+    assert re.findall(r"^\| `(\w+)`", objectives, re.MULTILINE) == list(OBJECTIVES)
 
 
 def test_the_make_targets_that_are_named_exist() -> None:

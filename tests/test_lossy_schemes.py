@@ -154,6 +154,13 @@ def test_a_trained_dictionary_is_that_of_lloyd_and_max() -> None:
         assert through(w, f"codebook,codes={codes}")[1].about.error == pytest.approx(error, rel=0.015)
 
 
+@pytest.mark.parametrize("value", [0.0, -3e38, 1e-45])
+def test_a_dictionary_of_one_value_holds_it(value: float) -> None:
+    w = np.full((2, 3), value, np.float32)
+    indices, books = codebooks.quantize(w, Codebook(4, 1), 0)
+    assert np.array_equal(codebooks.dequantize(indices, books, Codebook(4, 1)), w)
+
+
 def test_a_grid_costs_no_more_error_than_its_steps_allow() -> None:
     w = drawn((64, 200), 3, "usual")
     frame = grids.frame(w, "plain", False)

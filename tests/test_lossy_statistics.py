@@ -87,6 +87,7 @@ def test_a_file_without_statistics_is_refused(tmp_path: Path) -> None:
         ("in_sum2", 2, -1.0, "'a.weight.in_sum2' holds a negative number"),
         ("in_sum2", 2, np.inf, "'a.weight.in_sum2' holds NaN or infinity"),
         ("in_sum2", 2, np.nan, "'a.weight.in_sum2' holds NaN or infinity"),
+        ("in_sum2", 2, 3e38, r"'a.weight.in_sum2' holds 3e\+38"),
         ("counts", 0, -3, "'a.weight.counts' is -3"),
         ("xtx", (1, 2), np.nan, "'a.weight.xtx' holds NaN or infinity"),
         ("xtx", (1, 2), 40.0, "'a.weight.xtx' isn't symmetric"),

@@ -1,6 +1,6 @@
 """Contexts for a grid: how large each row and column is, in integers alone, and how finely to tell them apart."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -50,12 +50,12 @@ def codes_of(energy: Counts, count: int) -> Bytes:
 
 
 def fit(
-    nbytes: int, width: int, cols: int, coder: str, read: Read, each: Each, states: int = 0, absent: int | None = None,
-    left: float = 0,
+    nbytes: int, width: int, cols: int, coder: str, read: Read, each: Each, states: int = 0, absent: int = 0,
+    present: Callable[[int, int], Bytes] | None = None,
 ) -> Fitted:  # fmt: skip
     """The cheapest contexts for a tensor of signed words of `width` bytes in rows of `cols`, which walk through a
-    trellis of `states` if there are any. Of the words that are `absent` a share is `left`, the others have no
-    symbols."""
+    trellis of `states` if there are any. With `present`, u8 for each word of so many rows from a first one on, words
+    that aren't have no symbols; they are all `absent`."""
     words = nbytes // width
     parts = spans(words, cols)
     dtype = f"<i{width}"
@@ -88,12 +88,17 @@ def fit(
                 trellis.count_symbols(words, of_part, of_columns, trellis.MACHINES[states], counts)
             else:
                 grids.count_symbols(words, of_part, of_columns, counts[:, 0])
+            if present is not None:
+                all_words, there = np.empty(len(counts), np.int64), np.empty(len(counts), np.int64)
+                grids.segment_sizes(of_part, of_columns, 0, all_words)
+                grids.present_sizes(of_part, of_columns, 0, present(part[0] // cols, len(of_part)), there)
+                counts[:, 0, int(grids.symbol_of(absent))] -= all_words - there
             return counts
 
         counts = np.zeros(shape, np.int64)
         for one in each(count, among):
             counts += one
-        return counts if absent is None else entropy.thinned(counts, int(grids.symbol_of(absent)), left)
+        return counts
 
     @cache
     def tried(by_rows: int, by_columns: int, every: int) -> Fitted:
@@ -110,7 +115,8 @@ def fit(
 
 def _coarser(codes: Bytes, by: int) -> Bytes:
     """Codes that tell less, and take fewer bytes."""
-    return codes >> by << by
+    coarse: Bytes = (codes >> by << by).astype(np.uint8)
+    return coarse
 
 
 def _energies(words: Counts, cols: int, states: int, rows: Counts, columns: Counts, weights: Counts) -> None:

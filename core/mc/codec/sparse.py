@@ -73,10 +73,20 @@ class _Mask:
     def encode(self, first: int, rows: int) -> tuple[Bytes, Bytes]:
         """Of a chunk of rows from `first` on, its mask, coded, and which words belong to blocks that are there, u8. A
         block that two chunks share is there in both if it is there at all."""
+        lines = self._lines(first, rows)
+        return masks.encode(self.code, self.coder, lines, first), self._plane(lines, first, rows)
+
+    def present(self, first: int, rows: int) -> Bytes:
+        """Which words of so many rows belong to blocks that are there, u8."""
+        return self._plane(self._lines(first, rows), first, rows)
+
+    def _lines(self, first: int, rows: int) -> Ints:
         height, width, cols = self.code.height, self.code.width, self.code.cols
         some = self.packed[first // height : -(-(first + rows) // height)]
-        lines = masks.lines_of(some, cols, width)
-        return masks.encode(self.code, self.coder, lines, first), _plane(lines, height, width, first, rows, cols)
+        return masks.lines_of(some, cols, width)
+
+    def _plane(self, lines: Ints, first: int, rows: int) -> Bytes:
+        return _plane(lines, self.code.height, self.code.width, first, rows, self.code.cols)
 
 
 def _masked(words: int, cols: int, width: int, read: Read, absent: int, each: Each) -> _Mask:
@@ -157,7 +167,7 @@ def fit_grid(nbytes: int, width: int, cols: int, read: Read, each: Each, absent:
     ):
         return None
     mask = _masked(words, cols, width, read, absent, each)
-    found = gridfit.fit(nbytes, width, cols, entropy.ANS, read, each, absent=signed, left=mask.within)
+    found = gridfit.fit(nbytes, width, cols, entropy.ANS, read, each, absent=signed, present=mask.present)
     code = found.code
     arrays = entropy.encoder(code.coder, code.tables)
 

@@ -47,6 +47,8 @@ def train(w: Array, codes: int, seed: int) -> Array:
     if len(w) > SAMPLE:
         w = w[np.random.default_rng(seed).integers(0, len(w), SAMPLE)]
     values = np.sort(w.astype(np.float64))
+    if values[0] == values[-1]:  # no range that a histogram could be of
+        return np.full(codes, values[0], np.float32)
     sums = np.concatenate([np.zeros(1), np.cumsum(values)])
     counts, edges = np.histogram(values, BINS)
     density = np.cumsum(np.cbrt(counts))

@@ -206,10 +206,13 @@ class Floats:
 
 @contextmanager
 def naming(where: str, name: str) -> Iterator[None]:
-    """Say in an error which file and tensor it is about."""
+    """Say in an error which file and tensor it is about; but not in one that is a sentence of its own, about
+    another file."""
     try:
         yield
     except McError as error:
+        if str(error).endswith("."):
+            raise
         raise type(error)(f"{where}: tensor {quote(name)} {error}.") from error
 
 

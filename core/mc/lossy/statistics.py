@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from mc.checkpoint import Source, Tensor, read_layout
 from mc.errors import DamagedError, McError, quote
-from mc.lossy.imatrix import Importance, read_imatrix
+from mc.lossy.imatrix import MOST, Importance, read_imatrix
 
 Singles = NDArray[np.float32]
 
@@ -112,9 +113,9 @@ class Statistics:
             )
 
     def _means(self, name: str, sums: NDArray[Any], count: int) -> Singles | None:
-        least = float(sums.min(initial=0.0))
-        if not (least >= 0 and np.isfinite(sums).all()):
-            found = "a negative number" if least < 0 else "NaN or infinity"
+        least, most = float(sums.min(initial=0.0)), float(sums.max(initial=0.0))
+        if not (least >= 0 and most < MOST):
+            found = "a negative number" if least < 0 else f"{most:g}" if MOST <= most < inf else "NaN or infinity"
             raise DamagedError(
                 f"{self.where}: tensor {quote(name + SUMS)} holds {found} among its sums of squares. {WRITTEN_BY}"
             )
