@@ -128,6 +128,37 @@ def test_refusals_write_nothing(mc: Command, place: Path, options: tuple[str, ..
     assert {path: path.stat().st_size for path in place.rglob("*")} == before
 
 
+def test_another_objective_is_taken_where_the_score_prefers_it(mc: Command, place: Path) -> None:
+    """One row is so large that nothing else counts for the score: `plain` sees that, `row` doesn't."""
+    random = np.random.default_rng(0)
+    w = random.normal(size=(64, 256)).astype("f4")
+    w[5] *= 300
+    np.save(place / "before.npy", w)
+    (place / "w.safetensors").write_bytes(conftest.safetensors({"w.weight": ("F32", w)}))
+    (place / "far.py").write_text(
+        "import sys, numpy as np\nfrom safetensors.numpy import load_file\n"
+        "before = np.load('before.npy')\naway = load_file(sys.argv[1])['w.weight'] - before\n"
+        "print(1 - float((away ** 2).sum() / (before ** 2).sum()))\n"
+    )
+    line = ("auto", "w.safetensors", "--eval", judge("far.py"), "--max-drop", "1%", "--json")
+    free = document(mc(*line, "-o", "free.mc.safetensors", cwd=place))
+    rows = document(mc(*line, "-o", "rows.mc.safetensors", "--objective", "row", cwd=place))
+    assert free["plan"]["objective"] == "plain" and rows["plan"]["objective"] == "row"
+    assert free["packed_bytes"] < 0.8 * rows["packed_bytes"] and len(free["plan"]["scores"]) <= 24
+
+
+def test_what_people_wrote_into_an_explanation_does_no_harm(mc: Command, place: Path) -> None:
+    assert mc("auto", "model.safetensors", "-o", "a.mc.safetensors", "--bits", "3", "--plan-out", "p.json",
+              "-q", cwd=place).returncode == 0  # fmt: skip
+    plan = json.loads((place / "p.json").read_text())
+    for entry in plan["tensors"].values():
+        entry |= {"next": [1], "bits": "x", "bound": None}
+    (place / "q.json").write_text(json.dumps(plan | {"nearby": [[1]], "scores": 3, "alpha": "x"}))
+    done = mc("auto", "model.safetensors", "-o", "b.mc.safetensors", "--plan", "q.json", cwd=place)
+    assert done.returncode == 0, done.stderr.decode()
+    assert mc("analyze", "b.mc.safetensors", cwd=place).returncode == 0
+
+
 def test_a_search_by_scores_and_its_log(mc: Command, judged: Path) -> None:
     line = ("auto", "m.safetensors", "-o", "s.mc.safetensors", "--eval", judge(), "--max-drop", "1%", "--json")
     found = document(mc(*line, cwd=judged))

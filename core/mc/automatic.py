@@ -35,6 +35,7 @@ from mc.simplifying import rewrite
 
 ANY = "auto"  # as a scheme: whatever is best
 COPIED = 1 << 22  # bytes at once
+JUDGED = ("plain",)  # objectives that a score may prefer to `row`
 STAYS = "lossless"  # as a scheme: what --keep says too
 
 
@@ -100,7 +101,8 @@ def auto(
     limit. `score` takes the path of a plain checkpoint restored from a candidate (a folder, if the source is one), the
     sha256 of its content and the candidate's packed bytes. With target None nothing is written; the report is the
     same. `note` is told of every trial. `objective`: plain, tensor, row, diag or gram, the latter two with `stats`,
-    statistics of layer inputs; by default gram with them and row without. Raises UsageError for
+    statistics of layer inputs; by default gram with them and row without;
+    a score is asked whether plain is better than row. Raises UsageError for
     what doesn't make sense, LimitError where the goal can't be met, DamagedError and McError as quantize does."""
     if sum(one is not None for one in (goal, plan, score)) != 1 or (score is None) != (limit is None):
         raise UsageError("One of a goal, a plan, or a score with its limit is needed.")
@@ -115,6 +117,7 @@ def auto(
             names = [tensor.name for one in sources for tensor in read_layout(one).tensors]
             statistics = stack.enter_context(open_statistics(stats, names))
         latest = stack.enter_context(Latest(statistics))
+        open_ended = objective is None and statistics is None
         objective = objective or ("row" if statistics is None else "gram")
         if plan is not None:
             given = plan if isinstance(plan, Plan) else loaded(plan, "the plan")
@@ -124,9 +127,10 @@ def auto(
         if plan is not None:
             found, trial = replayed(sources, given, work, latest)
         elif score is not None and limit is not None:
-            asked = asked_for(objective, seed, level, sets, keep, statistics)
+            tries = [objective, *(JUDGED if open_ended else ())]
+            every = [asked_for(one, seed, level, sets, keep, statistics) for one in tries]
             path = Path(str(source))
-            found, trial = searched(path, sources, folder, score, limit, max_evals, asked, work, note, latest)
+            found, trial = searched(path, sources, folder, score, limit, max_evals, every, work, note, latest)
         elif goal is not None:
             found, trial = planned(
                 sources, goal, asked_for(objective, seed, level, sets, keep, statistics), work, note, latest
@@ -150,11 +154,12 @@ def planned(
 
 def searched(
     path: Path, sources: Sequence[Source], folder: Folder | None, score: Callable[[Path, str, int], float],
-    limit: Limit, max_evals: int, asked: Asked, work: Workers, note: Callable[[str], None],
+    limit: Limit, max_evals: int, every: Sequence[Asked], work: Workers, note: Callable[[str], None],
     latest: Latest,
 ) -> tuple[Survey, Trial]:  # fmt: skip
-    """Look, and search by scores."""
-    found = survey(sources, asked, work)
+    """Look, and search by scores; by the first of `every` objective, and by others where these prove better."""
+    surveys = [survey(sources, asked, work) for asked in every]
+    found = surveys[0]
     note(f"looked at {len(found.menus)} tensors of {found.weights} weights that may change; {len(found.kept)} stay")
 
     def of(trial: Trial | None) -> float:
@@ -165,7 +170,9 @@ def searched(
             restored, content = restore_trial(path, sources, folder, trial, Path(place), work, latest)
             return score(restored, content, trial.size)
 
-    return found, search(Bench(sources, asked, found, work, note, latest), of, limit, max_evals)[0]
+    benches = [Bench(sources, asked, one, work, note, latest) for asked, one in zip(every, surveys, strict=True)]
+    bench, trial, _ = search(benches, of, limit, max_evals)
+    return bench.found, trial
 
 
 def sha256_of(source: Source) -> str:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from mc.automatic import AutoReport
     from mc.plan.goals import Goal
 
-COLUMNS = ("tensor", "as", "step", "bytes", "loss", "second", "dearer by")
+COLUMNS = ("tensor", "as", "step", "bytes", "loss", "bits", "bound", "second", "dearer by")
 EVALS = 24
+MANY_TIMES = 100  # as dear: a share says nothing
 
 
 class Drop(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions
@@ -264,9 +265,11 @@ def rows(plan: dict[str, Any]) -> list[tuple[object, ...]]:
     """One row a tensor of a stored plan, with the names of COLUMNS."""
     listed: list[tuple[object, ...]] = []
     for name, one in plan.get("tensors", {}).items():
-        following = one.get("next") or {}
+        following = one.get("next")
+        following = following if isinstance(following, dict) else {}  # an edited plan may have anything
         cost = following.get("cost")
-        dearer = f"{cost:.0%}" if isinstance(cost, int | float) else "-"
+        dearer = f"{cost:.0%}" if isinstance(cost, int | float) and 0 <= cost < MANY_TIMES else "-"
         figures = one.get("as", "-"), one.get("step", "-"), one.get("bytes", "-"), f"{one.get('loss', 0):.3g}"
-        listed.append((name, *figures, following.get("as", "-"), dearer))
+        limits = one.get("bits", "-"), one.get("bound", "-")
+        listed.append((name, *figures, *limits, following.get("as", "-"), dearer))
     return listed

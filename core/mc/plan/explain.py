@@ -5,6 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+WORDS = {
+    "grid": "weights rounded to multiples of a step",
+    "trellis": "the same with two interleaved sets of multiples, which takes fewer bits",
+    "bf16": "floats of 16 bits, with the range of 32",
+    "fp16": "floats of 16 bits, with more digits and less range",
+    "magnitude": "the smallest weights set to zero first",
+    "wanda": "the weights that matter least for the layer's inputs set to zero first",
+    "low-rank": "a matrix replaced by the product of two thin ones",
+}
+MANY_TIMES = 100.0  # as dear: beyond, a share says nothing
 LARGEST = 3  # tensors that are told of one by one
 
 
@@ -38,9 +48,11 @@ def _whole(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
     shares = ", ".join(f"{count} as {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1]))
     size = sum(_number(one.get("bytes")) or 0 for one in tensors.values())
     lost = sum(_number(one.get("loss")) or 0 for one in tensors.values())
+    words = [f"{kind}: {text}" for kind, text in WORDS.items() if any(kind in part for part in kinds)]
     return [
         f"{len(tensors)} tensors could change, and take {_amount(size)} together: {shares}. All others are stored "
         "without loss.",
+        *([f"What these are: {'; '.join(words)}."] if words else []),
         f"{lost:.3g} of what these weights amount to is lost (squared differences, relative to storing nothing).",
     ]
 
@@ -60,10 +72,13 @@ def _tensors(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 "Gaussian with the scales of their rows and columns."
             )
         if other is not None and cost is not None:
-            text += (
-                f" Second came {following.get('as')} with {_amount(other)} and loss {following.get('loss')}: loss and "
-                f"bytes together, it would cost {cost:.0%} more."
-            )
+            text += f" Second came {following.get('as')} with {_amount(other)} and loss {following.get('loss')}: "
+            if cost >= MANY_TIMES:
+                text += "it would lose something, and this loses nothing."
+            elif cost >= 0:
+                text += f"loss and bytes together, it would cost {cost:.0%} more."
+            else:
+                text += "a bargain by itself, but with it the whole would miss its goal."
         said.append(text)
     return said
 
@@ -116,6 +131,9 @@ def _scores(found: object) -> list[str]:
         said.append(
             f"Of {len(tried)} candidates {len(failed)} fell short, the largest with {_amount(near[0])} at {near[1]:g}."
         )
+    if tried:
+        curve = ", ".join(f"{_amount(size)} {score:g}" for size, score, _ in sorted(rows, key=lambda one: -one[0]))
+        said.append(f"Score by size, from large to small: {curve}.")
     return said
 
 

@@ -118,21 +118,23 @@ def explained(bench: Bench, goal: Goal, trial: Trial) -> Plan:
         "goal": str(goal),
         "weights": weights,
         "alpha": short(alpha),
-        "nearby": nearby(bench.found, learnt, trial.size),
+        "nearby": nearby(bench.found, learnt, trial),
     }
     return replace(trial.plan, why=why, about={**trial.plan.about, **about})
 
 
-def nearby(found: Survey, learnt: Learnt, size: int) -> list[list[float]]:
-    """Bytes and loss a tenth smaller, as it is, and a tenth larger, as expected."""
+def nearby(found: Survey, learnt: Learnt, trial: Trial) -> list[list[float]]:
+    """Bytes and loss a tenth smaller, as expected; as it is, measured; and a tenth larger."""
     points = priced(found, learnt.known)
-    shown: list[list[float]] = []
-    for factor in (1 / NEARBY, 1.0, NEARBY):
-        limit = size * factor - learnt.rest
-        _, alpha = bracket(points, found.weights, lambda at, limit=limit: _bytes(points, at) <= limit)  # type: ignore[misc]
+
+    def expected(factor: float) -> list[float]:
+        limit = trial.size * factor - learnt.rest
+        _, alpha = bracket(points, found.weights, lambda at: _bytes(points, at) <= limit)
         at = picks(points, alpha, found.weights)
-        shown.append([round(_bytes(points, at) + learnt.rest), short(_loss(points, at))])
-    return shown
+        return [round(_bytes(points, at) + learnt.rest), short(_loss(points, at))]
+
+    here = [trial.size, short(trial.loss / (found.most or 1.0))]
+    return [expected(1 / NEARBY), here, expected(NEARBY)]
 
 
 def slope(found: Survey, learnt: Learnt, picked: dict[str, Choice]) -> float:

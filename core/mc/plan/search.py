@@ -7,14 +7,14 @@ coarser still: those that are expected to lose least first, the most sensitive l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, log2
 from typing import Any
 
 from mc.analysis.examine import group_of
 from mc.errors import McError
-from mc.plan.allocate import Choice, Priced, choices, picks, priced
+from mc.plan.allocate import Choice, Priced, bracket, choices, picks, priced
 from mc.plan.goals import Goal
 from mc.plan.meet import Bench, Learnt, try_choices
 from mc.plan.plans import Plan, short
@@ -24,6 +24,7 @@ START = -6.0  # binary logarithm of the first alpha: a loss of about 1 %, three 
 OCTAVES = 2.0  # between the candidates of a bracket
 CLOSE = 0.15  # octaves between the last that passes and the first that doesn't: about 0.08 bits a weight
 FINEST, COARSEST = -40.0, 6.0
+CHALLENGES = 0.97, 0.9, 0.82  # of the bytes of the best so far: where another objective passes, it is taken
 COARSER = 2.0  # by how much alpha is larger for a group that is refined
 
 
@@ -54,42 +55,72 @@ class Tried:
 Score = Callable[[Trial | None], float]  # of a trial, None: of the original
 
 
-def search(bench: Bench, score: Score, limit: Limit, most: int) -> tuple[Trial, list[Tried]]:
-    """The smallest trial that passes, and all evaluations, the original's first. At most `most` of them are made; a
-    checkpoint that can't lose anything is stored without loss. McError if the original has no finite score."""
+def search(benches: Sequence[Bench], score: Score, limit: Limit, most: int) -> tuple[Bench, Trial, list[Tried]]:
+    """The smallest trial that passes, with the bench it was tried on, and all evaluations, the original's first. At
+    most `most` of them are made; a checkpoint that can't lose anything is stored without loss. Benches after the first
+    differ in the objective: each is taken where a file of its, a little smaller than the best so far, passes. McError
+    if the original has no finite score."""
     original = score(None)
     if not isfinite(original):
         raise McError(f"The original's score is {original}, with which nothing can be compared.")
+    bench = benches[0]
     whole = sum(source.size for source in bench.sources)
     log = [Tried(whole, original, True)]
     learnt = Learnt({}, 0.0)
-    silent = replace(bench, note=lambda _: None)
-    best = try_choices(silent, lossless(bench), Goal("lossless"), learnt)
+    best = try_choices(_silent(bench), lossless(bench), Goal("lossless"), learnt)
+    owner = bench
     if not bench.found.menus or most < 2:
-        return finished(best, log, limit), log
+        return bench, finished(best, log, limit), log
 
-    def attempt(picked: dict[str, Choice]) -> bool:
-        nonlocal best
-        trial = try_choices(silent, picked, Goal("score"), learnt)
+    def attempt(on: Bench, picked: dict[str, Choice], learnt: Learnt) -> bool:
+        nonlocal best, owner
+        trial = try_choices(_silent(on), picked, Goal("score"), learnt)
         found = score(trial)
         passed = limit.passes(found, original)
         log.append(Tried(trial.size, found, passed))
         bench.note(f"{trial.size} bytes score {found:g}: {'within' if passed else 'beyond'} the limit")
         if passed and trial.size < best.size:
-            best = trial
+            best, owner = trial, on
         return passed
 
-    alpha = 2.0 ** _bracketed(lambda place: attempt(at_alpha(bench, learnt, 2.0**place)), most - 1)
-    for picked in _refined(bench, learnt, alpha, lambda: best):
+    def passes(on: Bench, learnt: Learnt) -> Callable[[float], bool]:
+        return lambda at: attempt(on, at_alpha(on, learnt, 2.0**at), learnt)
+
+    place = _bracketed(passes(bench, learnt), START, OCTAVES, most - 1)
+    for other in benches[1:]:
+        theirs = Learnt({}, learnt.rest)
+        points = priced(other.found, theirs.known)
+        for share in CHALLENGES:
+            if len(log) >= most:
+                break
+            bench.note(f"the objective {other.asked.objective} instead, at {share:.0%} of the bytes")
+            start = log2(alpha_of(points, other.found.weights, share * best.size - theirs.rest))
+            if passes(other, theirs)(start):
+                bench, learnt = other, theirs
+                further = most - len(log)
+                place = _bracketed(passes(other, theirs), start + OCTAVES / 4, OCTAVES / 4, further, low=start)
+                break
+    for picked in _refined(bench, learnt, 2.0**place, lambda: best):
         if len(log) >= most:
             break
-        attempt(picked)
-    return finished(best, log, limit), log
+        attempt(bench, picked, learnt)
+    return owner, finished(best, log, limit), log
+
+
+def _silent(bench: Bench) -> Bench:
+    return replace(bench, note=lambda _: None)
 
 
 def lossless(bench: Bench) -> dict[str, Choice]:
     """Every tensor as it is."""
     return {menu.name: Choice(None, 0.0, 0.0, 0.0) for menu in bench.found.menus}
+
+
+def alpha_of(points: list[Priced], weights: int, allowed: float) -> float:
+    """The multiplier with which so many bytes are expected."""
+    return bracket(
+        points, weights, lambda at: sum(float(one.bytes[k]) for one, k in zip(points, at, strict=True)) <= allowed
+    )[1]
 
 
 def at_alpha(bench: Bench, learnt: Learnt, alpha: float) -> dict[str, Choice]:
@@ -98,10 +129,11 @@ def at_alpha(bench: Bench, learnt: Learnt, alpha: float) -> dict[str, Choice]:
     return choices(points, picks(points, alpha, bench.found.weights))
 
 
-def _bracketed(passes: Callable[[float], bool], most: int) -> float:
-    """The largest alpha, as a binary logarithm, that was seen to pass; FINEST if none was."""
-    low, high, place = FINEST, COARSEST, START
-    seen_pass = seen_fail = False
+def _bracketed(passes: Callable[[float], bool], start: float, stride: float, most: int, low: float = FINEST) -> float:
+    """The largest binary logarithm of alpha, from `start` on by strides, that was seen to pass; `low`, which is known
+    to, if none was."""
+    high, place = COARSEST, start
+    seen_pass, seen_fail = low > FINEST, False
     for _ in range(most):
         if passes(place):
             low, seen_pass = place, True
@@ -112,7 +144,7 @@ def _bracketed(passes: Callable[[float], bool], most: int) -> float:
         if seen_pass and seen_fail:
             place = (low + high) / 2
         else:
-            place += OCTAVES if seen_pass else -OCTAVES
+            place += stride if seen_pass else -stride
             if not FINEST < place < COARSEST:
                 break
     return low
