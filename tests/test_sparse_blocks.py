@@ -30,6 +30,18 @@ def test_zeros_within_blocks_that_only_later_chunks_have_come_back() -> None:
     assert b"sparse+grid" in there_and_back(q, "I8")
 
 
+def test_rows_that_were_never_trained_do_not_set_the_price_of_all() -> None:
+    """Nearly whole rows are zero in the first chunk, single words in all others: an embedding in wide steps."""
+    rng = np.random.default_rng(5)
+    rows, cols = 6820, 384
+    q = rng.choice([-2, -1, 0, 1, 2], (rows, cols), p=[0.05, 0.15, 0.6, 0.15, 0.05]).astype(np.int8)
+    q[:682][np.repeat(rng.random(682) < 0.97, cols).reshape(682, cols)] = 0
+    _, counts = np.unique(q, return_counts=True)
+    share = counts / q.size
+    entropy = -float((share * np.log2(share)).sum()) / 8
+    assert len(there_and_back(q, "I8")) < 1.05 * entropy * q.size
+
+
 @pytest.mark.parametrize("dtype", ["I8", "F32"])
 @pytest.mark.parametrize("height", [16, 3000])
 def test_blocks_that_two_chunks_share_come_back(dtype: str, height: int) -> None:

@@ -108,19 +108,30 @@ def _masked(words: int, cols: int, width: int, read: Read, absent: int, each: Ea
     edges = np.arange(rows_in_chunk(cols), rows, rows_in_chunk(cols))
     changing = edges[(bits[edges] != bits[edges - 1]).any(axis=1)]  # chunks were looked at one by one
     height, across = gcd(blocks[0], *changing.tolist()) or rows, blocks[1] or cols
-    within = 0.0
-    if (height, across) == (1, 1):
+    within, single = 0.0, (height, across) == (1, 1)
+    if single:
         first = np.unpackbits(bits[: rows_in_chunk(cols)], axis=1, count=cols, bitorder="little") > 0
         height, across = masks.likely_blocks(first)
-        zeros = first.size - int(first.sum())
-        plane = _plane(masks.units_of(first, height, across), height, across, 0, *first.shape)
-        within = (int(plane.sum()) - first.size + zeros) / zeros if zeros else 0.0
-        if (height, across) != (1, 1):  # zeros within blocks of other chunks need a code, even if the first has none
-            within = max(within, FEWEST)
     whole = np.bitwise_or.reduceat(bits, np.arange(0, rows, height), axis=0)
+    if single and (height, across) != (1, 1):
+        within = max(_within(bits, whole, height, across, cols), FEWEST)
     code, head, size = masks.fit(whole, cols, height, across, each)
     there = min(masks.count_there(whole, cols, across) * height, words)
     return _Mask(code, head, size, entropy.encoder(code.code.coder, code.tables), within, there, whole)
+
+
+def _within(bits: Bytes, whole: Bytes, height: int, across: int, cols: int) -> float:
+    """Share of the zeros that stand in blocks which are there, over all rows: those of the first chunk may be rows of
+    an embedding that were never trained."""
+    zeros = inside = 0
+    for first in range(0, len(bits), rows_in_chunk(cols)):
+        some = np.unpackbits(bits[first : first + rows_in_chunk(cols)], axis=1, count=cols, bitorder="little")
+        blocks = whole[first // height : -(-(first + len(some)) // height)]
+        lines = masks.units_of(np.unpackbits(blocks, axis=1, count=cols, bitorder="little") > 0, 1, across)
+        words = int(some.sum())
+        zeros += some.size - words
+        inside += int(_plane(lines, height, across, first, *some.shape).sum()) - words
+    return inside / zeros if zeros else 0.0
 
 
 def fit_floats(fitted: fit.Fitted, geometry: planes.Geometry, words: int, read: Read, each: Each) -> Fitted | None:
