@@ -182,7 +182,8 @@ def test_the_plan_of_auto_is_told_and_its_scores_are_drawn(pages: Path, browser:
 
     def choices() -> list[list[str]]:
         found: list[list[str]] = browser.execute_script(
-            "return [...document.querySelectorAll('#choices tbody tr')].map(row => [...row.cells].map(c => c.textContent))"
+            "return [...document.querySelectorAll('#choices tbody tr')]"
+            ".map(row => [...row.cells].map(cell => cell.textContent))"
         )
         return found
 

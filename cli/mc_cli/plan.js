@@ -3,11 +3,11 @@
 const number = (x) => (Number.isFinite(x) ? x : null);
 const record = (x) => (x !== null && typeof x === "object" && !Array.isArray(x) ? x : {});
 const LEVELS = [ // columns of the choices; the last one says how close the decision was
-  ["tensor", (t) => t.name, true], ["chosen", (t) => t.one.as, true], ["size", (t) => number(t.one.bytes), false, bytes],
-  ["loss", (t) => number(t.one.loss), false, figure], ["bits", (t) => number(t.one.bits), false, (x) => fixed(x, 2)],
-  ["bound", (t) => number(t.one.bound), false, (x) => fixed(x, 2)], ["loss / kB", (t) => number(t.one.per_kB), false, figure],
-  ["second", (t) => t.next.as, true], ["its size", (t) => number(t.next.bytes), false, bytes],
-  ["its loss", (t) => number(t.next.loss), false, figure], ["dearer by", (t) => number(t.next.cost), false, (x) => (x < 100 ? `${(100 * x).toFixed(1)} %` : "far")],
+  ["tensor", (t) => t.name, true], ["chosen", (t) => t.one.as, true], ["size", (t) => number(t.one.bytes), false, (x) => bytes(x)],
+  ["loss", (t) => number(t.one.loss), false, (x) => figure(x)], ["bits", (t) => number(t.one.bits), false, (x) => fixed(x, 2)],
+  ["bound", (t) => number(t.one.bound), false, (x) => fixed(x, 2)], ["loss / kB", (t) => number(t.one.per_kB), false, (x) => figure(x)],
+  ["second", (t) => t.next.as, true], ["its size", (t) => number(t.next.bytes), false, (x) => bytes(x)],
+  ["its loss", (t) => number(t.next.loss), false, (x) => figure(x)], ["dearer by", (t) => number(t.next.cost), false, (x) => (x < 100 ? `${(100 * x).toFixed(1)} %` : "far")],
 ];
 let ordered = { column: 2, down: true };
 
