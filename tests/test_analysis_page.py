@@ -53,7 +53,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.html").write_text(page([plain(found)]), "utf-8")
         if name == "ordinary":
             scores: list[Any] = [[900, 1.0, True], [300, 0.98, True], [200, 0.7, False], [250, 0.9, False], ["x"], 3]
-            plan = {"plans": [{"scores": scores}], "explanation": ["It is smaller.", NASTY]}
+            second = {"as": "grid", "bytes": 900, "loss": 0.02, "cost": 0.07}
+            listed: dict[str, Any] = {
+                "layers.0.weight": {"as": "trellis,effort=8", "bytes": 800, "loss": 0.01, "bits": 2.5, "next": second},
+                "layers.1.weight": {"as": "low-rank,rank=4+grid", "bytes": 2000, "loss": 0, "next": {"cost": 1e9}},
+                "edited": {"as": 3, "bytes": "x", "next": [1]},
+                NASTY: None,
+            }
+            plan = {"plans": [{"scores": scores, "tensors": listed}], "explanation": ["It is smaller.", NASTY]}
             (folder / "planned.html").write_text(page([{**plain(found), "plan": plan}]), "utf-8")
     return folder
 
@@ -171,6 +178,22 @@ def test_the_plan_of_auto_is_told_and_its_scores_are_drawn(pages: Path, browser:
     assert panel.is_displayed()
     assert [item.text for item in panel.find_elements(By.TAG_NAME, "li")] == ["It is smaller.", NASTY]
     assert len(panel.find_elements(By.TAG_NAME, "circle")) == 3
+    assert "the original, 900 B: 1" in panel.find_element(By.TAG_NAME, "svg").text
+
+    def choices() -> list[list[str]]:
+        found: list[list[str]] = browser.execute_script(
+            "return [...document.querySelectorAll('#choices tbody tr')]"
+            ".map(row => [...row.cells].map(cell => cell.textContent))"
+        )
+        return found
+
+    assert [row[0] for row in choices()] == ["layers.1.weight", "layers.0.weight", "edited", NASTY]  # largest first
+    assert choices()[1][1:6] == ["trellis,effort=8", "800 B", "0.01", "2.50", "–"]
+    assert choices()[1][7:] == ["grid", "900 B", "0.02", "7.0 %"] and choices()[0][-1] == "far"
+    browser.find_element(By.CSS_SELECTOR, "#choices [data-order='10']").click()
+    assert [row[0] for row in choices()][:2] == ["layers.1.weight", "layers.0.weight"]
+    browser.find_element(By.CSS_SELECTOR, "#choices [data-order='0']").click()
+    assert [row[0] for row in choices()][1:] == ["edited", "layers.0.weight", "layers.1.weight"]
     log: Any = browser.get_log("browser")  # type: ignore[no-untyped-call]
     assert browser.title != "broken" and not log
     browser.get((pages / "ordinary.html").as_uri())

@@ -264,6 +264,16 @@ def test_what_auto_made_explains_itself(mc: Command, judged: Path) -> None:
     found = json.loads(mc("analyze", "s.mc.safetensors", "--json", cwd=judged).stdout)["checkpoints"][0]["plan"]
     assert len(found["plans"][0]["scores"]) == 4 and set(found["plans"][0]["tensors"]) == {"0.weight", "1.weight"}
     assert all(line in said for line in found["explanation"])
+    # The table of all choices: below the sentences' place with -v, every one in JSON with its runner-up.
+    assert "dearer by" not in said
+    table = mc("analyze", "s.mc.safetensors", "-v", cwd=judged).stderr.decode().splitlines()
+    start = next(k for k, line in enumerate(table) if line.startswith("tensor\tas\t"))
+    heads, *rows = [line.split("\t") for line in table[start : start + 3]]
+    assert heads[-5:] == ["loss per kB", "second", "its bytes", "its loss", "dearer by"]
+    for row in rows:
+        kept = found["plans"][0]["tensors"][row[0]]
+        assert row[1] == kept["as"] and row[-4:-1] == [str(kept["next"][key]) for key in ("as", "bytes", "loss")]
+        assert row[-1] == f"{kept['next']['cost']:.1%}" and float(row[-5]) == kept["per_kB"]
     page = (judged / "s.html").read_text()
     assert '"explanation":' in page and 'id="planned"' in page
     found = json.loads(mc("analyze", "m.safetensors", "--json", cwd=judged).stdout)["checkpoints"][0]

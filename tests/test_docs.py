@@ -6,11 +6,14 @@ import re
 import stat
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+import yaml
 
 from mc import __version__
 from mc.lossy.recipe import OBJECTIVES
@@ -21,6 +24,7 @@ from mc_cli.files import packed_name
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 QUANTIZING = (ROOT / "QUANTIZE.md").read_text()
+CHOOSING = (ROOT / "AUTO.md").read_text()
 Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
@@ -102,8 +106,7 @@ def test_the_pattern_rule_in_readme_makes_the_packed_file(place: Path, shell: di
 
 
 def test_the_pattern_rule_of_auto_carries_out_a_kept_plan(place: Path, shell: dict[str, str]) -> None:
-    rule = re.findall(r"^```make\n(.*?)^```$", (ROOT / "AUTO.md").read_text(), re.MULTILINE | re.DOTALL)
-    (place / "Makefile").write_text("".join(rule))
+    (place / "Makefile").write_text("".join(blocks("make", CHOOSING)))
     run("mc auto -q model.safetensors -n --bits 4 --plan-out model.plan.json", place, shell)
     run(
         "make model.mc.safetensors && mc verify model.mc.safetensors && make model.mc.safetensors | grep 'up to date'",
@@ -135,13 +138,62 @@ def test_ci_runs_the_test_command_of_readme() -> None:
     assert "make test" in script.read_text() and "$ make test" in README
 
 
-def test_the_hook_takes_many_files(place: Path, shell: dict[str, str]) -> None:
-    hook = (ROOT / ".pre-commit-hooks.yaml").read_text()
-    entry = re.search(r"^  entry: (.*)$", hook, re.MULTILINE)
-    files = re.search(r"^  files: (.*)$", hook, re.MULTILINE)
-    assert entry is not None and files is not None
-    assert re.search(files[1], "model.safetensors") and re.search(files[1], "model.mc.safetensors")
-    run(f"mc pack -q model.safetensors; {entry[1]} model.safetensors model.mc.safetensors", place, shell)
+def hook() -> dict[str, Any]:
+    """The one hook that this repository offers."""
+    (found,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def damage(path: Path) -> None:
+    """Turn one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(data)
+
+
+def test_the_hook_takes_many_files_and_fails_for_a_damaged_one(place: Path, shell: dict[str, str]) -> None:
+    (asked,) = yaml.safe_load(blocks("yaml", CHOOSING)[1])["repos"]
+    assert asked["rev"] == f"v{__version__}" and [one["id"] for one in asked["hooks"]] == [hook()["id"]]
+    names = [
+        name for name in ("model.safetensors", "model.mc.safetensors", "x.json") if re.search(hook()["files"], name)
+    ]
+    assert names == ["model.safetensors", "model.mc.safetensors"]
+    run(
+        f"mc auto -q model.safetensors -o model.mc.safetensors --bits 4; {hook()['entry']} {' '.join(names)}",
+        place,
+        shell,
+    )
+    damage(place / "model.mc.safetensors")
+    run(f"code=0; {hook()['entry']} {' '.join(names)} > said 2>&1 || code=$?; test $code = 3", place, shell)
+    assert "model.mc.safetensors" in (place / "said").read_text()
+
+
+def test_the_steps_for_github_actions_do_what_they_say(place: Path, shell: dict[str, str]) -> None:
+    install, *steps = [step["run"] for step in yaml.safe_load(blocks("yaml", CHOOSING)[0])]
+    name = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
+    assert install == f"pip install {name}"  # what `shell` has on its PATH
+    (Path(shell["PATH"].split(":")[0]) / "python").symlink_to(sys.executable)
+    # A test that reads what it is given: the restored file is plain safetensors.
+    (place / "test.py").write_text(
+        "import json, sys\nfile = open(sys.argv[1], 'rb')\nlength = int.from_bytes(file.read(8), 'little')\n"
+        "print(len(json.loads(file.read(length))))\n"
+    )
+    made, check, *_ = steps
+    for step in steps:
+        run(step, place, shell)
+    assert (place / "model.mc.safetensors").stat().st_size < (place / "model.safetensors").stat().st_size / 4
+    damage(place / "model.mc.safetensors")
+    run(f"code=0; {check} || code=$?; test $code = 3", place, shell)
+    (place / "test.py").write_text("raise SystemExit('the model is no good')")
+    run(f"rm *.mc.*; code=0; {made} || code=$?; test $code = 1 && ! test -e model.mc.safetensors", place, shell)
+
+
+def test_the_step_in_readme_fails_for_a_damaged_file(place: Path, shell: dict[str, str]) -> None:
+    ((step,),) = [yaml.safe_load(block) for block in blocks("yaml")]
+    run(f"mc pack -q model.safetensors; {step['run']}", place, shell)
+    damage(place / "model.mc.safetensors")
+    run(f"code=0; {step['run']} || code=$?; test $code = 3", place, shell)
 
 
 def test_the_version_stands_in_the_changelog() -> None:

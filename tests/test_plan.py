@@ -17,7 +17,7 @@ from checkpoints import Piece, build, rowwise
 from mc.automatic import AutoReport, auto
 from mc.errors import DamagedError, LimitError, McError, UsageError
 from mc.lossy.requests import Target
-from mc.plan.explain import sentences
+from mc.plan.explain import sentences, spoken
 from mc.plan.goals import Goal
 from mc.plan.losses import loss
 from mc.plan.plans import dumped, loaded, written
@@ -343,6 +343,35 @@ def test_explanations_pass_over_what_they_don_t_know() -> None:
     for plan in ({}, {"tensors": 3}, {"tensors": {"a": 1, "b": {"as": 3, "next": [], "bytes": "x"}}, "alpha": "x",
                       "nearby": [1], "scores": [[1], "x", None]}):  # fmt: skip
         assert all(isinstance(line, str) for line in sentences(plan))
+
+
+def test_explanations_say_what_came_second_what_bytes_are_worth_and_how_far_the_bound_is() -> None:
+    report, _ = run(layered(), Goal("ratio", 8))
+    entries = report.plan["tensors"]
+    stepped = [one for one in entries.values() if "step" in one]
+    assert stepped and all({"bits", "bound", "per_kB", "next"} <= set(one) for one in stepped)
+    # What a byte is worth is the same everywhere, up to how coarse the menus are, and that of the whole.
+    whole = 8000 * report.plan["alpha"] / report.plan["weights"]
+    assert all(whole / 2 < one["per_kB"] < 2 * whole for one in stepped)
+    small, here, large = (size for size, _ in report.plan["nearby"])
+    assert small == pytest.approx(0.9 * here, rel=0.02) and large == pytest.approx(1.1 * here, rel=0.02)
+    said = " ".join(sentences(report.plan))
+    for words in ("Second came", "more would save", "above what no code beats", "the runner-up would cost", "A tenth"):
+        assert words in said
+
+
+def test_explanations_of_what_is_pruned_first_are_readable() -> None:
+    kinds = "magnitude,sparsity=0.95+grid", "low-rank,rank=25+grid", "trellis,effort=8", "low-rank", "a+b,sparsity=x"
+    assert [spoken(kind) for kind in (*kinds, None)] == [
+        "grid behind 95 % zeros (magnitude)", "grid of two thin matrices, rank 25", "trellis of 8 states", "low-rank",
+        "a+b,sparsity=x", "None",
+    ]  # fmt: skip
+    assert spoken("magnitude,sparsity=x+grid") == "magnitude,sparsity=x+grid"
+    at_least: dict[str, Any] = {
+        "tensors": {"a": {"as": "grid", "bytes": 9, "loss": 0.1}},
+        "nearby": [[99, 1], [100, 1], [110, 0.5]],
+    }
+    assert "It could hardly be smaller." in " ".join(sentences(at_least))
 
 
 def test_what_written_gives_loaded_takes() -> None:

@@ -301,28 +301,6 @@ function advise() {
   $("advice").replaceChildren(...items);
   $("advised").hidden = !items.length;
 }
-// What `mc auto` said of the choices in this file; anything may be missing in a plan that was edited.
-function planned() {
-  const found = current.plan;
-  $("planned").hidden = !found;
-  if (!found) return;
-  $("plan").replaceChildren(...found.explanation.map((sentence) => make("li", {}, sentence)));
-  const scores = found.plans[0].scores;
-  $("curve").replaceChildren(...(Array.isArray(scores) && scores.length > 2 ? [curve(scores)] : []));
-}
-function curve(scores) {
-  const rows = scores.slice(1).filter((row) => Array.isArray(row) && row[0] > 0 && Number.isFinite(row[1]));
-  const span = (k) => [Math.min(...rows.map((row) => row[k])), Math.max(...rows.map((row) => row[k]))];
-  const [[small, large], [low, high]] = [span(0), span(1)];
-  const x = (size) => 10 + (280 * Math.log(size / small)) / (Math.log(large / small) || 1);
-  const y = (score) => 90 - (80 * (score - low)) / (high - low || 1);
-  const dots = rows.map(([size, score, passed]) => make("circle", {
-    cx: x(size).toFixed(1), cy: y(score).toFixed(1), r: 4, style: { fill: `var(${passed ? "--accent" : "--line"})`, stroke: "var(--accent)" },
-    "data-tip": `${bytes(size)}: ${figure(score, 5)}, ${passed ? "within" : "beyond"} the limit`,
-  }));
-  return make("figure", {}, make("figcaption", {}, "Score against size ", make("span", { class: "quiet" }, `${bytes(small)} to ${bytes(large)}, ${figure(low, 4)} to ${figure(high, 4)}; filled: within the limit`)),
-    make("svg", { viewBox: "0 0 300 100", role: "img", "aria-label": "Score against size", style: { maxWidth: "560px", width: "100%" } }, ...dots));
-}
 function tip(event, text) {
   const node = $("tip");
   node.textContent = text;

@@ -19,7 +19,7 @@ def page(checkpoints: Sequence[dict[str, Any]]) -> str:
     # Names come from files: nothing in them may end the script element, nor open a comment in it.
     text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     frame = (HERE / "page.html").read_text("utf-8")
-    parts = {"/*STYLE*/": "page.css", "/*SCRIPT*/": "page.js"}
+    parts = {"/*STYLE*/": "page.css", "/*PLAN*/": "plan.js", "/*SCRIPT*/": "page.js"}
     for mark, name in parts.items():
         frame = frame.replace(mark, (HERE / name).read_text("utf-8"), 1)
     return frame.replace("/*DATA*/", text, 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +92,7 @@ def analyze(
 
         overview(found, manner, one_by_one=bool(tensors))
         for one in shown:
-            for line in (one["plan"] or {}).get("explanation", ()):
-                show.closing(line, manner, after_table=True)
+            tell(one["plan"] or {}, manner)
     size = sum(one.whole.bytes for one in found)
     count = sum(len(one.tensors) for one in found)
     ending = f"{count} tensor{'s' * (count != 1)}, {show.amount(size)}, {seconds:.2f} s"
@@ -217,6 +218,18 @@ def planned(path: str) -> dict[str, Any] | None:
         return None
     plans = stored_plans(place)
     return {"plans": plans, "explanation": sentences(joined(plans))} if plans else None
+
+
+def tell(found: Mapping[str, Any], manner: show.Manner) -> None:
+    """Print a plan in sentences, and with -v as a table first: below the other one, on stderr where that is TSV."""
+    from mc_cli.planned import COLUMNS, rows
+
+    if manner.verbose and found:
+        terminal = manner.stream is not None and manner.stream.isatty()
+        listed = [row for plan in found["plans"] for row in rows(plan)]
+        show.table(COLUMNS, listed, replace(manner, data_on_stdout=not terminal))
+    for line in found.get("explanation", ()):
+        show.closing(line, manner, after_table=True)
 
 
 def write_page(found: list[dict[str, Any]], html: str, paths: tuple[str, ...], force: bool) -> None:

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mc_cli import evaluating, files, options, show
+from mc_cli import evaluating, files, options, planned, show
 
 if TYPE_CHECKING:
     from mc.automatic import AutoReport
     from mc.plan.goals import Goal
 
-COLUMNS = ("tensor", "as", "step", "bytes", "loss", "bits", "bound", "second", "dearer by")
 EVALS = 24
-MANY_TIMES = 100  # as dear: a share says nothing
 
 
 class Drop(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions
@@ -250,7 +248,7 @@ def conclude(report: AutoReport, source: str, target: str | None, seconds: float
         names = ", ".join(report.unweighed)
         show.aside(f"{len(report.unweighed)} tensors have no statistics and were weighed by row: {names}")
     if not manner.quiet:
-        show.table(COLUMNS, rows(report.plan), manner)
+        show.table(planned.COLUMNS, planned.rows(report.plan), manner)
         for line in [*(["This is a training state: what --set doesn't name stays exact."] if report.state else []),
                      *sentences(report.plan)]:  # fmt: skip
             show.closing(line, manner, after_table=True)
@@ -259,17 +257,3 @@ def conclude(report: AutoReport, source: str, target: str | None, seconds: float
         show.sizes(report.bytes, report.packed_bytes, report.bytes, report.packed_bytes, seconds, where), manner,
         after_table=True,
     )  # fmt: skip
-
-
-def rows(plan: dict[str, Any]) -> list[tuple[object, ...]]:
-    """One row a tensor of a stored plan, with the names of COLUMNS."""
-    listed: list[tuple[object, ...]] = []
-    for name, one in plan.get("tensors", {}).items():
-        following = one.get("next")
-        following = following if isinstance(following, dict) else {}  # an edited plan may have anything
-        cost = following.get("cost")
-        dearer = f"{cost:.0%}" if isinstance(cost, int | float) and 0 <= cost < MANY_TIMES else "-"
-        figures = one.get("as", "-"), one.get("step", "-"), one.get("bytes", "-"), f"{one.get('loss', 0):.3g}"
-        limits = one.get("bits", "-"), one.get("bound", "-")
-        listed.append((name, *figures, *limits, following.get("as", "-"), dearer))
-    return listed

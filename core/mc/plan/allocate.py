@@ -88,6 +88,16 @@ def choice(one: Priced, at: int) -> Choice:
     return Choice(request, rounded(float(one.steps[at])), float(one.bytes[at]), float(one.losses[at]))
 
 
+def expected_bytes(points: list[Priced], picked: list[int]) -> float:
+    """Of the picked points together."""
+    return sum(float(one.bytes[at]) for one, at in zip(points, picked, strict=True))
+
+
+def expected_loss(points: list[Priced], picked: list[int]) -> float:
+    """Of the picked points together."""
+    return sum(float(one.losses[at]) for one, at in zip(points, picked, strict=True))
+
+
 def bracket(points: list[Priced], weights: int, beyond: Callable[[list[int]], bool]) -> tuple[float, float]:
     """The alphas, next to each other, between which `beyond` of the picks becomes true as alpha rises: bytes fall and
     losses rise with it. Both are the least there is if it always holds, the largest if it never does."""

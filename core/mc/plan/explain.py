@@ -7,7 +7,7 @@ from typing import Any
 
 WORDS = {
     "grid": "weights rounded to multiples of a step",
-    "trellis": "the same with two interleaved sets of multiples, which takes fewer bits",
+    "trellis": "weights rounded to one of two interleaved sets of multiples, which takes fewer bits",
     "bf16": "floats of 16 bits, with the range of 32",
     "fp16": "floats of 16 bits, with more digits and less range",
     "magnitude": "the smallest weights set to zero first",
@@ -16,6 +16,8 @@ WORDS = {
 }
 MANY_TIMES = 100.0  # as dear: beyond, a share says nothing
 LARGEST = 3  # tensors that are told of one by one
+CLOSE = 0.01  # of the cost: another choice would have been as good
+LITTLE = 0.97  # of the size: where less can't be had, a tenth less isn't spoken of
 
 
 def sentences(plan: Mapping[str, Any]) -> list[str]:
@@ -24,7 +26,7 @@ def sentences(plan: Mapping[str, Any]) -> list[str]:
     tensors = {name: one for name, one in _dict(plan.get("tensors")).items() if isinstance(one, dict)}
     return [
         *_whole(tensors),
-        *_tensors(tensors),
+        *_largest(tensors),
         *_slope(plan, tensors),
         *_nearby(plan.get("nearby")),
         *_scores(plan.get("scores")),
@@ -39,48 +41,114 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+def spoken(kind: object) -> str:
+    """What a plan calls a candidate (`magnitude,sparsity=0.9+grid`), as people would say it; what isn't known, as it
+    stands."""
+    text = str(kind)
+    before, _, scheme = text.rpartition("+")
+    name, *keys = (before or scheme).split(",")
+    given = dict(key.partition("=")[::2] for key in keys)
+    if before and name in ("magnitude", "wanda"):
+        share = _number_in(given.get("sparsity"))
+        return text if share is None else f"{scheme} behind {100 * share:g} % zeros ({name})"
+    if before and name == "low-rank":
+        return f"{scheme} of two thin matrices, rank {given.get('rank')}"
+    return f"{name} of {given['effort']} states" if name == "trellis" and "effort" in given else text
+
+
+def _number_in(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
 def _whole(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not tensors:
         return ["Every tensor is stored without loss: unpacking gives the same bytes again."]
     kinds: dict[str, int] = {}
     for one in tensors.values():
-        kinds[str(one.get("as"))] = kinds.get(str(one.get("as")), 0) + 1
+        kind = spoken(one.get("as"))
+        kinds[kind] = kinds.get(kind, 0) + 1
     shares = ", ".join(f"{count} as {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1]))
     size = sum(_number(one.get("bytes")) or 0 for one in tensors.values())
     lost = sum(_number(one.get("loss")) or 0 for one in tensors.values())
-    words = [f"{kind}: {text}" for kind, text in WORDS.items() if any(kind in part for part in kinds)]
+    words = [
+        f"{kind}: {text}" for kind, text in WORDS.items() if any(kind in str(one.get("as")) for one in tensors.values())
+    ]
     return [
-        f"{len(tensors)} tensors could change, and take {_amount(size)} together: {shares}. All others are stored "
-        "without loss.",
+        f"{_tensors(len(tensors))} could change, and {'takes' if len(tensors) == 1 else 'take'} {_amount(size)} "
+        f"together: {shares}. All others are stored without loss.",
         *([f"What these are: {'; '.join(words)}."] if words else []),
         f"{lost:.3g} of what these weights amount to is lost (squared differences, relative to storing nothing).",
+        *_distance(tensors),
+        *_close(tensors),
     ]
 
 
-def _tensors(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _tensors(count: int) -> str:
+    return f"{count} tensor{'s' * (count != 1)}"
+
+
+def _distance(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How far all of them together are from what no code beats."""
+    known = [tuple(map(_number, (one.get("bytes"), one.get("bits"), one.get("bound")))) for one in tensors.values()]
+    counted = [(8 * size / bits, bits, bound) for size, bits, bound in known if size and bits and bound is not None]
+    if len(counted) < 2:
+        return []
+    weights = sum(one[0] for one in counted)
+    bits, bound = (sum(one[0] * one[part] for one in counted) / weights for part in (1, 2))
+    return [
+        f"Those that lose anything take {bits:.3g} bits a weight; no code takes less than {bound:.3g} at the same "
+        "loss, were weights Gaussian with the scales of their rows and columns."
+    ]
+
+
+def _close(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where another candidate would have been as good."""
+    costs = [_number(_dict(one.get("next")).get("cost")) for one in tensors.values()]
+    known = [cost for cost in costs if cost is not None]
+    close = sum(cost < CLOSE for cost in known)
+    if not known:
+        return []
+    middle = sorted(known)[len(known) // 2]
+    usual = "less" if middle < 0 else f"{middle:.0%} more" if middle < MANY_TIMES else "far more"
+    return [
+        f"For {close} of {_tensors(len(known))} the runner-up would cost less than {CLOSE:.0%} more, loss and bytes "
+        f"together, so that the choice hardly matters; the median would cost {usual}."
+    ]
+
+
+def _largest(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
     said = []
     largest = sorted(tensors.items(), key=lambda item: -(_number(item[1].get("bytes")) or 0))[:LARGEST]
     for name, one in largest:
         size, lost = _number(one.get("bytes")), _number(one.get("loss"))
-        following = _dict(one.get("next"))
-        other, cost = _number(following.get("bytes")), _number(following.get("cost"))
-        text = f"{name}: {one.get('as')}, {_amount(size or 0)}, loss {lost or 0:.3g}."
+        text = f"{name}: {spoken(one.get('as'))}, {_amount(size or 0)}, loss {lost or 0:.3g}."
         bits, bound = _number(one.get("bits")), _number(one.get("bound"))
         if bits is not None and bound is not None:
-            text += (
-                f" It takes {bits:.3g} bits a weight; no code takes less than {bound:.3g} at this loss, were weights "
-                "Gaussian with the scales of their rows and columns."
-            )
-        if other is not None and cost is not None:
-            text += f" Second came {following.get('as')} with {_amount(other)} and loss {following.get('loss')}: "
-            if cost >= MANY_TIMES:
-                text += "it would lose something, and this loses nothing."
-            elif cost >= 0:
-                text += f"loss and bytes together, it would cost {cost:.0%} more."
-            else:
-                text += "a bargain by itself, but with it the whole would miss its goal."
-        said.append(text)
+            text += f" It takes {bits:.3g} bits a weight, {bits - bound:.2g} above what no code beats."
+        margin = _number(one.get("per_kB"))
+        if margin is not None:
+            text += f" A thousand bytes more would save {margin:.3g} of loss."
+        said.append(text + _runner_up(_dict(one.get("next"))))
+    if len(tensors) > LARGEST:
+        said.append(
+            f"These are the {LARGEST} largest; all {len(tensors)} stand in the table (`mc analyze -v`, --html, --json)."
+        )
     return said
+
+
+def _runner_up(one: Mapping[str, Any]) -> str:
+    size, cost = _number(one.get("bytes")), _number(one.get("cost"))
+    if size is None or cost is None:
+        return ""
+    said = f" Second came {spoken(one.get('as'))} with {_amount(size)} and loss {one.get('loss')}: "
+    if cost >= MANY_TIMES:
+        return said + "it would lose something, and this loses nothing."
+    if cost >= 0:
+        return said + f"loss and bytes together, it would cost {cost:.1%} more."
+    return said + f"by itself it would cost {-cost:.1%} less, but the whole was measured to be better so."
 
 
 def _slope(plan: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[str]:
@@ -99,9 +167,11 @@ def _nearby(found: object) -> list[str]:
     match found:
         case [
             [int() | float() as small, int() | float() as more],
-            [_, int() | float() as here],
+            [int() | float() as size, int() | float() as here],
             [int() | float() as large, int() | float() as less],
         ] if here:
+            if size and small > LITTLE * size:
+                return [f"It could hardly be smaller. A tenth larger ({_amount(large)}) it would lose {less:.3g}."]
             return [
                 f"A tenth smaller ({_amount(small)}) it would lose {more:.3g} instead of {here:.3g}; a tenth larger "
                 f"({_amount(large)}), {less:.3g}."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, log2, sqrt
-from typing import Any
 
 from mc.checkpoint import Source
 from mc.errors import LimitError
@@ -13,19 +12,20 @@ from mc.lossy.requests import Request
 from mc.parallel import Workers
 from mc.plan.allocate import (
     Choice,
-    Factors,
     Priced,
     bracket,
     choices,
-    curve_of,
+    expected_bytes,
+    expected_loss,
     picks,
     priced,
     scaled,
-    second,
     uniform,
 )  # fmt: skip
 from mc.plan.goals import Goal
-from mc.plan.plans import Plan, short
+from mc.plan.learnt import Learnt
+from mc.plan.plans import Plan
+from mc.plan.reasons import explained
 from mc.plan.survey import Asked, Survey
 from mc.plan.trial import Latest, Trial, try_plan, with_plan
 from mc.plan.ways import Combined, spelled
@@ -37,8 +37,6 @@ SURPRISE = 0.97  # of what was measured: where less is expected of other choices
 ROUNDS = 16
 STUCK = 5  # trials in a row without a difference, after which no more are made
 HOPELESS = 1.25  # by how much worse an alternative may be expected to be, and still is tried
-FARTHEST = 2.0  # that an expectation is corrected
-NEARBY = 1.1  # how far "a little more or less" is
 
 
 @dataclass(frozen=True)
@@ -51,29 +49,6 @@ class Bench:
     work: Workers
     note: Callable[[str], None]
     latest: Latest
-
-
-@dataclass
-class Learnt:
-    """What trials have shown: the one thing here that changes."""
-
-    known: dict[tuple[str, Request | None], Factors]
-    rest: float  # bytes that no menu can change: headers, and tensors that stay
-
-    def take(self, found: Survey, trial: Trial) -> None:
-        """Correct what is expected by what a trial measured."""
-        whole = found.most or 1.0
-        for menu in found.menus:
-            one = trial.plan.choices[menu.name]
-            curve = curve_of(menu, one.request)
-            if curve is None:
-                continue
-            size, lost = curve.at(one.step)
-            self.known[menu.name, one.request] = Factors(
-                min(max(trial.bytes[menu.name] / size, 1 / FARTHEST), FARTHEST) if size > 0 else 1.0,
-                min(max(trial.losses[menu.name] / lost, 1 / FARTHEST), FARTHEST) if lost > 1e-12 * whole else 1.0,
-            )
-        self.rest = trial.size - sum(trial.bytes[menu.name] for menu in found.menus)
 
 
 def meet(bench: Bench, goal: Goal) -> Trial:
@@ -92,57 +67,6 @@ def meet(bench: Bench, goal: Goal) -> Trial:
             bench.note(f"one step of {spelled(request)} for all tensors is better than what was expected to be best")
             best = other
     return best
-
-
-def explained(bench: Bench, goal: Goal, trial: Trial) -> Plan:
-    """The plan of a trial with what came second, and what another size would change."""
-    learnt = Learnt({}, 0.0)
-    learnt.take(bench.found, trial)
-    alpha = slope(bench.found, learnt, trial.plan.choices)
-    why: dict[str, dict[str, Any]] = {}
-    weights = bench.found.weights
-    for one in priced(bench.found, learnt.known):
-        name = one.menu.name
-        chosen = trial.plan.choices[name]
-        number = next((k for k, curve in enumerate(one.menu.curves) if curve.request == chosen.request), 0)
-        near = abs(one.steps - chosen.step) + 1e300 * (one.curve != number)
-        runner = second(one, int(near.argmin()), alpha, weights)
-        if runner is not None:
-            other, margin = runner
-            entry: dict[str, Any] = {"as": spelled(other.request), "bytes": round(other.bytes)}
-            why[name] = {"next": entry | {"loss": short(other.loss), "cost": short(min(margin, 1e9))}}
-        if name in trial.bounds and chosen.loss > 0:
-            bits = 8 * trial.bytes[name] / one.menu.weights
-            why[name] = {"bits": short(bits), "bound": short(trial.bounds[name]), **why.get(name, {})}
-    about = {
-        "goal": str(goal),
-        "weights": weights,
-        "alpha": short(alpha),
-        "nearby": nearby(bench.found, learnt, trial),
-    }
-    return replace(trial.plan, why=why, about={**trial.plan.about, **about})
-
-
-def nearby(found: Survey, learnt: Learnt, trial: Trial) -> list[list[float]]:
-    """Bytes and loss a tenth smaller, as expected; as it is, measured; and a tenth larger."""
-    points = priced(found, learnt.known)
-
-    def expected(factor: float) -> list[float]:
-        limit = trial.size * factor - learnt.rest
-        _, alpha = bracket(points, found.weights, lambda at: _bytes(points, at) <= limit)
-        at = picks(points, alpha, found.weights)
-        return [round(_bytes(points, at) + learnt.rest), short(_loss(points, at))]
-
-    here = [trial.size, short(trial.loss / (found.most or 1.0))]
-    return [expected(1 / NEARBY), here, expected(NEARBY)]
-
-
-def slope(found: Survey, learnt: Learnt, picked: dict[str, Choice]) -> float:
-    """The multiplier that choices stand for: the relative loss that one bit a weight more would save."""
-    finer, wider = (scaled(found, picked, factor, learnt.known) for factor in (1 / NEARBY, NEARBY))
-    saved = sum(one.bytes for one in finer.values()) - sum(one.bytes for one in wider.values())
-    lost = sum(one.loss for one in wider.values()) - sum(one.loss for one in finer.values())
-    return lost / saved * found.weights / 8 if saved > 0 else 0.0
 
 
 def _without_menus(bench: Bench, goal: Goal, whole: int) -> Trial:
@@ -305,7 +229,7 @@ def try_choices(bench: Bench, picked: dict[str, Choice], goal: Goal, learnt: Lea
         for name, one in trial.plan.choices.items()
     }
     learnt.take(bench.found, trial)
-    final = with_plan(trial, explained(bench, goal, replace(trial, plan=plan_of(bench.asked, measured))))
+    final = with_plan(trial, explained(bench.found, goal, replace(trial, plan=plan_of(bench.asked, measured))))
     learnt.take(bench.found, final)
     bench.note(f"tried {final.size} bytes: loss {final.loss / whole:.4g}")
     return final
@@ -330,21 +254,13 @@ def _value(bench: Bench, trial: Trial, goal: Goal) -> float:
     return float(sum(trial.bytes.values()) if goal.kind == "bits" else trial.size)
 
 
-def _bytes(points: list[Priced], at: list[int]) -> float:
-    return sum(float(one.bytes[k]) for one, k in zip(points, at, strict=True))
-
-
-def _loss(points: list[Priced], at: list[int]) -> float:
-    return sum(float(one.losses[k]) for one, k in zip(points, at, strict=True))
-
-
 def _multiplier(points: list[Priced], goal: Goal, bench: Bench, learnt: Learnt, whole: int) -> float:
     """The alpha with which the goal is expected to be just met."""
     limit = AIM * _limit(goal, bench.found, whole)
     if goal.kind == "error":
-        return bracket(points, bench.found.weights, lambda at: _loss(points, at) > limit)[0]
+        return bracket(points, bench.found.weights, lambda at: expected_loss(points, at) > limit)[0]
     rest = 0.0 if goal.kind == "bits" else learnt.rest
-    return bracket(points, bench.found.weights, lambda at: _bytes(points, at) + rest <= limit)[1]
+    return bracket(points, bench.found.weights, lambda at: expected_bytes(points, at) + rest <= limit)[1]
 
 
 def _near(value: float, goal: Goal, bench: Bench, whole: int) -> bool:

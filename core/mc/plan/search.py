@@ -14,9 +14,10 @@ from typing import Any
 
 from mc.analysis.examine import group_of
 from mc.errors import McError
-from mc.plan.allocate import Choice, Priced, bracket, choices, picks, priced
+from mc.plan.allocate import Choice, Priced, bracket, choices, expected_bytes, picks, priced
 from mc.plan.goals import Goal
-from mc.plan.meet import Bench, Learnt, try_choices
+from mc.plan.learnt import Learnt
+from mc.plan.meet import Bench, try_choices
 from mc.plan.plans import Plan, short
 from mc.plan.trial import Trial, with_plan
 
@@ -118,9 +119,7 @@ def lossless(bench: Bench) -> dict[str, Choice]:
 
 def alpha_of(points: list[Priced], weights: int, allowed: float) -> float:
     """The multiplier with which so many bytes are expected."""
-    return bracket(
-        points, weights, lambda at: sum(float(one.bytes[k]) for one, k in zip(points, at, strict=True)) <= allowed
-    )[1]
+    return bracket(points, weights, lambda at: expected_bytes(points, at) <= allowed)[1]
 
 
 def at_alpha(bench: Bench, learnt: Learnt, alpha: float) -> dict[str, Choice]:

@@ -1,0 +1,32 @@
+"""The plan of `mc auto` as a table: what each tensor got, what came second, and by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+COLUMNS = (
+    "tensor", "as", "step", "bytes", "loss", "bits", "bound", "loss per kB", "second", "its bytes", "its loss",
+    "dearer by",
+)  # fmt: skip
+MANY_TIMES = 100  # as dear: a share says nothing
+
+
+def rows(plan: Mapping[str, Any]) -> list[tuple[object, ...]]:
+    """One row a tensor of a stored plan, with the names of COLUMNS; what an edited plan lacks is `-`."""
+    tensors = plan.get("tensors")
+    return [_row(name, one) for name, one in tensors.items()] if isinstance(tensors, dict) else []
+
+
+def _row(name: str, found: object) -> tuple[object, ...]:
+    one = found if isinstance(found, dict) else {}
+    following = one.get("next")
+    following = following if isinstance(following, dict) else {}
+    own = (one.get(key, "-") for key in ("as", "step", "bytes", "loss", "bits", "bound", "per_kB"))
+    second = (following.get(key, "-") for key in ("as", "bytes", "loss"))
+    match following.get("cost"):
+        case int() | float() as cost if not isinstance(cost, bool):
+            dearer = f"{cost:.1%}" if cost < MANY_TIMES else "far"
+        case _:
+            dearer = "-"
+    return (name, *own, *second, dearer)

@@ -1,0 +1,35 @@
+"""What trials of plans have shown of single candidates: measured over expected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mc.lossy.requests import Request
+from mc.plan.allocate import Factors, curve_of
+from mc.plan.survey import Survey
+from mc.plan.trial import Trial
+
+FARTHEST = 2.0  # that an expectation is corrected
+
+
+@dataclass
+class Learnt:
+    """What trials have shown: the one thing here that changes."""
+
+    known: dict[tuple[str, Request | None], Factors]
+    rest: float  # bytes that no menu can change: headers, and tensors that stay
+
+    def take(self, found: Survey, trial: Trial) -> None:
+        """Correct what is expected by what a trial measured."""
+        whole = found.most or 1.0
+        for menu in found.menus:
+            one = trial.plan.choices[menu.name]
+            curve = curve_of(menu, one.request)
+            if curve is None:
+                continue
+            size, lost = curve.at(one.step)
+            self.known[menu.name, one.request] = Factors(
+                min(max(trial.bytes[menu.name] / size, 1 / FARTHEST), FARTHEST) if size > 0 else 1.0,
+                min(max(trial.losses[menu.name] / lost, 1 / FARTHEST), FARTHEST) if lost > 1e-12 * whole else 1.0,
+            )
+        self.rest = trial.size - sum(trial.bytes[menu.name] for menu in found.menus)
