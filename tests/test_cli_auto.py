@@ -80,6 +80,8 @@ def test_a_size_is_met_and_explained_and_the_plan_does_it_again(mc: Command, pla
     assert (place / "b.mc.safetensors").read_bytes() == (place / "a.mc.safetensors").read_bytes()
     found = document(mc("auto", "model.safetensors", "-n", "--plan", "plan.json", "--json", cwd=place))
     assert found["packed_bytes"] == (place / "a.mc.safetensors").stat().st_size and found["target"] is None
+    told = (Path(__file__).resolve().parent.parent / "AUTO.md").read_text()
+    assert [key for key in found if f"`{key}`" not in told] == []
 
 
 def test_lossless_and_in_pipes(mc: Command, place: Path, model: bytes) -> None:
