@@ -17,6 +17,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
+# Seconds until a command counts as hung. The first one of a fresh checkout compiles for 40 CPU seconds, and waits for
+# processors with all others: 300 were too few once.
+PATIENCE = 1200
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -128,7 +131,7 @@ def mc() -> Command:
         options.setdefault("stdout", subprocess.PIPE)
         options.setdefault("stderr", subprocess.PIPE)
         line = [sys.executable, *command, *map(str, arguments)]
-        return subprocess.run(line, cwd=cwd, env=environment(**more_env), timeout=300, **options)
+        return subprocess.run(line, cwd=cwd, env=environment(**more_env), timeout=PATIENCE, **options)
 
     return run
 

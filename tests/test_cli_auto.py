@@ -80,6 +80,8 @@ def test_a_size_is_met_and_explained_and_the_plan_does_it_again(mc: Command, pla
     assert (place / "b.mc.safetensors").read_bytes() == (place / "a.mc.safetensors").read_bytes()
     found = document(mc("auto", "model.safetensors", "-n", "--plan", "plan.json", "--json", cwd=place))
     assert found["packed_bytes"] == (place / "a.mc.safetensors").stat().st_size and found["target"] is None
+    told = (Path(__file__).resolve().parent.parent / "AUTO.md").read_text()
+    assert [key for key in found if f"`{key}`" not in told] == []
 
 
 def test_lossless_and_in_pipes(mc: Command, place: Path, model: bytes) -> None:
@@ -204,7 +206,7 @@ def test_a_folder_is_scored_as_a_folder_and_a_loss_may_rise(mc: Command, place: 
         ("pass", (), "printed nothing"),
         ("print('nan')", (), "'nan'"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", (), "signal 11"),
-        ("import time; print('slow', flush=True); time.sleep(60)", ("--eval-timeout", "1"), "after 1 seconds"),
+        ("import time; print('slow', flush=True); time.sleep(3600)", ("--eval-timeout", "1"), "after 1 seconds"),
     ],
 )
 def test_a_command_that_fails_ends_the_search(
@@ -212,9 +214,8 @@ def test_a_command_that_fails_ends_the_search(
 ) -> None:
     (judged / "bad.py").write_text(script)
     line = ("auto", "m.safetensors", "-o", "s.mc.safetensors", "--eval", judge("bad.py"), "--max-drop", "1%", *more)
-    began = time.monotonic()
     said = refused(mc(*line, cwd=judged), 1)
-    assert text in said and "bad.py" in said and time.monotonic() - began < 50
+    assert text in said and "bad.py" in said
     assert not (judged / "s.mc.safetensors").exists() and not (judged / "s.mc.safetensors.evals.jsonl").exists()
 
 
@@ -231,7 +232,7 @@ def test_a_command_that_isnt_there_and_words_that_a_shell_would_take(mc: Command
 def test_an_interrupted_search_leaves_its_log_and_no_process(judged: Path, env: dict[str, str]) -> None:
     (judged / "slow.py").write_text(
         "import os, time\nopen('pids', 'a').write(f'{os.getpid()}\\n')\nn = len(open('pids').readlines())\n"
-        "if n > 1: time.sleep(120)\nprint(1)\n"
+        "if n > 1: time.sleep(3600)\nprint(1)\n"
     )
     line = [sys.executable, "-m", "mc_cli", "auto", "m.safetensors", "-o", "s.mc.safetensors", "--eval"]
 
@@ -242,7 +243,7 @@ def test_an_interrupted_search_leaves_its_log_and_no_process(judged: Path, env: 
     process = subprocess.Popen(
         [*line, judge("slow.py"), "--max-drop", "1%", "-q"], cwd=judged, env=env, preexec_fn=heard
     )
-    until = time.monotonic() + 120
+    until = time.monotonic() + conftest.PATIENCE
     while not (judged / "pids").exists() or len((judged / "pids").read_text().split()) < 2:
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.05)

@@ -36,6 +36,7 @@ LEARNT = 3  # rounds in which kinds may change; then only steps do
 SURPRISE = 0.97  # of what was measured: where less is expected of other choices, they are tried too
 ROUNDS = 16
 STUCK = 5  # trials in a row without a difference, after which no more are made
+SAME = 0.2  # of what is missing to the limit: no difference
 HOPELESS = 1.25  # by how much worse an alternative may be expected to be, and still is tried
 
 
@@ -177,7 +178,7 @@ def _narrowed(
             break
         trials.append(try_choices(bench, scaled(bench.found, picked, factor, learnt.known), goal, learnt))
         value = _value(bench, trials[-1], goal)
-        if _near(value, goal, bench, whole) or _stuck([_value(bench, one, goal) for one in trials[-STUCK:]]):
+        if _near(value, goal, bench, whole) or _stuck([_value(bench, one, goal) - limit for one in trials[-STUCK:]]):
             break
     fitting = [one for one in trials if _value(bench, one, goal) <= limit]
     if not fitting:
@@ -186,9 +187,10 @@ def _narrowed(
     return _best(fitting, goal)
 
 
-def _stuck(values: list[float]) -> bool:
-    """Whether other steps have made no difference for a while, as those of weights of a few values don't."""
-    return len(values) == STUCK and max(values) - min(values) <= 0.005 * max(values)
+def _stuck(beyond: list[float]) -> bool:
+    """Whether other steps have made no difference for a while, as those of weights of a few values don't: by how much
+    a limit is missed, of the last trials."""
+    return len(beyond) == STUCK and max(beyond) - min(beyond) <= SAME * min(map(abs, beyond))
 
 
 def _wider(bench: Bench, picked: dict[str, Choice], factor: float, over: float) -> float:
