@@ -107,6 +107,17 @@ def test_masks_go_out_and_are_applied(mc_inside: Command, place: Path) -> None:
     assert "'half.weight' has a mask" in refused(done, 1)
 
 
+def test_masks_of_tensors_that_are_not_there_are_refused_by_name(mc_inside: Command, place: Path) -> None:
+    masks = {"half.weight": np.ones((64, 48), bool)} | {f"other.{i}": np.ones((2, 2), bool) for i in range(7)}
+    save_file(masks, place / "m.safetensors")
+    for line in (("-o", "a.safetensors"), ("-o", "a.safetensors", "-n"), ("-o", "a.safetensors", "--method", "2:4")):
+        text = refused(mc_inside("prune", "model.safetensors", "--mask", "m.safetensors", *line, cwd=place), 1)
+        assert "'other.0'" in text and "2 more" in text and "m.safetensors" in text
+    done = mc_inside("prune", "folder", "--mask", "m.safetensors", "-o", "b", cwd=place)
+    assert "'other.0'" in refused(done, 1)
+    assert not (place / "a.safetensors").exists() and not (place / "b").exists()
+
+
 def test_shrinking_takes_entries_out_and_dequantize_puts_them_back(mc_inside: Command, place: Path) -> None:
     line = ("prune", "model.safetensors", "--method", "rows", "--sparsity", "0.25", "--scope", "tensor")
     assert mc_inside(*line, "-o", "z.safetensors", "-q", cwd=place).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from math import comb, log2
 from typing import Any
@@ -201,3 +202,21 @@ def test_zeros_are_counted_where_they_stand() -> None:
     assert abs(coded + len(found.head) - found.bytes) < 0.01 * found.bytes
     dense = gridfit.fit(raw.size, 1, 256, entropy.ANS, lambda a, b: raw[a:b], map)
     assert found.bytes < 1.01 * dense.bytes
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("0.001", 13.5), ("1:64", 13.5)])
+def test_few_words_cost_their_entropy_and_a_hundred_bytes_a_chunk(kind: str, bits: float) -> None:
+    """Tables of words that are scarce are made from all of them, those of their places no more than pay."""
+    draw = np.random.default_rng(2)
+    values = draw.normal(size=(1024, 1024)).astype(np.float16)
+    if kind == "1:64":
+        stays, of_mask = draw.random((1024, 16, 64)).argsort(axis=2).reshape(1024, 1024) < 1, 6 / 64
+    else:
+        p = float(kind)
+        stays, of_mask = draw.random((1024, 1024)) < p, -p * log2(p) - (1 - p) * log2(1 - p)
+    values[~stays] = 0
+    out = io.BytesIO()
+    report = mc.pack(io.BytesIO(safetensors({"w": ("F16", values)})), out, threads=1)
+    assert mc.decompress(out.getvalue(), threads=1) == safetensors({"w": ("F16", values)})
+    entropy_bytes = (of_mask * values.size + bits * int(stays.sum())) / 8
+    assert report.files[0].tensors[0].packed_bytes < 1.02 * entropy_bytes + 4 * 130

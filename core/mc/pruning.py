@@ -36,6 +36,7 @@ from mc.reports import TensorReport
 from mc.simplifying import Done, finished, names_of, refuse_unused, rewrite, shards_of
 
 NOTHING = "no tensor that is to be pruned: no matrix of floats, or all are kept."
+MOST_NAMED = 5  # tensors in a message
 Asked = tuple[Method | None, Sequence[tuple[str, Method]], Sequence[str]]
 
 
@@ -101,6 +102,7 @@ def prune(
         with random_access(source) as opened:
             layout = plain_layout(opened)
             wanted, used = _assigned(layout.tensors, job, asked)
+            _refuse_foreign(job, layout.tensors, opened.where)
             refuse_unused(used, _patterns(asked), keep, opened.where)
             if not wanted:
                 raise UsageError(f"{opened.where} has {NOTHING}")
@@ -120,6 +122,7 @@ def plan(
     asked: Asked = (method, sets, keep)
     found: list[tuple[str, str, str]] = []
     used: set[str] = set()
+    seen: list[Tensor] = []
     with ExitStack() as stack:
         masks = stack.enter_context(loader.open_checkpoint(mask)) if mask is not None else None
         job = PruneJob({}, "plain", 0, "default", None, masks=masks)
@@ -128,7 +131,9 @@ def plan(
                 tensors = plain_layout(opened).tensors
             wanted, fitting = _assigned(tensors, job, asked)
             used |= fitting
+            seen += tensors
             found += [(str(path), one.name, spelled(wanted[one.name]) if one.name in wanted else "") for one in tensors]
+        _refuse_foreign(job, seen, str(source))
     refuse_unused(used, _patterns(asked), keep, str(source))
     return tuple(found)
 
@@ -147,6 +152,20 @@ def _assigned(tensors: Sequence[Tensor], job: PruneJob, asked: Asked) -> tuple[d
         listed = set(job.masks.names())
         found |= {tensor.name: Method("mask") for tensor in tensors if tensor.name in listed}
     return found, used
+
+
+def _refuse_foreign(job: PruneJob, tensors: Sequence[Tensor], where: str) -> None:
+    """McError if there are masks of tensors that aren't there: they were made for another model, or under other names,
+    and leaving them out would leave weights that were to be zero."""
+    if job.masks is None:
+        return
+    there = {tensor.name for tensor in tensors}
+    foreign = [name for name in job.masks.names() if name not in there]
+    if foreign:
+        named = ", ".join(map(quote, foreign[:MOST_NAMED])) + f" and {len(foreign) - MOST_NAMED} more" * (
+            len(foreign) > MOST_NAMED
+        )
+        raise McError(f"{job.masks.where} has masks of tensors that {where} hasn't: {named}.")
 
 
 @contextmanager
@@ -203,7 +222,9 @@ def _prune_folder(
     with ExitStack() as stack:
         sources = [stack.enter_context(Source.of(path / name)) for name in folder.shards]
         shards = [(source, plain_layout(source)) for source in sources]
-        wanted, used = _assigned([tensor for _, tensor in tensors_of(shards)], job, asked)
+        every_one = [tensor for _, tensor in tensors_of(shards)]
+        wanted, used = _assigned(every_one, job, asked)
+        _refuse_foreign(job, every_one, str(path))
         refuse_unused(used, _patterns(asked), asked[2], str(path))
         if not wanted:
             raise UsageError(f"{path} has {NOTHING}")

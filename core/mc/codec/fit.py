@@ -22,6 +22,7 @@ LEAST_ROWS = 64  # of the sample, where there are so many
 MOST_SAMPLED = 1 << 22  # words of the sample, all the same
 RARE = 64  # one word in so many: below this, words of magnitude zero are left as they are
 FEW = 4096  # words below which scales of rows can't pay
+ENOUGH = 1 << 13  # words for tables: those of 40 symbols made from so many cost .0035 bits a word more than exact ones
 NO_TABLES = Tables(np.zeros((1, 256), np.uint8), np.zeros(1, np.int64))
 
 Read = Callable[[int, int], Bytes]  # bytes start to stop of a tensor, as u8
@@ -183,15 +184,32 @@ def fit(
     return Fitted(final, head, bits, why, parts, encode_chunk, sample, counts, plan, side)
 
 
-def without_zeros(fitted: Fitted, words: int, left: float) -> Fitted:
+def without_zeros(fitted: Fitted, words: int, read: Read, each: Each, left: float) -> Fitted:
     """The same code for the words of a sparse tensor, zero being frequent: of the zeros a share is `left`, the others
-    have no symbols. `encode` stays that of all words."""
-    counts = entropy.thinned(fitted.counts, fitted.code.zero_number, left)
+    have no symbols. `bits` are those of as many words as the tensor has, were they all like these; `encode` stays that
+    of all words."""
+    zero, counts = fitted.code.zero_number, fitted.counts
+    if int(counts.sum() - counts[:, zero].sum() * (1 - left)) < ENOUGH:
+        counts = _count_all(fitted, read, each)
+    counts = entropy.thinned(counts, zero, left)
     plan = entropy.best_plan(fitted.code.coder, counts)
     code = replace(fitted.code, coder=plan.coder, tables=plan.tables)
-    saved = (fitted.plan.coded_bits - plan.coded_bits) * words // max(fitted.plan.symbols, 1)
     head = floats.write_head(code, entropy.described(plan), fitted.side)
-    return replace(fitted, code=code, head=head, bits=fitted.bits - saved, counts=counts, plan=plan)
+    return replace(fitted, code=code, head=head, bits=_bits(code, plan, counts, words), counts=counts, plan=plan)
+
+
+def _count_all(fitted: Fitted, read: Read, each: Each) -> Counts:
+    """How often each symbol stands in the whole tensor, [tables, 256]: where hardly any word is left, a sample of rows
+    holds too few to make tables from, or to tell what they take."""
+    code, width = fitted.code, fitted.code.geometry.width
+
+    def count(part: tuple[int, int]) -> Counts:
+        found = planes.words_of(read(part[0] * width, part[1] * width), code.geometry)
+        rows = code.row_scales[code.rows_of(part[0] // code.cols, len(found))]
+        return _count(replace(code, row_scales=rows), found, 1)
+
+    total: Counts = np.sum(list(each(count, fitted.parts)), axis=0)
+    return total
 
 
 def _alone(matrix: _Matrix, scanned: list[_Scan], sample: Ints, effort: Effort) -> FloatCode:
@@ -245,7 +263,7 @@ def _bits(code: FloatCode, plan: entropy.Plan, counts: Counts, words: int) -> in
     seen = plan.symbols
     repeated = int(counts[:, : len(code.frequent)].sum())
     coded = plan.coded_bits + int(counts[:, symbols.ESCAPE].sum()) * 8 * chunks.ESCAPE_BYTES
-    return (coded * words + (seen - repeated) * (code.field_width * words + 8 * tail_bytes)) // seen
+    return (coded * words + (seen - repeated) * (code.field_width * words + 8 * tail_bytes)) // max(seen, 1)
 
 
 def frequent_words(sample: Ints, step_shift: int) -> Ints:

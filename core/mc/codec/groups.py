@@ -16,6 +16,7 @@ from mc.codec import entropy
 from mc.codec.compiled import inlined, released
 from mc.codec.entropy import Plan
 from mc.codec.fields import Reader
+from mc.codec.gridfit import LANE, LANES_FROM
 from mc.codec.tables import SEVERAL, Tables
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
@@ -23,7 +24,8 @@ from mc.errors import DamagedError
 LEAST, WIDEST = 2, 64  # blocks of a group
 SEEN = 1 << 15  # blocks of a mask on which groups are looked for
 MOST_TABLES, TABLES_A_BLOCK = 64, 4  # enough to tell the shares of small groups apart
-FRONT = 3 + 4 * 8  # bytes of a context in a chunk: its count, and the heads of its lanes
+FEWER = (32, 16, 8)  # tables that are tried as well
+COUNT = 3  # bytes of the count of a table in a chunk
 FULL, NONE = 1, 0  # tables of blocks all of which, or none of which, are expected
 
 
@@ -124,13 +126,24 @@ def likely(lines: Ints) -> tuple[float, int, int]:
     return best
 
 
-def fit(pieces: Iterable[Bytes], group: int, expected: int, blocks: int) -> tuple[GroupCode, Plan]:
-    """The code for lines u8 [rows, blocks] of a mask, piece by piece."""
-    counts = np.zeros((min(MOST_TABLES, 2 + TABLES_A_BLOCK * group), 256), np.int64)
+def fit(
+    pieces: Iterable[Bytes], group: int, expected: int, blocks: int, chunks: int
+) -> tuple[GroupCode, Plan, int]:
+    """The code for lines u8 [rows, blocks] of a mask, piece by piece, and the bytes that it takes in so many chunks,
+    tables included. Every table is a segment of every chunk, so that fewer of them may be cheaper."""
+    most = min(MOST_TABLES, 2 + TABLES_A_BLOCK * group)
+    counted = [np.zeros((tables, 256), np.int64) for tables in (most, *FEWER) if tables <= most]
     for lines in pieces:
-        count_bits(lines, group, expected, counts)
-    plan = entropy.plan(entropy.ANS, counts)
-    return GroupCode(group, expected, blocks, plan.tables), plan
+        for counts in counted:
+            count_bits(lines, group, expected, counts)
+    found = []
+    for counts in counted:
+        plan = entropy.plan(entropy.ANS, counts)
+        lanes = np.where(counts.sum(axis=1) >= LANES_FROM * chunks, 4, 1)[plan.tables.lone == SEVERAL]
+        fronts = chunks * int((COUNT + LANE * lanes).sum())
+        found.append((plan.coded_bits // 8 + plan.table_bytes + fronts, plan))
+    size, plan = min(found, key=lambda one: one[0])
+    return GroupCode(group, expected, blocks, plan.tables), plan, size
 
 
 def head_of(code: GroupCode) -> bytes:

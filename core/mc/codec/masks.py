@@ -17,7 +17,7 @@ from mc.codec.fit import Each
 from mc.codec.floats import rows_in_chunk
 from mc.codec.grids import MOST_SHIFT, MOST_TABLES, GridCode
 from mc.codec.groups import GroupCode
-from mc.codec.tables import SEVERAL, Tables
+from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
 
@@ -194,11 +194,11 @@ def fit(packed: Bytes, cols: int, height: int, width: int, each: Each) -> tuple[
     if not group or bits * len(packed) * across(cols, width, SINGLE) > 8 * best[2]:
         return best
     every = (lines_of(piece, cols, width).view(np.uint8) for piece in pieces)
-    grouped, plan = groups.fit(every, group, expected, across(cols, width, SINGLE))
+    chunks = -(-len(packed) * height // rows_in_chunk(cols))
+    grouped, plan, size = groups.fit(every, group, expected, across(cols, width, SINGLE), chunks)
     code = MaskCode(height, width, GROUPS, cols, replace(best[0].code, coder=plan.coder), grouped)
     head = write_head(code, entropy.described(plan))
-    chunks = -(-len(packed) * height // rows_in_chunk(cols))
-    size = plan.coded_bits // 8 + len(head) + chunks * groups.FRONT * int((plan.tables.lone == SEVERAL).sum())
+    size += len(head) - plan.table_bytes
     return (code, head, size) if size < best[2] else best
 
 

@@ -144,7 +144,7 @@ def fit_floats(fitted: fit.Fitted, geometry: planes.Geometry, words: int, read: 
     if not _look(words, cols, geometry.width, read, 0, False):
         return None
     mask = _masked(words, cols, geometry.width, read, 0, each)
-    dense = fit.without_zeros(fitted, words, mask.within)
+    dense = fit.without_zeros(fitted, words, read, each, mask.within)
     window = floats.window_of(dense.code)
     arrays = entropy.encoder(dense.plan.coder, dense.plan.tables)
 
@@ -155,9 +155,7 @@ def fit_floats(fitted: fit.Fitted, geometry: planes.Geometry, words: int, read: 
 
     head = bytes([FLOATS]) + dense.head + mask.head
     width = geometry.width
-    # The sample may have more zeros than the whole, or fewer.
-    sampled = len(fitted.sample) - zeros * (1 - mask.within)
-    size = dense.bits / 8 * (mask.there / words) / (sampled / len(fitted.sample)) if sampled else 0.0
+    size = dense.bits / 8 * (mask.there / words)
     return Fitted(
         head, len(head) + size + mask.bytes, f"sparse+{dense.plan.coder}",
         [(a * width, b * width) for a, b in fitted.parts], encode,
