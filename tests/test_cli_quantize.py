@@ -179,6 +179,18 @@ def test_a_grid_of_bytes_is_a_standard_file_and_packs_to_its_entropy(mc: Command
         assert (np.abs(original).max(axis=1) <= 127.5 * stored[f"{name}_scale"][:, 0]).all()
 
 
+def test_what_is_allowed_and_not_used_is_said(mc: Command, place: Path) -> None:
+    def said(*target: str) -> str:
+        done = mc("quantize", "folder", "-f", "-o", "q", "--scheme", "grid", *target, cwd=place)
+        assert done.returncode == 0
+        return str((done.stdout + done.stderr).decode())
+
+    assert "allowed" not in said("--bits", "4", "--format", "compressed-tensors")
+    found = said("--bits", "10", "--format", "compressed-tensors")
+    assert re.search(r"10 bits a weight were allowed and [78]\.\d+ are taken: integers of a byte", found)
+    assert re.search(r"1\.00 GB were allowed and .* are taken: no step comes nearer", said("--target-size", "1GB"))
+
+
 def model_folder(place: Path, built: Callable[..., bytes]) -> None:
     """`net`: an embedding that a head is tied to, a linear layer, a norm, a convolution, and config.json."""
     draw = np.random.default_rng(5)

@@ -12,12 +12,14 @@ import click
 from mc_cli import files, options, show
 
 if TYPE_CHECKING:
-    from mc.lossy.requests import Request
+    from mc.lossy.requests import Request, Target
     from mc.simplifying import QuantizeReport
 
 COLUMNS = ("tensor", "scheme", "shape", "bits", "error", "snr", "above Gaussian", "side")
 MANY_ZEROS = 0.01  # share of weights from which it is said that zeros were lost
-STANDARD = ("int", "fp8", "grid i8 per channel")  # described schemes that compressed-tensors has
+BYTEWISE = "grid i8 per channel"
+USED = 0.99  # of what is allowed; less is said
+STANDARD = ("int", "fp8", BYTEWISE)  # described schemes that compressed-tensors has
 # Bits a weight and error of formats of fixed rate, measured on the matrices of MiniLM.
 FIXED = (
     ("GGUF Q6_K", 6.56, 0.00033), ("GGUF Q5_K", 5.50, 0.00135), ("GGUF Q4_K", 4.50, 0.00526),
@@ -147,7 +149,7 @@ def quantize(
     if not quiet and (layout == "compressed-tensors" or (Path(source) / "config.json").is_file()):
         for line in warnings(report):
             show.aside(line)
-    for line in notices(report):
+    for line in [*notices(report), *unused(report, limit)]:
         show.closing(line, manner, after_table=True)
     show.closing(summary(report, seconds, target), manner, after_table=True)
     return 0
@@ -227,6 +229,24 @@ def notices(report: QuantizeReport) -> list[str]:
     if spared:
         lines.append(f"{len(spared)} tensors stay, which readers load as floats: {', '.join(spared)}")
     return lines
+
+
+def unused(report: QuantizeReport, limit: Target | None) -> list[str]:
+    """What was allowed and not used: integers end (those of a standard grid at a byte), and weights have no more."""
+    if limit is None or limit.kind == "error":
+        return []
+    weights = sum(file.weights for file in report.files)
+    if limit.kind == "bits":
+        found = sum(file.bits * file.weights for file in report.files) / weights
+        allowed, taken = f"{limit.value:g} bits a weight", f"{found:.3f}"
+    else:
+        found = sum(file.packed_bytes for file in report.files)
+        allowed, taken = show.amount(int(limit.value)), show.amount(int(found))
+    if found >= USED * limit.value:
+        return []
+    bytewise = any(one.scheme == BYTEWISE for file in report.files for one in file.tensors)
+    why = "integers of a byte have no finer steps" if bytewise else "no step comes nearer"
+    return [f"{allowed} were allowed and {taken} are taken: {why}"]
 
 
 def warnings(report: QuantizeReport) -> list[str]:
