@@ -126,9 +126,7 @@ def likely(lines: Ints) -> tuple[float, int, int]:
     return best
 
 
-def fit(
-    pieces: Iterable[Bytes], group: int, expected: int, blocks: int, chunks: int
-) -> tuple[GroupCode, Plan, int]:
+def fit(pieces: Iterable[Bytes], group: int, expected: int, blocks: int, chunks: int) -> tuple[GroupCode, Plan, int]:
     """The code for lines u8 [rows, blocks] of a mask, piece by piece, and the bytes that it takes in so many chunks,
     tables included. Every table is a segment of every chunk, so that fewer of them may be cheaper."""
     most = min(MOST_TABLES, 2 + TABLES_A_BLOCK * group)
