@@ -17,7 +17,7 @@ LAYERS = [
     ["mc_cli.__main__"],
     ["mc_cli.main"],
     ["mc_cli.commands"],
-    ["mc_cli.overview", "mc_cli.page", "mc_cli.difference"],
+    ["mc_cli.overview", "mc_cli.page", "mc_cli.planned", "mc_cli.difference"],
     ["mc_cli.evaluating"],
     ["mc_cli.options", "mc_cli.files", "mc_cli.show", "mc_cli.charts"],
     ["mc_cli"],

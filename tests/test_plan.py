@@ -371,6 +371,9 @@ def test_explanations_of_what_is_pruned_first_are_readable() -> None:
         "tensors": {"a": {"as": "grid", "bytes": 9, "loss": 0.1}},
         "nearby": [[99, 1], [100, 1], [110, 0.5]],
     }
+    thin: dict[str, Any] = {"as": kinds[1], "bytes": 9, "loss": 0.1, "bits": 0.5, "bound": 2.75, "per_kB": 1.0}
+    told = " ".join(sentences({"alpha": 0.1, "tensors": {"thin": thin, "b": {**thin, "per_kB": 3.0}}}))
+    assert "would need 2.75" in told and "above what no code" not in told and "a thousand bytes 1 to 3" in told
     assert "It could hardly be smaller." in " ".join(sentences(at_least))
 
 

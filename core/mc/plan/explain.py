@@ -17,6 +17,7 @@ WORDS = {
 MANY_TIMES = 100.0  # as dear: beyond, a share says nothing
 LARGEST = 3  # tensors that are told of one by one
 CLOSE = 0.01  # of the cost: another choice would have been as good
+ALIKE = 1.5  # times the least worth of a byte: what menus and measured sizes leave between tensors
 LITTLE = 0.97  # of the size: where less can't be had, a tenth less isn't spoken of
 
 
@@ -127,7 +128,12 @@ def _largest(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
         text = f"{name}: {spoken(one.get('as'))}, {_amount(size or 0)}, loss {lost or 0:.3g}."
         bits, bound = _number(one.get("bits")), _number(one.get("bound"))
         if bits is not None and bound is not None:
-            text += f" It takes {bits:.3g} bits a weight, {bits - bound:.2g} above what no code beats."
+            text += f" It takes {bits:.3g} bits a weight, "
+            text += (
+                f"{bits - bound:.2g} above what no code beats."
+                if bits >= bound
+                else f"where weights that tell nothing of each other would need {bound:.3g}."
+            )
         margin = _number(one.get("per_kB"))
         if margin is not None:
             text += f" A thousand bytes more would save {margin:.3g} of loss."
@@ -157,9 +163,15 @@ def _slope(plan: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[str]:
         return []
     weights = _number(plan.get("weights"))
     each = f" ({8000 * alpha / weights:.3g} for a thousand bytes)" if weights else ""
+    margins = [one for one in (_number(_dict(tensor).get("per_kB")) for tensor in tensors.values()) if one]
+    alike = not margins or max(margins) < ALIKE * min(margins)
     return [
-        f"At this size one bit a weight more or less is worth {alpha:.3g} of loss{each}, for every tensor alike: "
-        "no byte would save more in another place."
+        f"At this size one bit a weight more or less is worth {alpha:.3g} of loss{each}, "
+        + (
+            "for every tensor about alike: no byte would save much more in another place."
+            if alike
+            else f"all tensors together; of single ones, a thousand bytes {min(margins):.3g} to {max(margins):.3g}."
+        )
     ]
 
 
