@@ -122,6 +122,12 @@ def test_a_folder_is_one_budget_and_keeps_its_index(mc: Command, place: Path) ->
         (("-o", "x.mc.safetensors", "--plan", "absent.json"), 1, "absent.json"),
         (("-o", "x.mc.safetensors", "--plan", "model.safetensors"), 3, "model.safetensors"),
         (("-o", "x.mc.safetensors", "--bits", "3", "--plan-out", "model.safetensors", "-f"), 1, "model.safetensors"),
+        (
+            ("-o", "x.mc.safetensors", "--bits", "3", "--plan-out", "x.mc.safetensors"),
+            2,
+            "named by -o and by --plan-out",
+        ),
+        (("-n", "--bits", "3", "--plan-out", "folder/config.json"), 1, "--plan-out names another place"),
     ],
 )
 def test_refusals_write_nothing(mc: Command, place: Path, options: tuple[str, ...], code: int, text: str) -> None:
@@ -229,7 +235,9 @@ def test_a_command_that_isnt_there_and_words_that_a_shell_would_take(mc: Command
     assert not list(judged.glob("*x)*"))
 
 
-def test_an_interrupted_search_leaves_its_log_and_no_process(judged: Path, env: dict[str, str]) -> None:
+def test_an_interrupted_search_leaves_its_log_and_no_process_and_goes_on(
+    mc: Command, judged: Path, env: dict[str, str]
+) -> None:
     (judged / "slow.py").write_text(
         "import os, time\nopen('pids', 'a').write(f'{os.getpid()}\\n')\nn = len(open('pids').readlines())\n"
         "if n > 1: time.sleep(3600)\nprint(1)\n"
@@ -252,7 +260,13 @@ def test_an_interrupted_search_leaves_its_log_and_no_process(judged: Path, env: 
     child = int((judged / "pids").read_text().split()[-1])
     assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]
     assert not (judged / "s.mc.safetensors").exists()
-    assert len((judged / "s.mc.safetensors.evals.jsonl").read_text().splitlines()) == 1
+    log = judged / "s.mc.safetensors.evals.jsonl"
+    assert len(log.read_text().splitlines()) == 1
+    # Run again, it goes on where it was: of two scores, the original's is known.
+    (judged / "slow.py").write_text("open('pids', 'a').write('again\\n')\nprint(1)\n")
+    done = mc(*line[3:], judge("slow.py"), "--max-drop", "0.01", "--max-evals", "2", "-q", cwd=judged)
+    assert done.returncode == 0 and (judged / "s.mc.safetensors").exists()
+    assert (judged / "pids").read_text().count("again") == 1 and len(log.read_text().splitlines()) == 2
 
 
 def test_what_auto_made_explains_itself(mc: Command, judged: Path) -> None:

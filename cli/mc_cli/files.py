@@ -164,6 +164,18 @@ def inside(source: Path, target: Path, option: str = "-o") -> None:
         raise Refused(f"'{target}' holds the source '{source}', so it is not replaced; choose another name.")
 
 
+def distinct(written: dict[str, str | None], read: dict[str, str | None]) -> None:
+    """UsageError where a file would be written that another option names too: it would be lost, or overwritten."""
+    found: dict[Path, str] = {}
+    for option, name in (read | written).items():
+        if name is None or name == STDIO or is_device(Path(name)):
+            continue
+        place = Path(name).resolve()
+        if place in found and option in written:
+            raise click.UsageError(f"'{name}' is named by {found[place]} and by {option}, which would overwrite it.")
+        found[place] = option
+
+
 def is_device(path: Path) -> bool:
     """Whether something stands there that is neither a regular file nor a folder: a pipe, /dev/null."""
     try:

@@ -127,7 +127,8 @@ def auto(
     goal = goal_of(lossless, target_size, target_ratio, bits, max_error, alpha, command, given)
     refuse(source, output, command, max_drop, dry_run, eval_timeout, lower_is_better)
     if plan_out is not None:
-        refuse_same_file(source, plan_out, force)
+        refuse_taken(source, plan_out, force)
+    files.distinct({"-o": output, "--plan-out": plan_out}, {"--stats": stats})
     chosen = [(pattern, text) for pattern, text in map(options.split_set, sets)]
     began = time.perf_counter()
     plan = read_plan(given) if given is not None else None
@@ -204,11 +205,11 @@ def refuse(
         raise click.UsageError("--eval needs the original as a file or a folder, and - is read once. Name one.")
 
 
-def refuse_same_file(source: str, plan_out: str, force: bool) -> None:
-    """Refuse to write a plan over the source, or over anything without -f."""
-    if source != files.STDIO and Path(source).exists() and Path(plan_out).exists():
-        files.inside(Path(source), Path(plan_out))
-    files.allow(None, Path(plan_out), force=force)
+def refuse_taken(source: str, plan_out: str, force: bool) -> None:
+    """Refuse to write a plan over the source or into its folder, or over anything without -f."""
+    if source != files.STDIO and Path(source).exists():
+        files.inside(Path(source), Path(plan_out), "--plan-out")
+    files.allow(None, Path(plan_out), force=force, option="--plan-out")
 
 
 def log_of(source: str, output: str | None) -> Path:

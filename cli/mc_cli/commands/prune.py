@@ -128,7 +128,7 @@ def prune(
     target = files.STDIO if files.is_stdout(output) else output
     if mask_out is not None:
         files.allow(Path(source) if source != files.STDIO else None, Path(mask_out), force=force, option="--mask-out")
-    distinct({"-o": output, "--mask-out": mask_out}, {"--mask": mask, "--stats": stats})
+    files.distinct({"-o": output, "--mask-out": mask_out}, {"--mask": mask, "--stats": stats})
     manner = show.Manner(quiet, verbose, as_json, not no_progress, target == files.STDIO)
     if dry_run:
         return rehearse(source, request, chosen, keep, mask, manner)
@@ -152,18 +152,6 @@ def prune(
         show.closing(line, manner, after_table=True)
     show.closing(summary(report, seconds, target), manner, after_table=True)
     return 0
-
-
-def distinct(written: dict[str, str | None], read: dict[str, str | None]) -> None:
-    """UsageError where a file would be written that another option names too: it would be lost, or overwritten."""
-    found: dict[Path, str] = {}
-    for option, name in (read | written).items():
-        if name is None or name == files.STDIO or files.is_device(Path(name)):
-            continue
-        place = Path(name).resolve()
-        if place in found and option in written:
-            raise click.UsageError(f"'{name}' is named by {found[place]} and by {option}, which would overwrite it.")
-        found[place] = option
 
 
 def coarse(report: PruneReport, limit: Any) -> list[str]:

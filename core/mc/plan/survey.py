@@ -33,6 +33,7 @@ Array = np.ndarray[Any, Any]
 SAMPLED = 1 << 15  # weights of a tensor on which candidates are tried, at least
 FEWEST_ROWS = 16
 SMALLEST = 256  # weights: fewer aren't worth a scheme's own header entries
+FEWEST_THINNED = 2048  # weights: with fewer, a further step of the recipe takes more than is saved, and half the time
 NORM = re.compile(r"(?i)(^|[._/])(layer_?norm|batch_?norm|group_?norm|rms_?norm|norm|ln|bn)(\d*|_\w+)($|[._/])|norm")
 STATE = re.compile(r"(?i)(^|[._/])(optimizer|optim|exp_avg(_sq)?|momentum(_buffer)?|adam_?[mv]|master)($|[._/])")
 
@@ -173,7 +174,8 @@ def menu_of(
             curves = tuple(of_request(sample, wanted))
     else:
         simple = [curve for kind in KINDS if not pruned or kind is not trellis for curve in kind(sample)]
-        thin = [curve for kind in THINNED for curve in kind(sample, simple)] if sample.alone and not pruned else []
+        thinned = sample.alone and not pruned and prod(tensor.shape) >= FEWEST_THINNED
+        thin = [curve for kind in THINNED for curve in kind(sample, simple)] if thinned else []
         curves = (*simple, *thin)
     whole = most(w, asked.objective, sample.inputs, sample.weight)
     return Menu(tensor.name, shard, tensor.dtype, tensor.shape, curves, whole)
