@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
 # Seconds until a command counts as hung. The first one of a fresh checkout compiles for 40 CPU seconds, and waits for
-# processors with all others: 300 were too few once.
+# processors with all others: under load that was 111 seconds.
 PATIENCE = 1200
 
 
