@@ -87,6 +87,23 @@ def test_recipes_of_many_steps_are_refused(built: Callable[..., bytes]) -> None:
         read_back(built(tensors, {"mc.recipe": json.dumps(17 * steps)}))
 
 
+@pytest.mark.parametrize("rows", [2**31, 2**62, 4 * 4096 + 1])
+def test_rows_that_were_taken_out_are_not_more_than_those_left_have_earned(
+    rows: int, built: Callable[..., bytes]
+) -> None:
+    entry = {"scheme": "shrunk", "method": "rows", "axis": 0, "kept": 3, "dtype": "F32", "error": 0}
+    tensors = {"w": ("F32", np.ones((3, 4), np.float32)), "w.mc_kept": ("I32", np.array([0, 5, 9], np.int32))}
+
+    def shrunk(rows: int) -> bytes:
+        tensor = {**entry, "shape": [rows, 4]}
+        return built(tensors, {"mc.recipe": json.dumps([{"step": "prune", "tensors": {"w": tensor}}])})
+
+    with mc.open(shrunk(4 * 4096), dequantize=True) as floats:
+        assert floats.tensor("w").sum() == 12
+    with pytest.raises(DamagedError, match=rf"of {rows} entries of tensor 'w' 3 are left"):
+        mc.open(shrunk(rows), dequantize=True)
+
+
 def test_scales_from_outside_may_be_anything(built: Callable[..., bytes], recwarn: pytest.WarningsRecorder) -> None:
     metadata = {"mc.recipe": json.dumps(GOOD).replace("0.5", "1e38")}
     scales = ("U8", np.array([0, 128, 255], np.uint8))

@@ -135,10 +135,13 @@ def dequantize(name: str, about: Quantized, stored: Mapping[str, Array]) -> Arra
     """The tensor `name` of before, in its own dtype and shape, from the arrays that `schemes.parts` lists, which have
     the dtypes and shapes it says. DamagedError for an index that isn't in its dictionary, or sizes that contradict."""
     listed = list(parts(name, about.scheme, about.dtype, about.shape))
-    # Scales from outside may be anything: what overflows becomes infinite, as FORMAT.md says, without a warning.
-    with np.errstate(over="ignore", invalid="ignore"):
-        w = _dequantized(about, stored[listed[0]], [stored[part] for part in listed[1:]], listed)
-        plain: Array = w.astype(numpy_dtype(about.dtype), copy=False).reshape(about.shape)
+    try:
+        # Scales from outside may be anything: what overflows becomes infinite, as FORMAT.md says, without a warning.
+        with np.errstate(over="ignore", invalid="ignore"):
+            w = _dequantized(about, stored[listed[0]], [stored[part] for part in listed[1:]], listed)
+            plain: Array = w.astype(numpy_dtype(about.dtype), copy=False).reshape(about.shape)
+    except MemoryError:
+        raise McError(f"of shape {list(about.shape)} is more than there is memory for") from None
     return plain
 
 

@@ -157,7 +157,12 @@ def _shrunk(tensor: Tensor, kept: Array, mask: Array, method: Method, found: Pru
     axis = masks.axis_of(method)
     alive = masks.entries(mask, tensor.shape, axis)
     left = np.ascontiguousarray(np.take(kept.view(numpy_dtype(tensor.dtype)).reshape(tensor.shape), alive, axis))
-    about = replace(found.about, scheme=Shrunk(spelled(method), axis, len(alive)))
+    scheme = Shrunk(spelled(method), axis, len(alive))
+    if tensor.shape[axis] > scheme.most:
+        raise McError(
+            f"keeps {len(alive)} of {tensor.shape[axis]} entries, too few to be taken out. Prune it without --shrink"
+        )
+    about = replace(found.about, scheme=scheme)
     return replace(found, about=about, mask=mask, stored={tensor.name: left, f"{tensor.name}.mc_kept": alive})
 
 

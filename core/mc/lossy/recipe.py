@@ -14,7 +14,7 @@ from math import isfinite, prod
 
 from mc.checkpoint import Layout
 from mc.errors import DamagedError, McError, quote
-from mc.lossy.schemes import FLOATS, PRUNED, Parts, Scheme, Shape, parts, read, written
+from mc.lossy.schemes import FLOATS, PRUNED, Parts, Scheme, Shape, Shrunk, parts, read, written
 from mc.manifest import RECIPE_KEY
 from mc.strict_json import describe, parse_json
 
@@ -115,6 +115,11 @@ def _quantized(name: str, found: object, what: str) -> Quantized:
                 read({str(key): value for key, value in scheme_of.items()}),
                 scheme_of.get("objective", ""),
             )
+            if isinstance(scheme, Shrunk) and scheme.axis < len(shape) and shape[scheme.axis] > scheme.most:
+                raise DamagedError(
+                    f"{what} says that of {shape[scheme.axis]} entries of tensor {quote(name)} {scheme.kept} are left, "
+                    f"and at most {scheme.most} can have been there. Prune again."
+                )
             if scheme is not None and isinstance(objective, str):
                 return Quantized(scheme, dtype, tuple(shape), float(error), objective)
     raise DamagedError(f"{what} says {describe(found)} of tensor {quote(name)}, which no scheme has. Quantize again.")

@@ -99,6 +99,9 @@ class Sparse:
     method: str  # for people
 
 
+MOST_TAKEN_OUT = 1 << 12  # entries for each that is kept, and one more
+
+
 @dataclass(frozen=True)
 class Shrunk:
     """A tensor without the entries of one dimension that were pruned."""
@@ -106,6 +109,11 @@ class Shrunk:
     method: str
     axis: int
     kept: int  # entries that are left
+
+    @property
+    def most(self) -> int:
+        """Entries that there can have been: what is stored must have earned the memory that it comes back in."""
+        return MOST_TAKEN_OUT * (self.kept + 1)
 
 
 @dataclass(frozen=True)
