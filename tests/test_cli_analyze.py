@@ -243,7 +243,7 @@ def test_a_page_is_one_file_and_names_do_no_harm(mc: Command, tmp_path: Path) ->
     (tmp_path / "m.safetensors").write_bytes(safetensors({name: ("F32", np.ones((2, 2), "f4"))}))
     assert mc("analyze", "-q", "m.safetensors", "--html", "m.html", cwd=tmp_path).returncode == 0
     text = (tmp_path / "m.html").read_text()
-    assert "<img" not in text and "\u2028" not in text and text.count("</script>") == 2
+    assert "<img" not in text and "\u2028" not in text and text.count("</script>") == 3
     data = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
     assert data is not None and json.loads(data[1])[0]["tensors"][0]["name"] == name
 

@@ -77,6 +77,8 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
     text = np.frombuffer(b"".join(b"layer.%d.weight, " % k for k in draw.integers(0, 400, 700)), np.uint8)
     apart = np.random.default_rng(6)  # so that all others stay what they are
     groups = (apart.random((90, 26, 5)).argsort(axis=2) < 3).reshape(90, 130)
+    some = np.array([0x0F, 0x51, 0xC3, 0x01], np.uint8)  # of no one number of bits
+    bytes_of_masks = np.unpackbits(apart.choice(some, (90, 16)), axis=1)
     tensors = {
         "both": ("F32", both),
         "both.double": ("F64", normal(80, 96, 2, 3)),
@@ -92,7 +94,7 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
         "decayed.unsigned": ("F32", np.abs(decayed)),
         "unsigned": ("F64", normal(70, 64, 1) ** 2),
         "unsigned.without.fields": ("F8_E4M3", cast_to(np.abs(normal(70, 64)), "float8_e4m3fn", "u1")),
-        "complex": ("C64", normal(40, 128).astype(np.complex64)),
+        "complex": ("C64", (normal(40, 128) + 1j * apart.normal(size=(40, 128))).astype(np.complex64)),
         "tails": ("F32", narrow),
         "tails.double": ("F64", narrow[::2].astype(np.float64)),
         "chunks": ("F8_E4M3", chunks),
@@ -112,6 +114,7 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
         "sparse.blocks": ("BF16", cast_to(np.where(blocks, outliers(normal(66, 96, 2)), 0), "bfloat16", "u2")),
         "sparse.grid": ("I8", (wide * np.rint(normal(132, 192) * 90)).clip(-127, 127).astype(np.int8)),
         "sparse.grid.eights": ("I16", np.where(many, np.rint(normal(180, 192) * 90), 0).astype(np.int16)),
+        "sparse.bytes": ("F32", np.where(bytes_of_masks, apart.normal(size=(90, 128)), 0).astype(np.float32)),
         "sparse.groups": ("F32", np.where(groups, apart.normal(size=groups.shape), 0).astype(np.float32)),
         "sparse.fours": ("I32", as_fields(1.2 * apart.normal(size=(80, 512)), apart, 4)),
         "sparse.eights": ("I32", as_fields(18 * apart.normal(size=(80, 256)), apart, 8)),
