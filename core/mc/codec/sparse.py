@@ -245,12 +245,16 @@ class SparseCode:
         return self.inner.width if isinstance(self.inner, GridCode) else self.inner.geometry.width
 
     @property
+    def per(self) -> int:
+        """Bytes that a byte of the tensor becomes for the coder: the integers that are packed in it."""
+        return 8 // self.bits if self.bits else 1
+
+    @property
     def spans(self) -> list[tuple[int, int]]:
         """First and last byte (exclusive) of each chunk."""
         rows = len(self.inner.rows if isinstance(self.inner, GridCode) else self.inner.row_scales)
-        per = 8 // self.bits if self.bits else 1
         parts = spans(rows * self.inner.cols, self.inner.cols)
-        return [(a * self.width // per, b * self.width // per) for a, b in parts]
+        return [(a * self.width // self.per, b * self.width // self.per) for a, b in parts]
 
 
 def read_head(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> SparseCode:
@@ -286,19 +290,18 @@ def read_head(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> Spar
 
 def decoder(code: SparseCode) -> Callable[[int, memoryview, Bytes], None]:
     """What decodes a chunk, given its number, its bytes and room for the decoded ones."""
-    words = sum(stop - start for start, stop in code.spans) // code.width * (8 // code.bits if code.bits else 1)
+    words = sum(stop - start for start, stop in code.spans) // code.width * code.per
     arrays = entropy.decoder(code.inner.coder, code.inner.tables, words)
     of_mask = entropy.decoder(code.mask.code.coder, code.mask.tables, words)
     parts = code.spans
-    per = 8 // code.bits if code.bits else 1
-    row_bytes = code.inner.cols * code.width // per
+    row_bytes = code.inner.cols * code.width // code.per
 
     def decode(k: int, coded: memoryview, raw: Bytes) -> None:
         reader = opened_chunk(coded, raw)
         if reader is None:
             return
         if code.bits:
-            fields = np.empty(per * len(raw), np.uint8)
+            fields = np.empty(code.per * len(raw), np.uint8)
             words_of(k, coded, reader, fields)
             packed.join(fields, code.bits, raw)
         else:
