@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from mc import __version__
+from mc_cli import show
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Command = Callable[..., Any]
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -71,15 +73,23 @@ threads = click.option(
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors and findings.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Print more, and a traceback with an error.")
 as_json = click.option("--json", "as_json", is_flag=True, help='Print one JSON object with "schema": 1.')
+keep = click.option(
+    "--keep", multiple=True, metavar="PATTERN", help="Leave these tensors as they are; may be repeated."
+)
 no_progress = click.option("--no-progress", is_flag=True, help="No progress bar (there is one only at a terminal).")
 version = click.version_option(__version__, "-V", "--version", prog_name="mc", message="%(prog)s %(version)s")
 
 
 def speaking(command: Command) -> Command:
-    """Add what decides how a command speaks: -q, -v, --json, --no-progress; and -V."""
+    """Add what decides how a command speaks: -q, -v, --json, --no-progress; and -V. It gets them as its `manner`."""
+
+    @functools.wraps(command)
+    def spoken(*, quiet: bool, verbose: bool, as_json: bool, no_progress: bool, **others: Any) -> Any:
+        return command(manner=show.Manner(quiet, verbose, as_json, not no_progress), **others)
+
     for option in (version, no_progress, as_json, verbose, quiet):
-        command = option(command)
-    return command
+        spoken = option(spoken)
+    return spoken
 
 
 def examples(first: str, second: str) -> str:

@@ -12,7 +12,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ class Manner:
     json: bool
     bar: bool
     data_on_stdout: bool = False
+
+    def beside(self, target: str | None) -> Manner:
+        """The same, where the data goes to `target`."""
+        return replace(self, data_on_stdout=target == "-")
 
     @property
     def stream(self) -> TextIO | None:

@@ -48,10 +48,7 @@ def analyze(
     gram: bool,
     force: bool,
     threads: int,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-    no_progress: bool,
+    manner: show.Manner,
 ) -> int:
     """Show what is in a checkpoint and what could be saved.
 
@@ -68,7 +65,6 @@ def analyze(
         if target is not None:
             allowed((*paths, *inputs), option, target, force)
     began = time.perf_counter()
-    manner = show.Manner(quiet, verbose, as_json, not no_progress)
     if against is not None:
         return differ(paths[0], against, tensors, options.count(threads), began, manner)
     recorded = tuple(path for path in inputs if not path.lower().endswith(".gguf"))
@@ -83,11 +79,11 @@ def analyze(
     shown = [{**plain(one), "plan": planned(path)} for one, path in zip(found, (*paths, *recorded), strict=True)]
     if html is not None:
         write_page(shown, html, (*paths, *inputs), force)
-    if as_json:
+    if manner.json:
         facts = {"sample": sample, "seed": seed, "seconds": round(seconds, 3)}
         lists = {"checkpoints": shown} | ({"statistics": statistics} if stats_out else {})
         show.document("analyze", facts | lists, manner)
-    elif not quiet:
+    elif not manner.quiet:
         from mc_cli.overview import overview
 
         overview(found, manner, one_by_one=bool(tensors))

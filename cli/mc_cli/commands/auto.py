@@ -72,7 +72,7 @@ class Drop(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
 )
 @click.option("--level", type=click.Choice(["fast", "default", "best"]), default="best", show_default=True,
               help="At which the result is packed.")  # fmt: skip
-@click.option("--keep", multiple=True, metavar="PATTERN", help="Leave these tensors as they are; may be repeated.")
+@options.keep
 @click.option("--set", "sets", multiple=True, metavar="PATTERN=SCHEME", help="A scheme, auto or lossless for these.")
 @click.option("--seed", type=click.IntRange(0), default=0, metavar="S", help="What picks samples; 0 by default.")
 @click.option("-n", "--dry-run", is_flag=True, help="Plan and measure, but write no OUT.")
@@ -103,10 +103,7 @@ def auto(
     seed: int,
     dry_run: bool,
     threads: int,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-    no_progress: bool,
+    manner: show.Manner,
 ) -> int:
     """Make a checkpoint smaller, chosen tensor by tensor and explained.
 
@@ -123,7 +120,7 @@ def auto(
     import mc
 
     target = files.STDIO if output is not None and files.is_stdout(output) else output
-    manner = show.Manner(quiet, verbose, as_json, not no_progress, target == files.STDIO)
+    manner = manner.beside(target)
     goal = goal_of(lossless, target_size, target_ratio, bits, max_error, alpha, command, given)
     refuse(source, output, command, max_drop, dry_run, eval_timeout, lower_is_better)
     if plan_out is not None:
@@ -140,7 +137,7 @@ def auto(
         judge = evaluating.Judge(evaluating.checked(command), eval_timeout, log_of(source, output))
 
     def note(text: str) -> None:
-        if not quiet and (verbose or judge is not None):
+        if not manner.quiet and (manner.verbose or judge is not None):
             show.aside(text)
 
     def run(original: Any, packed: Any, progress: Any) -> AutoReport:

@@ -35,10 +35,7 @@ def pack(
     force: bool,
     level: Literal["fast", "default", "best"],
     threads: int,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-    no_progress: bool,
+    manner: show.Manner,
 ) -> int:
     """Pack a safetensors file or a folder of them without loss.
 
@@ -50,7 +47,7 @@ def pack(
 
     began = time.perf_counter()
     target = files.target_of(source, output, files.packed_name)
-    manner = show.Manner(quiet, verbose, as_json, not no_progress, target == files.STDIO)
+    manner = manner.beside(target)
     with (
         files.writing(source, target, force=force) as packed,
         files.reading(source) as original,
@@ -59,13 +56,13 @@ def pack(
         report = mc.pack(original, packed, level=level, threads=options.count(threads), progress=progress)
     seconds = time.perf_counter() - began
     whole, small = report.bytes, report.packed_bytes
-    if as_json:
+    if manner.json:
         facts = {"source": source, "target": target, "level": level, "seconds": round(seconds, 3)}
         sums = show.totals(whole, small)
         show.document("pack", facts | sums | asdict(report), manner)
-    elif verbose and not quiet:
+    elif manner.verbose and not manner.quiet:
         show.table(COLUMNS, rows(report), manner)
-    show.closing(show.sizes(whole, small, whole, small, seconds, target), manner, after_table=verbose)
+    show.closing(show.sizes(whole, small, whole, small, seconds, target), manner, after_table=manner.verbose)
     return 0
 
 

@@ -55,7 +55,7 @@ CLOSE = 0.005  # of a limit: what is left of it beyond that is said
 @click.option("--shrink", is_flag=True, help="Take out what rows, columns, heads and channels prune.")
 @click.option("--mask", type=options.PATH, metavar="FILE", help="Apply the masks of a file, by tensor.")
 @click.option("--mask-out", type=options.PATH, metavar="FILE", help="Write what stays as bool masks.")
-@click.option("--keep", multiple=True, metavar="PATTERN", help="Leave these tensors as they are; may be repeated.")
+@options.keep
 @click.option("--set", "sets", multiple=True, metavar="PATTERN=METHOD", help="Another method for these tensors.")
 @click.option("--seed", type=click.IntRange(0), default=0, metavar="S", help="What large low ranks start from; 0.")
 @click.option("-n", "--dry-run", is_flag=True, help="List what would be done to each tensor; write nothing.")
@@ -85,10 +85,7 @@ def prune(
     seed: int,
     dry_run: bool,
     threads: int,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-    no_progress: bool,
+    manner: show.Manner,
 ) -> int:
     """Prune a checkpoint, with the error stated and a limit met.
 
@@ -129,7 +126,7 @@ def prune(
     if mask_out is not None:
         files.allow(Path(source) if source != files.STDIO else None, Path(mask_out), force=force, option="--mask-out")
     files.distinct({"-o": output, "--mask-out": mask_out}, {"--mask": mask, "--stats": stats})
-    manner = show.Manner(quiet, verbose, as_json, not no_progress, target == files.STDIO)
+    manner = manner.beside(target)
     if dry_run:
         return rehearse(source, request, chosen, keep, mask, manner)
     with (
@@ -143,10 +140,10 @@ def prune(
             threads=options.count(threads), progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - began
-    if as_json:
+    if manner.json:
         facts = {"source": source, "target": target, "seconds": round(seconds, 3), "objective": objective}
         show.document("prune", facts | asdict(report), manner)
-    elif not quiet:
+    elif not manner.quiet:
         show.table(COLUMNS, rows(report), manner)
     for line in coarse(report, limit):
         show.closing(line, manner, after_table=True)

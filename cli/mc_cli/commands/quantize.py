@@ -64,7 +64,7 @@ FIXED = (
 )
 @click.option("--codes", type=click.IntRange(2, 256), metavar="K", help="Values in a codebook.")
 @click.option("--effort", type=click.Choice(["4", "8", "64", "256"]), help="States of a trellis; 8 by default.")
-@click.option("--keep", multiple=True, metavar="PATTERN", help="Leave these tensors as they are; may be repeated.")
+@options.keep
 @click.option("--set", "sets", multiple=True, metavar="PATTERN=SCHEME", help="Another scheme for these tensors.")
 @click.option("--seed", type=click.IntRange(0), default=0, metavar="S", help="What picks samples; 0 by default.")
 @click.option("-n", "--dry-run", is_flag=True, help="List what would be done to each tensor; write nothing.")
@@ -92,10 +92,7 @@ def quantize(
     seed: int,
     dry_run: bool,
     threads: int,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-    no_progress: bool,
+    manner: show.Manner,
 ) -> int:
     """Quantize a checkpoint, with the error stated and a limit met.
 
@@ -127,7 +124,7 @@ def quantize(
     limit = limit_of(bits, max_error, snr, target_size, overall)
     began = time.perf_counter()
     target = files.STDIO if files.is_stdout(output) else output
-    manner = show.Manner(quiet, verbose, as_json, not no_progress, target == files.STDIO)
+    manner = manner.beside(target)
     if dry_run:
         return rehearse(source, request, chosen, keep, manner)
     with (
@@ -141,12 +138,12 @@ def quantize(
             progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - began
-    if as_json:
+    if manner.json:
         facts = {"source": source, "target": target, "seconds": round(seconds, 3), "objective": objective}
         show.document("quantize", facts | asdict(report), manner)
-    elif not quiet:
+    elif not manner.quiet:
         show.table(COLUMNS, rows(report), manner)
-    if not quiet and (layout == "compressed-tensors" or (Path(source) / "config.json").is_file()):
+    if not manner.quiet and (layout == "compressed-tensors" or (Path(source) / "config.json").is_file()):
         for line in warnings(report):
             show.aside(line)
     for line in [*notices(report), *unused(report, limit)]:

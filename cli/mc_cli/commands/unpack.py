@@ -43,10 +43,7 @@ def unpack(
     dequantize: bool,
     dtype: str | None,
     threads: int,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-    no_progress: bool,
+    manner: show.Manner,
 ) -> int:
     """Restore the original file or folder, byte for byte.
 
@@ -66,7 +63,7 @@ def unpack(
         raise click.UsageError("--dtype says what --dequantize makes.")
     began = time.perf_counter()
     target = files.target_of(source, output, files.plain_name)
-    manner = show.Manner(quiet, verbose, as_json, not no_progress, target == files.STDIO)
+    manner = manner.beside(target)
     with (
         files.writing(source, target, force=force) as restored,
         files.reading(source) as packed,
@@ -85,11 +82,11 @@ def unpack(
             )
     seconds = time.perf_counter() - began
     whole, small = report.bytes, report.packed_bytes
-    if as_json:
+    if manner.json:
         facts = {"source": source, "target": target, "seconds": round(seconds, 3)}
         sums = show.totals(whole, small)
         show.document("unpack", facts | sums | asdict(report), manner)
-    elif verbose and not quiet:
+    elif manner.verbose and not manner.quiet:
         show.table(COLUMNS, [tuple(asdict(file).values()) for file in report.files], manner)
-    show.closing(show.sizes(small, whole, whole, small, seconds, target), manner, after_table=verbose)
+    show.closing(show.sizes(small, whole, whole, small, seconds, target), manner, after_table=manner.verbose)
     return 0

@@ -40,10 +40,7 @@ def verify(
     max_error: float | None,
     overall: bool,
     threads: int,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-    no_progress: bool,
+    manner: show.Manner,
 ) -> int:
     """Check a packed or plain checkpoint in full.
 
@@ -64,7 +61,6 @@ def verify(
     if len(original) > 1 and not each:
         raise click.UsageError("One ORIGINAL at most can be compared; --each verifies each file by itself.")
     began = time.perf_counter()
-    manner = show.Manner(quiet, verbose, as_json, not no_progress)
     workers = options.count(threads)
     if against is not None:
         return measure(packed, against, max_error, overall, workers, manner)
@@ -76,12 +72,12 @@ def verify(
     verified = [file for report in reports for file in report.files]
     findings = [finding for report in reports for finding in report.findings]
     seconds = time.perf_counter() - began
-    if as_json:
+    if manner.json:
         facts = {"packed": packed, "intact": not findings and not unreadable, "seconds": round(seconds, 3)}
         lists = {"files": [asdict(file) for file in verified], "findings": [asdict(one) for one in findings]}
         not_read = {"unreadable": [{"file": name, "message": message} for name, message in unreadable]}
         show.document("verify", facts | lists | not_read, manner)
-    elif findings or unreadable or not quiet:
+    elif findings or unreadable or not manner.quiet:
         show.table(COLUMNS, rows(verified, findings, unreadable, manner.verbose), manner)
     show.closing(summary(verified, findings, unreadable, seconds), manner, after_table=True)
     return DAMAGED if findings else UNREADABLE if unreadable else 0

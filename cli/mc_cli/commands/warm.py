@@ -11,7 +11,7 @@ from mc_cli import options, show
 
 @click.command(epilog=options.examples("mc warm", "mc warm --json"))
 @options.speaking
-def warm(quiet: bool, verbose: bool, as_json: bool, no_progress: bool) -> int:
+def warm(manner: show.Manner) -> int:
     """Compile all loops now and keep them, for images and CI caches.
 
     Without this, the loops that a file needs are compiled when the first such file comes. They are kept
@@ -22,8 +22,7 @@ def warm(quiet: bool, verbose: bool, as_json: bool, no_progress: bool) -> int:
     began = time.perf_counter()
     mc.warm()
     seconds = time.perf_counter() - began
-    manner = show.Manner(quiet, verbose, as_json, not no_progress)
-    if as_json:
+    if manner.json:
         show.document("warm", {"seconds": round(seconds, 3)}, manner)
     show.closing(f"All loops are compiled, {seconds:.2f} s.", manner)
     return 0
