@@ -115,6 +115,18 @@ def narrow(random: Random, dtype: str, rows: int, cols: int) -> Array:
     return cast(values, dtype)
 
 
+def short(random: Random, dtype: str, rows: int, cols: int) -> Array:
+    """Weights of half as many mantissa bits as their dtype has, but for every hundredth."""
+    values = cast(random.normal(0, 1, (rows, cols)), dtype)
+    if dtype not in FLOATS or values.itemsize == 1:
+        return values
+    words = values.view(f"<u{values.itemsize}")
+    mantissa = {"F16": 10, "BF16": 7, "F64": 52}.get(dtype, 23)
+    rest = words & words.dtype.type((1 << mantissa // 2) - 1)
+    words ^= np.where(random.random(words.shape) < 0.01, 0, rest)
+    return values
+
+
 def noise(random: Random, dtype: str, rows: int, cols: int) -> Array:
     """Random bits: every exponent, NaN of every payload."""
     return np.frombuffer(random.bytes(8 * rows * cols), np.uint8)
@@ -194,6 +206,7 @@ def text(random: Random, dtype: str, rows: int, cols: int) -> Array:
 
 Texture = Callable[[Random, str, int, int], Array]
 TEXTURES: tuple[Texture, ...] = (
+    short,
     gaussian, rowwise, even, positive, narrow, noise, special, constant, arange, few,
     sparse, two_of_four, blocks, grid, nibbles, text,
 )  # fmt: skip

@@ -109,7 +109,7 @@ def decode_blob(blob: Reader, tensor: int, dtype: str, size: int, seen: set[str]
     coding = head.number("B")
     width = 1 if size % WIDTHS.get(dtype, 1) else WIDTHS.get(dtype, 1)
     openers = (open_raw, open_floats, open_affine, open_planes, open_zstd, open_grid, open_trellis, open_sparse)
-    span, decode = openers[coding](head, dtype, width, size, seen)
+    span, decode = (open_split if coding == 10 else openers[coding])(head, dtype, width, size, seen)
     head.end()
     out, sizes = [], []
     for chunk, start in enumerate(range(0, size, span)):
@@ -250,7 +250,13 @@ def open_trellis(head: Reader, dtype: str, width: int, size: int, seen: set[str]
 
 def open_floats(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 5
     need(dtype in FLOATS and width == WIDTHS.get(dtype, 1), "5: dtype")
-    g, padding, tail_count = FLOATS[dtype]
+    return floats_of(head, FLOATS[dtype], width, size, seen)
+
+
+def floats_of(
+    head: Reader, geometry: tuple[int, int, int], width: int, size: int, seen: set[str]
+) -> tuple[int, Decode]:
+    g, padding, tail_count = geometry
     m, flags, context, coder, cols, base, count = (head.number(kind) for kind in "BBBBIhB")
     low, words, frequent = g - m, size // width, [head.take(width) for _ in range(count)]
     need(0 <= low <= 7 and flags < 2 and context < 3 and coder < 2 and count <= 8, "5: head")
@@ -398,6 +404,34 @@ def open_sparse(head: Reader, dtype: str, width: int, size: int, seen: set[str])
         return bytes(low | high << 4 for low, high in pairs) if bits else words
 
     return span // per, chunk
+
+
+def open_split(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.9
+    need(dtype in FLOATS and width == WIDTHS.get(dtype, 1) > 1, "7.9: dtype")
+    (g, _, tails), z = FLOATS[dtype], head.number("B")
+    need(z <= min(g - 2, 8) and z + tails > 0, "7.9: z")
+    below = 16 * tails + z
+    narrow = next(w for w in (1, 2, 4, 8) if 8 * w >= below)
+    span, upper = floats_of(head, (g - z, z, 0), 2, size // width * 2, seen)
+    need(head.data[head.at : head.at + 2] == bytes([0, narrow]), "7.9: planes")
+    _, lower = open_planes(head, "U8", narrow, size // width * narrow, seen)
+    seen.add(f"split of {dtype}")
+
+    def chunk(coded: Reader, start: int, count: int) -> bytes:
+        if coded.number("B") == 0:
+            return coded.take(count)
+        first, begin, n = Reader(coded.take(coded.number("I"))), start // width, count // width
+        above = upper(first, 2 * begin, 2 * n)
+        first.end()
+        under = lower(coded, narrow * begin, narrow * n)
+        words = [
+            int.from_bytes(above[2 * i : 2 * i + 2], "little") << 16 * tails
+            | int.from_bytes(under[narrow * i : narrow * (i + 1)], "little")
+            for i in range(n)
+        ]
+        return b"".join(word.to_bytes(width, "little") for word in words)
+
+    return span // 2 * width, chunk
 
 
 def fields(coded: Reader, width: int, n: int) -> list[int]:  # section 5.3

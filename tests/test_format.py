@@ -36,6 +36,7 @@ WANTED = {
     *(f"sparse {words}, form 2, blocks 1 1" for words in (1, 8, 9)),
     *("grid of 1", "grid of 2", "grid of 4", "grid escapes", "coding 5 of I8"),
     *("trellis of 4", "trellis of 8", "trellis of 64", "trellis of 256", "trellis escapes", "coding 6 of I16"),
+    *(f"split of {dtype}" for dtype in ("F16", "BF16", "F32", "F64", "C64")),
     *("one chunk", "many chunks", "same", "empty", "reserved 1"),
 }
 
@@ -77,6 +78,9 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
     text = np.frombuffer(b"".join(b"layer.%d.weight, " % k for k in draw.integers(0, 400, 700)), np.uint8)
     apart = np.random.default_rng(6)  # so that all others stay what they are
     groups = (apart.random((90, 26, 5)).argsort(axis=2) < 3).reshape(90, 130)
+    rounded = np.random.default_rng(8).normal(size=(90, 128))
+    short = rounded.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFFF80)
+    short.flat[::900] |= np.uint32(0x55)
     some = np.array([0x0F, 0x51, 0xC3, 0x01], np.uint8)  # of no one number of bits
     bytes_of_masks = np.unpackbits(apart.choice(some, (90, 16)), axis=1)
     tensors = {
@@ -119,6 +123,11 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
         "sparse.fours": ("I32", as_fields(1.2 * apart.normal(size=(80, 512)), apart, 4)),
         "sparse.eights": ("I32", as_fields(18 * apart.normal(size=(80, 256)), apart, 8)),
         "sparse.indices": ("U8", np.where(many, draw.integers(0, 16, size=(180, 192)), 7).astype(np.uint8)),
+        "split": ("F16", cast_to(rounded, "bfloat16", "u2").view(ml_dtypes.bfloat16).astype(np.float16)),
+        "split.eighth": ("BF16", cast_to(rounded, "bfloat16", "u2") & np.uint16(0xFFF8)),
+        "split.single": ("F32", short),
+        "split.double": ("F64", short.view(np.float32).astype(np.float64) * (1 + 2.0**-40)),
+        "split.complex": ("C64", short[::-1].copy().view(np.complex64)),
         "rows.of.bytes": ("U8", np.rint(normal(128, 200, 4) * 500).clip(-127, 127).astype(np.int8).view(np.uint8)),
         "palette": ("F32", few),
         "text": ("U8", text),

@@ -11,12 +11,26 @@ from itertools import pairwise
 
 import numpy as np
 
-from mc.codec import dictionary, entropy, fit, floats, gridfit, grids, integers, packed, planes, runs, sparse, trellis
-from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, SPARSE, TRELLIS, ZSTD, plain_spans, word_width
+from mc.codec import (
+    dictionary,
+    entropy,
+    fit,
+    floats,
+    gridfit,
+    grids,
+    integers,
+    packed,
+    planefit,
+    planes,
+    runs,
+    sparse,
+    split,
+    trellis,
+)
+from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, SPARSE, SPLIT, TRELLIS, ZSTD, plain_spans, word_width
 from mc.codec.fit import Each, Read
 from mc.codec.integers import PlaneCode
-from mc.codec.tables import Tables
-from mc.codec.typing import Bytes, Counts, Ints
+from mc.codec.typing import Bytes, Ints
 from mc.codec.ways import raw_chunk
 
 LOOKED_AT = 1024  # words in which repetition is looked for
@@ -97,6 +111,12 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
         expected = int(thin.bytes)
     else:
         thin = None
+    parted = split.fit_floats(fitted.sample, geometry, shape, words, read, fit.EFFORTS[level], each)
+    if parted is not None and parted.bytes < min(expected, nbytes):
+        why = f"whole {8 * expected / words:.2f} split {8 * parted.bytes / words:.2f}"
+        expected, thin = int(parted.bytes), None
+    else:
+        parted = None
     if _repeats(fitted.sample, fitted.code.cols):
         spans = plain_spans(nbytes, geometry.width)
         found = _chunk_cost(read(*spans[0]), level) * nbytes
@@ -107,6 +127,8 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
             return _zstd_code(nbytes, geometry.width, level, why)
     if thin is not None:
         return _sparse_code(thin, why)
+    if parted is not None:
+        return Coded(SPLIT, parted.name, why, bytes([SPLIT]) + parted.head, parted.spans, parted.encode)
     if expected >= nbytes:
         return raw_code(nbytes, geometry.width, f"coded {fitted.bits / words:.2f} bits a word")
     spans = [(a * geometry.width, b * geometry.width) for a, b in fitted.parts]
@@ -172,19 +194,19 @@ def _integers(
     costs: dict[str, float] = {"raw": nbytes}
     codes: dict[str, PlaneCode] = {}
     for form in (integers.BYTE_PLANES, integers.NIBBLE_PLANES):
-        codes[integers.FORMS[form]] = _blank(form, width, coder)
+        codes[integers.FORMS[form]] = planefit.blank(form, width, coder)
     if palette is not None:
-        codes["palette"] = replace(_blank(integers.PALETTE, width, coder), palette=palette)
+        codes["palette"] = replace(planefit.blank(integers.PALETTE, width, coder), palette=palette)
     planned: dict[str, tuple[PlaneCode, entropy.Plan]] = {}
     for name, blank in codes.items():
-        planned[name] = plan_planes(blank, integers.counts_of(integers.planes_of(blank, sample, 0)))
-        costs[name] = _plane_cost(*planned[name], len(sample) // width) * scale
+        planned[name] = planefit.plan_planes(blank, integers.counts_of(integers.planes_of(blank, sample, 0)))
+        costs[name] = planefit.cost(*planned[name], len(sample) // width) * scale
     cols = fit.columns_of(shape, nbytes)[0]
     if width == 1 and nbytes % cols == 0 and nbytes // cols >= 16 and floats.ROWS in fit.EFFORTS[level].contexts:
-        rows = _by_rows(read, nbytes, cols, coder, each)
-        counts = _count(rows, floats.spans(nbytes, cols), read, each)
-        planned["rows"] = plan_planes(rows, counts)
-        costs["rows"] = _plane_cost(*planned["rows"], nbytes)
+        rows = planefit.by_rows(read, nbytes, cols, coder, each)
+        counts = planefit.count(rows, floats.spans(nbytes, cols), read, each)
+        planned["rows"] = planefit.plan_planes(rows, counts)
+        costs["rows"] = planefit.cost(*planned["rows"], nbytes)
     costs["zstd"] = min(_zstd_cost(sample, width, level), _chunk_cost(read(*spans[0]), level)) * nbytes
     grid = _grid(dtype, shape, nbytes, width, read, level, each)
     if grid is not None:
@@ -211,7 +233,8 @@ def _integers(
         return _zstd_code(nbytes, width, level, why)
     chosen = planned[best][0]
     spans = integers.spans_of(chosen, nbytes)
-    final, plan = plan_planes(chosen, _count(chosen, [(a // width, b // width) for a, b in spans], read, each))
+    counts = planefit.count(chosen, [(a // width, b // width) for a, b in spans], read, each)
+    final, plan = planefit.plan_planes(chosen, counts)
     arrays = entropy.encoder(coder, final.tables)
 
     def encode_chunk(k: int, raw: Bytes) -> Bytes:
@@ -292,14 +315,6 @@ def _grid_code(grid: gridfit.Fitted, why: str) -> Coded:
     return Coded(coding, f"{name}+{code.coder}", why, head, spans, encode_chunk)
 
 
-_NO_TABLES = Tables(np.zeros((0, 256), np.uint8), np.zeros(0, np.int64))
-
-
-def _blank(form: int, width: int, coder: str) -> PlaneCode:
-    raw = np.zeros(integers.plane_count(form, width), np.uint8)
-    return PlaneCode(form, width, 0, np.empty(0, np.uint8), np.empty(0, np.uint8), raw, coder, _NO_TABLES)
-
-
 def _sample(read: Read, nbytes: int, width: int) -> Bytes:
     """Up to sixteen pieces, evenly spread; all of it if it is small."""
     size = PIECE * width
@@ -307,46 +322,6 @@ def _sample(read: Read, nbytes: int, width: int) -> Bytes:
         return read(0, nbytes)
     starts = [(nbytes - size) // width * k // (PIECES - 1) * width for k in range(PIECES)]
     return np.concatenate([read(at, at + size) for at in starts])
-
-
-def plan_planes(blank: PlaneCode, counts: Counts) -> tuple[PlaneCode, entropy.Plan]:
-    """Tables for the planes that they make smaller; the others raw. counts: [planes, 256], of all planes."""
-    if blank.form in (integers.BYTE_PLANES, integers.NIBBLE_PLANES):
-        unit = 8 if blank.form == integers.BYTE_PLANES else 4
-        raw = np.zeros(len(counts), np.uint8)
-        for k in range(len(counts)):
-            raw[k] = entropy.plan(blank.coder, counts[k : k + 1]).bits >= unit * counts[k].sum()
-        if blank.form == integers.NIBBLE_PLANES:
-            raw[:] = 0  # a raw nibble would take a byte
-        counts = counts[raw == 0]
-    else:
-        raw = blank.raw
-    plan = entropy.plan(blank.coder, counts)
-    return replace(blank, raw=raw, tables=plan.tables), plan
-
-
-def _plane_cost(code: PlaneCode, plan: entropy.Plan, words: int) -> float:
-    """Bytes of words coded so, head and tables included."""
-    return plan.coded_bits / 8 + int(code.raw.sum()) * words + len(integers.write_head(code, entropy.described(plan)))
-
-
-def _by_rows(read: Read, nbytes: int, cols: int, coder: str, each: Each) -> PlaneCode:
-    def means(span: tuple[int, int]) -> Counts:
-        rows = np.abs(read(*span).view(np.int8).astype(np.int16)).reshape(-1, cols)
-        sums: Counts = rows.sum(axis=1, dtype=np.int64)
-        return sums
-
-    classes = integers.row_classes(np.concatenate(list(each(means, floats.spans(nbytes, cols)))))
-    return replace(_blank(integers.ROW_CLASSES, 1, coder), cols=cols, classes=classes)
-
-
-def _count(code: PlaneCode, parts: list[tuple[int, int]], read: Read, each: Each) -> Counts:
-    def count(part: tuple[int, int]) -> Counts:
-        raw = read(part[0] * code.width, part[1] * code.width)
-        return integers.counts_of(integers.planes_of(code, raw, part[0] // max(code.cols, 1)))
-
-    counts: Counts = np.sum(list(each(count, parts)), axis=0)
-    return counts
 
 
 def _zstd_chunk(raw: Bytes, level: int) -> Bytes:

@@ -44,6 +44,7 @@ class Effort:
 # Enough mantissa bits to see that a density isn't flat inside an octave, few enough for the tables to stay small. Two
 # and three code within .0005 of each other where the head has seven; three of ten leave a field of whole bytes.
 JOINT = {7: 2, 10: 3, 4: 2, 3: 3, 2: 2}
+OTHERWISE = 2  # for numbers of other widths, which are the upper parts of words
 # The exponent alone, where the rest then fills bytes: symbols are shorter, so more of them come from one look-up.
 EXPONENT = JOINT | {7: 0}
 
@@ -144,7 +145,7 @@ def fit(
     geometry: planes.Geometry, shape: tuple[int, ...], words: int, read: Read, effort: Effort, each: Each
 ) -> Fitted:
     """Choose how the tensor with these words (at least one) is coded."""
-    mantissa = effort.mantissa[geometry.mantissa]
+    mantissa = effort.mantissa.get(geometry.mantissa, OTHERWISE)
     cols, has_columns = columns_of(shape, words)
     contexts = [c for c in effort.contexts if (c != BOTH or has_columns) and (c == ALONE or words >= FEW)]
     rows = -(-words // cols)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mc.codec import dictionary, entropy, floats, grids, integers, planes, runs, sparse, trellis
-from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, SPARSE, TRELLIS, ZSTD, plain_spans, word_width
+from mc.codec import dictionary, entropy, floats, grids, integers, planes, runs, sparse, split, trellis
+from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, SPARSE, SPLIT, TRELLIS, ZSTD, plain_spans, word_width
 from mc.codec.fields import Reader
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError
@@ -57,7 +57,11 @@ def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opene
         sparse_code = sparse.read_head(reader, dtype, nbytes, most_chunks)
         reader.end()
         return Opened(sparse_code.spans, sparse.decoder(sparse_code))
-    raise DamagedError(f"it has coding {coding}, and this version knows 0 to {SPARSE}")
+    if coding == SPLIT:
+        split_code = split.read_head(reader, dtype, nbytes, most_chunks)
+        reader.end()
+        return Opened(split.spans_of(split_code, nbytes), split.decoder(split_code, nbytes))
+    raise DamagedError(f"it has coding {coding}, and this version knows 0 to {SPARSE} and {SPLIT}")
 
 
 def _decode_raw(_: int, coded: memoryview, raw: Bytes) -> None:

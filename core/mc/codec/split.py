@@ -1,0 +1,193 @@
+"""Floats whose low bits say little: narrower numbers in a wider type, and words that were rounded.
+
+A float16 checkpoint that was made from bfloat16 has three mantissa bits that are nearly always zero, and float32
+weights may have been rounded to any number of bits. Such words are cut in two: the upper part, sign and exponent and
+the mantissa bits that matter, is coded as floats of that many bits are, the lower part as planes of bytes, each with
+a table of its own or raw (FORMAT.md, 7.9).
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mc.codec import entropy, fit, floats, integers, planefit, planes
+from mc.codec.chunks import CODED
+from mc.codec.fields import Reader
+from mc.codec.fit import Each, Read
+from mc.codec.floats import FloatCode
+from mc.codec.integers import PlaneCode
+from mc.codec.planes import Geometry
+from mc.codec.runs import UNSIGNED
+from mc.codec.typing import Bytes, Counts, Ints
+from mc.codec.ways import opened_chunk, raw_chunk
+from mc.errors import DamagedError
+
+LOOKED_AT = 1024  # words in which low bits are looked at
+WORTH = 0.3  # bits a word that they must seem to be worth for the cut to be tried
+SHORTER = 0.05  # of a bit: a cut that takes off fewer bits is as good
+FEWEST = 2  # mantissa bits that stay in the upper part
+ANS_COUNTS = 1.03  # times its bytes, for the time that it takes
+LENGTH = struct.Struct("<BI")  # of a chunk: how it is stored, bytes of the upper part
+
+
+@dataclass(frozen=True)
+class SplitCode:
+    """All that a chunk is decoded with."""
+
+    geometry: Geometry  # of the words
+    taken: int  # low bits of the head that belong to the lower part
+    upper: FloatCode
+    lower: PlaneCode
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A tensor's code, ready to code its chunks."""
+
+    head: bytes  # after the coding number
+    bytes: float  # all told, about
+    name: str  # for people
+    spans: list[tuple[int, int]]
+    encode: Callable[[int, Bytes], Bytes]
+
+
+def upper_geometry(geometry: Geometry, taken: int) -> Geometry:
+    """Of the upper parts: heads whose lowest bits are left out."""
+    return Geometry(2, geometry.mantissa - taken, taken, 0)
+
+
+def lower_width(geometry: Geometry, taken: int) -> int:
+    """Bytes of a lower part: the first of 1, 2, 4 and 8 that hold its bits."""
+    return next(width for width in (1, 2, 4, 8) if 8 * width >= 16 * geometry.tails + taken)
+
+
+def cut(raw: Bytes, geometry: Geometry, taken: int) -> tuple[Bytes, Bytes]:
+    """Upper and lower parts of the words, each as bytes that nobody writes to."""
+    words, below = planes.words_of(raw, geometry), 16 * geometry.tails
+    mask = (1 << below + taken) - 1
+    upper = (words >> words.dtype.type(below)).astype(np.uint16) & np.uint16(0xFFFF - ((1 << taken) - 1))
+    lower = (words & words.dtype.type(mask)).astype(UNSIGNED[lower_width(geometry, taken)])
+    parts = upper.view(np.uint8), lower.view(np.uint8)
+    for part in parts:
+        part.flags.writeable = False
+    return parts
+
+
+def join(upper: Bytes, lower: Bytes, geometry: Geometry, raw: Bytes) -> None:
+    """Undo `cut` into `raw`."""
+    words = planes.words_of(raw, geometry)
+    words[:] = upper.view(np.uint16)
+    words <<= words.dtype.type(16 * geometry.tails)
+    words |= lower.view(UNSIGNED[len(lower) // len(words)]).astype(words.dtype)
+
+
+def taken_bits(sample: Ints, geometry: Geometry) -> int | None:
+    """How many low bits of the head to take off, with all tails; None if low bits are as good as random.
+
+    Zeros aren't looked at: they are better told by other means."""
+    some = sample[sample != 0]
+    some = some[:: max(1, len(some) // LOOKED_AT)]
+    if geometry.width == 1 or len(some) < LOOKED_AT:
+        return None
+    raw = np.ascontiguousarray(some).view(np.uint8).reshape(len(some), geometry.width)
+    of_tails = sum(8 - _entropy(np.bincount(raw[:, k], minlength=256)) for k in range(2 * geometry.tails))
+    counts = np.bincount(raw[:, 2 * geometry.tails], minlength=256)
+    saved = [0.0]
+    for taken in range(1, min(geometry.mantissa - FEWEST, 8) + 1):
+        saved.append(taken - _entropy(counts.reshape(-1, 1 << taken).sum(axis=0)))
+    if max(saved) + of_tails < WORTH:
+        return None
+    return next(taken for taken, bits in enumerate(saved) if bits > max(saved) - SHORTER)
+
+
+def _entropy(counts: Counts) -> float:
+    """Bits a symbol, corrected for how much too low so few counts make it (Miller, 1955)."""
+    share = counts[counts > 0] / counts.sum()
+    return -float((share * np.log2(share)).sum()) + (len(share) - 1) / (2 * float(np.log(2)) * int(counts.sum()))
+
+
+def fit_floats(
+    sample: Ints, geometry: Geometry, shape: tuple[int, ...], words: int, read: Read, effort: fit.Effort, each: Each
+) -> Fitted | None:
+    """Both parts' codes for a tensor of so many words; None if nothing in the sample speaks for a cut."""
+    taken = taken_bits(sample, geometry)
+    if taken is None or taken + geometry.tails == 0:
+        return None
+
+    def parts_of(first: int, last: int) -> tuple[Bytes, Bytes]:
+        return cut(read(first * geometry.width, last * geometry.width), geometry, taken)
+
+    def read_upper(start: int, stop: int) -> Bytes:
+        return parts_of(start // 2, stop // 2)[0]
+
+    upper = fit.fit(upper_geometry(geometry, taken), shape, words, read_upper, effort, each)
+    blank = planefit.blank(integers.BYTE_PLANES, lower_width(geometry, taken), effort.coder)
+
+    def count(part: tuple[int, int]) -> Counts:
+        return integers.counts_of(integers.planes_of(blank, parts_of(*part)[1], 0))
+
+    counts: Counts = np.sum(list(each(count, upper.parts)), axis=0)
+    lower, plan = planefit.plan_planes(blank, counts)
+    other, of_other = planefit.plan_planes(replace(blank, coder=entropy.ANS), counts)
+    if planefit.cost(other, of_other, words) * ANS_COUNTS < planefit.cost(lower, plan, words):
+        lower, plan = other, of_other
+    arrays = entropy.encoder(lower.coder, lower.tables)
+
+    def encode(k: int, raw: Bytes) -> Bytes:
+        above, below = cut(raw, geometry, taken)
+        first = upper.encode(k, above)
+        begin = np.frombuffer(LENGTH.pack(CODED, len(first)), np.uint8)
+        coded = np.concatenate([begin, first, integers.encode_chunk(lower, arrays, below, 0)])
+        return coded if len(coded) <= len(raw) else raw_chunk(raw)
+
+    head = bytes([taken]) + upper.head + integers.write_head(lower, entropy.described(plan))
+    return Fitted(
+        head, len(head) + upper.bits / 8 + planefit.cost(lower, plan, words), f"split+{upper.plan.coder}",
+        [(a * geometry.width, b * geometry.width) for a, b in upper.parts], encode,
+    )  # fmt: skip
+
+
+def read_head(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> SplitCode:
+    """Undo the head of `fit_floats`; DamagedError for anything that can't have been written."""
+    geometry = planes.GEOMETRIES.get(dtype)
+    if geometry is None or geometry.width == 1 or nbytes % geometry.width:
+        raise DamagedError(f"it is coded as floats in two parts, and its dtype is {dtype}")
+    taken = reader.byte()
+    if taken > min(geometry.mantissa - FEWEST, 8) or taken + geometry.tails == 0:
+        raise DamagedError(f"its head takes {taken} low bits off {dtype}")
+    words, width = nbytes // geometry.width, lower_width(geometry, taken)
+    upper = floats.read_head(reader, upper_geometry(geometry, taken), words, most_chunks)
+    lower = integers.read_head(reader, words * width, most_chunks)
+    if lower.form != integers.BYTE_PLANES or lower.width != width:
+        raise DamagedError(f"its lower part has form {lower.form} and words of {lower.width} bytes, not {width}")
+    return SplitCode(geometry, taken, upper, lower)
+
+
+def spans_of(code: SplitCode, nbytes: int) -> list[tuple[int, int]]:
+    """First and last byte (exclusive) of each chunk."""
+    width = code.geometry.width
+    return [(a * width, b * width) for a, b in floats.spans(nbytes // width, code.upper.cols)]
+
+
+def decoder(code: SplitCode, nbytes: int) -> Callable[[int, memoryview, Bytes], None]:
+    """What decodes a chunk, given its number, its bytes and room for the decoded ones."""
+    words = nbytes // code.geometry.width
+    of_upper = entropy.decoder(code.upper.coder, code.upper.tables, words)
+    of_lower = entropy.decoder(code.lower.coder, code.lower.tables, words)
+    row_bytes = code.upper.cols * code.geometry.width
+    spans = spans_of(code, nbytes)
+
+    def decode(k: int, coded: memoryview, raw: Bytes) -> None:
+        reader = opened_chunk(coded, raw)
+        if reader is None:
+            return
+        first = reader.take(reader.u32())
+        many = len(raw) // code.geometry.width
+        upper, lower = np.empty(2 * many, np.uint8), np.empty(many * code.lower.width, np.uint8)
+        floats.decode_chunk(code.upper, of_upper, first, spans[k][0] // row_bytes, upper)
+        integers.decode_chunk(code.lower, of_lower, reader.take(reader.left), 0, lower)
+        join(upper, lower, code.geometry, raw)
+
+    return decode
