@@ -96,7 +96,7 @@ class Floats:
         are not undone. DamagedError for a recipe that doesn't fit the file."""
         where = checkpoint.where
         self._checkpoint, self._where, self._dtype = checkpoint, where, dtype
-        self._recipe = read_recipe(checkpoint.layout, where)[since:]
+        self._recipe = read_recipe(checkpoint.layout, where, checkpoint.size)[since:]
         stored = {tensor.name: (tensor.dtype, tensor.shape) for tensor in checkpoint.layout.tensors}
         self._listed = undone(self._recipe, stored, where)
         self._sizes = {tensor.name: tensor.stop - tensor.start for tensor in checkpoint.layout.tensors}
