@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import stat
@@ -126,8 +127,16 @@ def test_a_full_disk_leaves_nothing_behind(mc: Command, tree: Tree, place: Path)
     with open("/dev/full", "wb") as full:
         done = mc("pack", "model.safetensors", "-o", "-", cwd=place, stdout=full)
         assert done.returncode == 1 and b"standard output" in done.stderr and b"full" in done.stderr
-        done = mc("verify", "model.safetensors", cwd=place, stdout=full)
-        assert done.returncode == 1 and b"Traceback" not in done.stderr
+        for line in (("verify",), ("analyze", "--quick"), ("analyze", "--quick", "--json"), ("pack", "-f")):
+            done = mc(*line, "model.safetensors", cwd=place, stdout=full)
+            assert done.returncode == 1 and b"full: 'standard output'" in done.stderr
+    done = mc("pack", "model.safetensors", "-o", "/dev/full", cwd=place)
+    assert done.returncode == 1 and b"full: '/dev/full'" in done.stderr
+
+
+def test_a_closed_stdin_is_no_terminal(mc: Command, place: Path) -> None:
+    done = mc("pack", "-", "-o", "x.mc.safetensors", cwd=place, preexec_fn=lambda: os.close(0))
+    assert done.returncode == 1 and b"no standard input" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])

@@ -72,7 +72,10 @@ def run(arguments: list[str]) -> int:
         try:
             code = cli.main(arguments, prog_name="mc", standalone_mode=False)
             if sys.stdout is not None:
-                sys.stdout.flush()  # a full disk under stdout must be an error here, not a note at exit
+                from mc_cli.files import naming
+
+                with naming("standard output"):
+                    sys.stdout.flush()  # a full disk under stdout must be an error here, not a note at exit
             return int(code or 0)
         except click.Abort as error:
             # click's word for an EOFError too, which numba raises for a cut file in its cache.

@@ -47,19 +47,17 @@ class Drop(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
 @options.force
 @click.option("--lossless", is_flag=True, help="Nothing is lost; the smallest such file.")
 @click.option("--target-size", type=options.SIZE, metavar="SIZE", help="Of all packed files: bytes, or 12MB.")
-@click.option("--target-ratio", type=click.FloatRange(1, min_open=True), metavar="R", help="R times smaller than IN.")
-@click.option("--bits", type=click.FloatRange(0, 32, min_open=True), metavar="B", help="Bits a weight that may change.")
-@click.option("--max-error", type=click.FloatRange(0, 1, min_open=True), metavar="E", help="Relative loss over all.")
-@click.option(
-    "--alpha", type=click.FloatRange(0, min_open=True), metavar="A", help="Loss that a bit a weight is worth."
-)
+@click.option("--target-ratio", type=options.Number(1, min_open=True), metavar="R", help="R times smaller than IN.")
+@click.option("--bits", type=options.Number(0, 32, min_open=True), metavar="B", help="Bits a weight that may change.")
+@click.option("--max-error", type=options.Number(0, 1, min_open=True), metavar="E", help="Relative loss over all.")
+@click.option("--alpha", type=options.Number(0, min_open=True), metavar="A", help="Loss that a bit a weight is worth.")
 @click.option("--eval", "command", metavar="'COMMAND {}'", help="Prints a checkpoint's score as its last line.")
 @click.option("--max-drop", type=Drop(), metavar="D", help="How far the score may fall: 2%, or 0.01.")
 @click.option("--lower-is-better", is_flag=True, help="The score is a loss: how far it may rise.")
 @click.option(
     "--max-evals", type=click.IntRange(2), default=EVALS, show_default=True, metavar="N", help="Runs of the command."
 )
-@click.option("--eval-timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Seconds for each run.")
+@click.option("--eval-timeout", type=options.Number(0, min_open=True), metavar="S", help="Seconds for each run.")
 @click.option("--plan", "given", type=click.Path(), metavar="FILE", help="Do what this plan says, and no search.")
 @click.option("--plan-out", type=click.Path(), metavar="FILE", help="Write the plan: to read, to edit, to do again.")
 @click.option(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from math import inf
 from typing import TypeVar
 
 from mc.checkpoint import Tensor
@@ -45,11 +46,15 @@ STEPPED = ("grid", "trellis")  # kinds whose step a target settles
 
 @dataclass(frozen=True)
 class Target:
-    """The limit to meet."""
+    """The limit to meet. UsageError for one that is no number above 0."""
 
     kind: str  # error, bits (a weight) or size (bytes of the packed file)
     value: float
     overall: bool = False  # error: pooled over all tensors; else in each
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value < inf:
+            raise UsageError(f"The limit {self.kind} is {self.value}, where a number above 0 belongs.")
 
 
 def parse_request(text: str, **defaults: int | str) -> Request:
