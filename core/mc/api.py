@@ -180,6 +180,9 @@ def _verify_folder(
         findings.append(Finding(str(path), None, "index", str(error)))
     other = Path(_path(original)) if original is not None else None
     if other is not None:
+        if not other.is_dir():
+            found = "is no folder" if other.exists() else "does not exist"
+            raise McError(f"{other} {found}, and {path} is a folder, which is compared with one. Check the path.")
         findings += _compare_others(path, other, folder)
     files: list[VerifiedFile] = []
     for name in folder.shards:

@@ -30,9 +30,11 @@ class Checkpoint:
         layout = read_layout(source)
         self._source, self._threads, self._executor = source, threads, executor
         self._opening: Opening | None = None
+        self._numbers: dict[str, int] = {}  # of blobs, by tensor
         if is_packed(layout, source.where):
             self._opening = open_packed(FromSource(source), source.size)
             layout = self._opening.original
+            self._numbers = {name: number for number, name in enumerate(self._opening.packed.manifest.entries)}
         self._layout: Layout = layout
         self._tensors = {tensor.name: tensor for tensor in layout.tensors}
 
@@ -139,9 +141,8 @@ class Checkpoint:
 
     def _pieces(self, opening: Opening, tensor: Tensor, start: int, stop: int) -> Iterator[tuple[Job, int, int]]:
         """The chunks that hold the bytes from `start` to `stop`, found by the directory."""
-        entries = opening.packed.manifest.entries
-        entry = entries[tensor.name]
-        number = list(entries).index(entry.why if entry.coding == SAME else tensor.name)
+        entry = opening.packed.manifest.entries[tensor.name]
+        number = self._numbers[entry.why if entry.coding == SAME else tensor.name]
         stored = opening.packed.blobs[number]
         stream = FromSource(self._source, stored.start)
         size = tensor.stop - tensor.start
