@@ -97,6 +97,7 @@ def test_keep_and_set_choose_tensors_and_must_fit_one(mc: Command, place: Path) 
         "decoder.tied.weight": "int8 g64",
     }  # fmt: skip
     assert "fits 'no.such'" in refused(mc(*line, "-f", "--keep", "no.such", cwd=place), 2)
+    assert "tensor of floats whose name fits 'step'" in refused(mc(*line, "-f", "--set", "step=int8", cwd=place), 2)
     for bad in ("x", "a=int9", "a=int4,group=0", "a=int4,size=3", "a=bf16,group=3", "re:(=int4"):
         refused(mc(*line, "-f", "--set", bad, cwd=place), 2)
 

@@ -160,7 +160,8 @@ def refuse_unused(used: set[str], sets: Sequence[str], keep: Sequence[str], wher
     """UsageError for a pattern that fits no tensor: it would be a wish without effect."""
     for pattern in [*sets, *keep]:
         if pattern not in used:
-            raise UsageError(f"{where} has no tensor whose name fits {quote(pattern)}. `mc analyze` lists the names.")
+            kind = "tensor of floats" if pattern in sets else "tensor"
+            raise UsageError(f"{where} has no {kind} whose name fits {quote(pattern)}. `mc analyze` lists the names.")
 
 
 def _quantize_one(

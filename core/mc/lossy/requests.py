@@ -124,17 +124,19 @@ def matches(pattern: str, name: str) -> bool:
 def assign(
     tensors: Iterable[Tensor], default: Asked | None, sets: Sequence[tuple[str, Asked]], keeps: Sequence[str]
 ) -> tuple[dict[str, Asked], set[str]]:
-    """The request for each tensor that is to be quantized or pruned; and the patterns that fit any. The last of
-    `sets` that fits counts; what `keeps` names stays. Without being asked for, tensors of fewer than two dimensions
-    stay, norms and biases among them."""
+    """The request for each tensor that is to be quantized or pruned; and the patterns that fit any, those of `sets`
+    any of floats. The last of `sets` that fits counts; what `keeps` names stays. Without being asked for, tensors of
+    fewer than two dimensions stay, norms and biases among them."""
     wanted: dict[str, Asked] = {}
     used: set[str] = set()
     for tensor in tensors:
         kept = [pattern for pattern in keeps if matches(pattern, tensor.name)]
         asked = [(pattern, request) for pattern, request in sets if matches(pattern, tensor.name)]
         used.update(kept)
+        if tensor.dtype not in FLOATS or tensor.start == tensor.stop:
+            continue
         used.update(pattern for pattern, _ in asked)
-        if kept or tensor.dtype not in FLOATS or tensor.start == tensor.stop:
+        if kept:
             continue
         last = tensor.name.rpartition(".")[2]
         if asked:
