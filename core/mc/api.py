@@ -181,8 +181,8 @@ def _verify_folder(
     other = Path(_path(original)) if original is not None else None
     if other is not None:
         if not other.is_dir():
-            found = "is no folder" if other.exists() else "does not exist"
-            raise McError(f"{other} {found}, and {path} is a folder, which is compared with one. Check the path.")
+            fault = "is no folder" if other.exists() else "does not exist"
+            raise McError(f"{other} {fault}, and {path} is a folder, which is compared with one. Check the path.")
         findings += _compare_others(path, other, folder)
     files: list[VerifiedFile] = []
     for name in folder.shards:
