@@ -134,6 +134,21 @@ def test_a_full_disk_leaves_nothing_behind(mc: Command, tree: Tree, place: Path)
     assert done.returncode == 1 and b"full: '/dev/full'" in done.stderr
 
 
+def test_a_full_folder_of_temporary_files_is_not_the_outputs(mc: Command, tree: Tree, place: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    before = tree(place)
+    for line in (("quantize", "--scheme", "int8"), ("prune", "--method", "2:4"), ("auto", "--bits", "4"), ("pack",)):
+        source = "-" if line == ("pack",) else "model.safetensors"
+        options = (line[0], source, "-o", "/dev/null", *line[1:])
+        assert mc(*options, cwd=place, input=(place / "model.safetensors").read_bytes()).returncode == 0
+        data = (place / "model.safetensors").read_bytes()
+        done = mc(*options, cwd=place, preexec_fn=limit, more_env={"TMPDIR": "."}, input=data)
+        assert done.returncode == 1 and b"TMPDIR" in done.stderr and b"/dev/null" not in done.stderr, done.stderr
+    assert tree(place) == before
+
+
 def test_a_closed_stdin_is_no_terminal(mc: Command, place: Path) -> None:
     done = mc("pack", "-", "-o", "x.mc.safetensors", cwd=place, preexec_fn=lambda: os.close(0))
     assert done.returncode == 1 and b"no standard input" in done.stderr

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -41,6 +40,7 @@ from mc.lossy.standards import assign_standard, spared
 from mc.lossy.statistics import open_statistics
 from mc.parallel import Workers, single_blas, workers
 from mc.reports import RestoredFile, TensorReport, UnpackReport
+from mc.scratch import scratch
 
 CONFIG = "config.json"
 NOTHING = "no tensor that is to be quantized: none of the floats, or all are kept."
@@ -169,7 +169,7 @@ def _quantize_one(
     step: Callable[[int], None],
 ) -> tuple[QuantizedFile, Made]:  # fmt: skip
     """Quantize into a temporary file, and copy or pack that."""
-    with tempfile.TemporaryFile() as plain:
+    with scratch() as plain:
         made = quantize_file(source, layout, chosen, plain, work, step)
         parts, size = finished(plain, source.where, made.recipe, chosen.job.level, work, out, pack)
     return _report(source, name, made, parts, size), made

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from mc.manifest import SAME
 from mc.memory import Room
 from mc.opening import Opening, open_packed
 from mc.parallel import Workers
+from mc.scratch import scratch
 from mc.streams import FromMemory, FromPipe, FromSource, Sequential
 
 
@@ -215,8 +215,8 @@ def chunks(
                     found.append(raw)
         return found
 
-    with tempfile.TemporaryFile() if source is None else nullcontext(io.BytesIO()) as spool:
-        for some in work.each(decoded, every(cast(BinaryIO, spool)), lambda unit: unit.size):
+    with scratch() if source is None else nullcontext(io.BytesIO()) as spool:
+        for some in work.each(decoded, every(spool), lambda unit: unit.size):
             yield from some
 
 

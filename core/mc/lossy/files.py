@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from mc.lossy.schemes import FLOATS, Int, parts
 from mc.lossy.slices import as_cut, by_rows
 from mc.manifest import RECIPE_KEY, is_packed
 from mc.parallel import Workers
+from mc.scratch import scratch
 
 Array = np.ndarray[Any, Any]
 Step = Callable[[int], None]
@@ -43,7 +43,7 @@ class Writer:
     def __init__(self) -> None:
         self._listed: dict[str, object] = {}
         self._sizes: dict[str, int] = {}
-        self._data: Any = tempfile.TemporaryFile()  # noqa: SIM115
+        self._data: Any = scratch()
         self._at = 0
 
     def add(self, name: str, dtype: str, shape: tuple[int, ...], data: Array) -> None:
