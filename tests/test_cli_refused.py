@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -109,7 +110,15 @@ def test_permissions_hold(mc: Command, place: Path) -> None:
     (place / "closed").mkdir(mode=0o500)
     done = mc("pack", "model.safetensors", "-o", "closed/out", cwd=place, preexec_fn=without_override)
     assert done.returncode == 1 and b"closed" in done.stderr
-    assert not any((place / "closed").iterdir())
+    line = ("auto", "model.safetensors", "-o", "a.mc.safetensors", "--lossless", "--plan-out", "closed/plan.json")
+    done = mc(*line, cwd=place, preexec_fn=without_override)
+    assert done.returncode == 1 and b"closed" in done.stderr
+    assert not any((place / "closed").iterdir()) and not (place / "a.mc.safetensors").exists()
+
+
+def test_a_device_may_take_what_is_written_besides(mc: Command, place: Path) -> None:
+    done = mc("auto", "model.safetensors", "-n", "--lossless", "-q", "--plan-out", "/dev/stdout", cwd=place)
+    assert done.returncode == 0 and json.loads(done.stdout)["plan"] == 1, done.stderr
 
 
 def test_a_full_disk_leaves_nothing_behind(mc: Command, tree: Tree, place: Path) -> None:

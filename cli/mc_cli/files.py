@@ -142,7 +142,7 @@ def allow(source: Path | None, target: Path, *, force: bool, option: str = "-o")
         raise Refused(f"The folder '{target.parent}' that '{target}' would be written to does not exist.")
     if source is not None and source.exists():
         inside(source, target, option)
-    if not target.exists():
+    if not target.exists() or is_device(target):  # nothing of a device is lost
         return
     if not force:
         raise Refused(f"'{target}' already exists; -f replaces it, {option} names another place.")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -119,6 +121,7 @@ def auto(
     on where it was.
     """
     import mc
+    from mc.plan.plans import dumped
 
     target = files.STDIO if output is not None and files.is_stdout(output) else output
     manner = show.Manner(quiet, verbose, as_json, not no_progress, target == files.STDIO)
@@ -148,18 +151,19 @@ def auto(
             threads=options.count(threads), progress=progress, note=note, score=judge, limit=limit, max_evals=max_evals,
         )  # fmt: skip
 
-    if dry_run or target is None:
-        with files.reading(source) as original:
-            report = run(original, None, None)
-    else:
-        with (
-            files.writing(source, target, force=force) as packed,
-            files.reading(source) as original,
-            show.progress("writing", manner) as progress,
-        ):
-            report = run(original, packed, progress)
-    if plan_out is not None:
-        write_plan(report, plan_out)
+    with plan_file(plan_out) as kept:  # opened first: a search takes long, and must not end for want of a place
+        if dry_run or target is None:
+            with files.reading(source) as original:
+                report = run(original, None, None)
+        else:
+            with (
+                files.writing(source, target, force=force) as packed,
+                files.reading(source) as original,
+                show.progress("writing", manner) as progress,
+            ):
+                report = run(original, packed, progress)
+        if kept is not None:
+            kept.write(dumped(report.plan).encode())
     conclude(report, source, target if not dry_run else None, time.perf_counter() - began, manner)
     return 0
 
@@ -224,13 +228,16 @@ def read_plan(name: str) -> Any:
         return loaded(Path(name).read_bytes(), name)
 
 
-def write_plan(report: AutoReport, name: str) -> None:
-    """Write the plan of a report, whole or not at all."""
+@contextmanager
+def plan_file(name: str | None) -> Iterator[BinaryIO | None]:
+    """What becomes the plan's file, whole or not at all; None if none is wanted."""
     from mc.atomic import replacing
-    from mc.plan.plans import dumped
 
+    if name is None:
+        yield None
+        return
     with files.naming(name, files.WRITE_ERRORS), replacing(Path(name)) as out:
-        out.write(dumped(report.plan).encode())
+        yield out
 
 
 def conclude(report: AutoReport, source: str, target: str | None, seconds: float, manner: show.Manner) -> None:
