@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, prod
 
 from mc.checkpoint import Layout
@@ -181,6 +181,23 @@ def undone(recipe: Recipe, tensors: Mapping[str, tuple[str, Shape]], what: str) 
                 before[places[name]] = (one.dtype, one.shape)
         current = before
     return current
+
+
+def restricted(recipe: Recipe, tensors: Mapping[str, tuple[str, Shape]]) -> Recipe:
+    """What is left of a recipe where of its file only these tensors are stored: entries that have all of their parts."""
+    current = dict(tensors)
+    left: list[Step] = []
+    for step in reversed(recipe):
+        whole = {}
+        for name, one in step.tensors.items():
+            needed = parts(name, one.scheme, one.dtype, one.shape)
+            if all(current.get(part) == about for part, about in needed.items()):
+                whole[name] = one
+                current = {part: about for part, about in current.items() if part not in needed}
+        current |= {name: (one.dtype, one.shape) for name, one in whole.items()}
+        if whole:
+            left.append(replace(step, tensors=whole))
+    return tuple(reversed(left))
 
 
 def elements(one: Quantized) -> int:
