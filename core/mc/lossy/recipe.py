@@ -184,7 +184,7 @@ def undone(recipe: Recipe, tensors: Mapping[str, tuple[str, Shape]], what: str) 
 
 
 def restricted(recipe: Recipe, tensors: Mapping[str, tuple[str, Shape]]) -> Recipe:
-    """What is left of a recipe where of its file only these tensors are stored: entries that have all of their parts."""
+    """What is left of a recipe where only these of its file's tensors are stored: entries that have all their parts."""
     current = dict(tensors)
     left: list[Step] = []
     for step in reversed(recipe):
