@@ -196,3 +196,14 @@ def test_signals_leave_nothing_behind(
         assert process.wait(60) == code, stderr
     assert stderr.count("\n") == 1 and ("interrupted" in stderr or "terminated" in stderr)
     assert tree(place) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_work_is_done_changes_nothing(mc: Command, place: Path, number: int) -> None:
+    """The interpreter takes a while to end: by then the output stands, and has been reported."""
+    program = (
+        f"import atexit, os, sys; atexit.register(os.kill, os.getpid(), {int(number)}); "
+        "from mc_cli.main import entry; sys.argv[0] = 'mc'; entry()"
+    )
+    done = mc("pack", "model.safetensors", "-q", cwd=place, command=("-c", program))
+    assert (done.returncode, done.stderr) == (0, b"") and (place / "model.mc.safetensors").exists()

@@ -45,6 +45,8 @@ def entry() -> NoReturn:
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a tensor may be named with any code point
     code = run(sys.argv[1:])
+    for number in SIGNALS:  # the outcome is settled: while the interpreter ends, a signal would belie it
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 
@@ -95,7 +97,7 @@ def run(arguments: list[str]) -> int:
             return failed(arguments, error, str(error), error.exit_code)
     except Stopped as stopped:
         word = "interrupted" if stopped.code == INTERRUPTED else "terminated"
-        return failed(arguments, stopped, f"The command was {word}; no output was left behind.", stopped.code)
+        return failed(arguments, stopped, f"The command was {word}; no output was left half-written.", stopped.code)
     except BrokenPipeError:
         abandon_stdout()
         return 1
