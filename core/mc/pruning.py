@@ -186,6 +186,7 @@ def _prune_one(
     """Prune into a temporary file, and copy or pack that."""
     with scratch() as plain:
         made = prune_file(source, layout, chosen, plain, work, step, taken)
+        source.unchanged()
         sizes, size = finished(plain, source.where, made.recipe, chosen.job.level, work, out, pack)
     return _report(source, name, chosen.job, made, sizes, size), made
 

@@ -171,6 +171,7 @@ def _quantize_one(
     """Quantize into a temporary file, and copy or pack that."""
     with scratch() as plain:
         made = quantize_file(source, layout, chosen, plain, work, step)
+        source.unchanged()
         parts, size = finished(plain, source.where, made.recipe, chosen.job.level, work, out, pack)
     return _report(source, name, made, parts, size), made
 
@@ -278,6 +279,7 @@ def _dequantize_one(
 ) -> RestoredFile:
     done = Done(sum(_bytes(floats, one) for one in floats.names()), progress)
     size, sha256 = dequantize_file(floats, out, work, done.step)
+    source.unchanged()
     return RestoredFile(source.where, name, size, source.size, sha256, False)
 
 
