@@ -67,6 +67,7 @@ def analyze(
     for option, target in (("--html", html), ("--stats-out", stats_out)):
         if target is not None:
             allowed((*paths, *inputs), option, target, force)
+    files.distinct({"--html": html, "--stats-out": stats_out}, {})
     began = time.perf_counter()
     manner = show.Manner(quiet, verbose, as_json, not no_progress)
     if against is not None:

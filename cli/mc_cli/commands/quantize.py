@@ -125,6 +125,7 @@ def quantize(
     if layout == "compressed-tensors":
         request, chosen = standard(request), [(pattern, standard(one)) for pattern, one in chosen]
     limit = limit_of(bits, max_error, snr, target_size, overall)
+    files.distinct({"-o": output}, {"--stats": stats})
     began = time.perf_counter()
     target = files.STDIO if files.is_stdout(output) else output
     manner = show.Manner(quiet, verbose, as_json, not no_progress, target == files.STDIO)
