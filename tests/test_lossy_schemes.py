@@ -131,6 +131,7 @@ def test_nf4_has_the_published_values() -> None:
     _, result, back = through(w, "nf4")
     assert result.stored["w_indices"].tolist() == [list(range(16))] and result.stored["w_absmax"].tolist() == [3.0]
     assert np.array_equal(back, w)
+    assert np.array_equal(through(w, f"nf4,group={2**31 - 1}")[2], w)  # which takes no memory for what isn't there
 
 
 @pytest.mark.parametrize(
