@@ -32,7 +32,7 @@ from mc.lossy.frames import Frames
 from mc.lossy.measure import Measured, packed_as
 from mc.lossy.passes import Job, Made, Unweighed
 from mc.lossy.quantizing import Decided, decided, quantize_file, refuse_missed
-from mc.lossy.recipe import OBJECTIVES, WEIGHED, Quantized, Recipe
+from mc.lossy.recipe import OBJECTIVES, WEIGHED, Quantized, Recipe, refuse_infinite
 from mc.lossy.requests import Request, Target, parse_request, spelled
 from mc.lossy.shards import checkpoints, tensors_of
 from mc.lossy.sizes import packed_parts
@@ -180,6 +180,7 @@ def finished(
     plain: BinaryIO, where: str, recipe: Recipe, level: str, work: Workers, out: BinaryIO, pack: bool
 ) -> tuple[dict[str, TensorReport], int]:
     """Put what was written to `plain` into `out`, packed or as it is; what `packed_parts` says of it in either case."""
+    refuse_infinite(recipe, where)
     plain.flush()
     parts, size = packed_parts(Source.of(plain, where), recipe, level, work, out if pack else None)
     if not pack:

@@ -23,6 +23,7 @@ from mc.lossy.schemes import (
     Scheme,
     Shape,
     Shrunk,
+    described,
     parts,
     read,
     written,
@@ -181,6 +182,18 @@ def undone(recipe: Recipe, tensors: Mapping[str, tuple[str, Shape]], what: str) 
                 before[places[name]] = (one.dtype, one.shape)
         current = before
     return current
+
+
+def refuse_infinite(recipe: Recipe, where: str) -> None:
+    """McError for a tensor that came back infinite: its largest weight is a little less than the largest integer times
+    its scale, and that more than its type holds. No recipe can say so of its error."""
+    for step in recipe:
+        for name, one in step.tensors.items():
+            if not isfinite(one.error):
+                raise McError(
+                    f"{where}: tensor {quote(name)} has weights so near the end of {one.dtype} that "
+                    f"{described(one.scheme)} gives some back infinite. Keep it, or name another scheme with --set."
+                )
 
 
 def restricted(recipe: Recipe, tensors: Mapping[str, tuple[str, Shape]]) -> Recipe:

@@ -19,7 +19,7 @@ from mc.lossy.masks import Threshold
 from mc.lossy.measure import bound
 from mc.lossy.passes import Job, Made, write
 from mc.lossy.pruning import PruneJob, matrix_of
-from mc.lossy.recipe import read_recipe
+from mc.lossy.recipe import read_recipe, refuse_infinite
 from mc.lossy.requests import Request
 from mc.lossy.schemes import parts
 from mc.lossy.sizes import Nowhere
@@ -120,6 +120,7 @@ def carry_out(
         out: BinaryIO = scratch()
         try:
             made = write(ready, found, job, steps, out, work, lambda _: None)
+            refuse_infinite(made.recipe, source.where)
             out.flush()
         except BaseException:
             out.close()
