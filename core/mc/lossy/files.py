@@ -243,7 +243,7 @@ def plain_layout(source: Source) -> Layout:
     """The layout of a file that is to be quantized or pruned; McError if it is packed, or quantized already."""
     layout = read_layout(source)
     if is_packed(layout, source.where):
-        raise McError(f"{source.where} is packed. Unpack it first, then quantize.")
+        raise McError(f"{source.where} is packed. Unpack it first.")
     if any(isinstance(step, Quantize) for step in read_recipe(layout, source.where)):
         raise McError(f"{source.where} is quantized already. Quantize what it was made from; dequantize gives floats.")
     return layout
