@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from io import BytesIO
 from math import isclose, isfinite
 
 import numpy as np
@@ -10,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from checkpoints import Piece, build
 from mc.analysis.bits import bits
+from mc.analysis.examine import analyze
 from mc.analysis.kinds import FLOATS, PACKED, WIDE, kind_of
 from mc.analysis.moments import moments, pool_moments, pooled
 from mc.analysis.sums import Sums, merged
@@ -201,6 +205,18 @@ def test_a_pool_holds_all_its_tensors() -> None:
     assert figures.std == pytest.approx(every.std())
     assert figures.quantiles is not None
     assert figures.quantiles["0.5"] == pytest.approx(np.median(every), abs=0.05)
+
+
+def test_a_checkpoint_of_very_many_layers_takes_memory_for_what_is_in_them() -> None:
+    words = np.arange(3, dtype=np.uint16)
+    data = build(Piece(str(number), "BF16", (3,), (number + words).tobytes()) for number in range(200))
+    analyze(BytesIO(data), deep=False, threads=1)
+    tracemalloc.start()
+    try:
+        assert len(analyze(BytesIO(data), deep=False, threads=1).groups) == 200
+        assert tracemalloc.get_traced_memory()[1] < 40e6  # 65,536 bins for each would be 105e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_sample_is_whole_rows_chosen_by_its_seed() -> None:

@@ -104,6 +104,21 @@ def test_usage_errors_are_exit_code_2(mc: Command, place: Path) -> None:
         assert mc(*arguments, cwd=place).returncode == 2, arguments
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "x"])
+def test_what_is_no_number_is_no_limit(mc_inside: Command, place: Path, value: str) -> None:
+    """NaN is neither below the least nor above the most that is allowed."""
+    lines = [
+        *(("quantize", "--scheme", "grid", option) for option in ("--bits", "--max-error", "--snr")),
+        *(("prune", "--method", "magnitude", option) for option in ("--sparsity", "--max-error")),
+        *(("prune", "--method", "low-rank", option) for option in ("--energy", "--share")),
+        *(("auto", option) for option in ("--bits", "--max-error", "--alpha", "--target-ratio", "--eval-timeout")),
+        ("verify", "--against", "model.safetensors", "--max-error"),
+    ]
+    for line in lines:
+        done = mc_inside(line[0], "model.safetensors", *line[1:], value, cwd=place)
+        assert done.returncode == 2 and line[-1].encode() in done.stderr, line
+
+
 def test_verbose_adds_the_traceback(mc: Command, place: Path) -> None:
     (place / "broken.mc.safetensors").write_bytes(b"")
     done = mc("unpack", "-v", "broken.mc.safetensors", cwd=place)

@@ -191,6 +191,20 @@ def test_a_search_by_scores_and_its_log(mc: Command, judged: Path) -> None:
     assert len((judged / "runs").read_text().splitlines()) == 2 * len(logged) - len(kept_lines)
 
 
+def test_a_log_that_something_else_wrote_does_no_harm(tmp_path: Path) -> None:
+    from mc_cli.evaluating import Judge
+
+    odd = [
+        b"[" * 100_000,
+        b"\xff\0",
+        b'{"key": "a", "score": NaN}',
+        b'{"key": "b", "score": ' + b"9" * 400 + b"}",
+        b"5",
+    ]
+    (tmp_path / "log").write_bytes(b"\n".join([*odd, b'{"key": "c", "score": 0.5}', b"{"]))
+    assert Judge("true {}", None, tmp_path / "log").known == {"c": 0.5}
+
+
 def test_a_folder_is_scored_as_a_folder_and_a_loss_may_rise(mc: Command, place: Path) -> None:
     script = (
         "import sys, pathlib, numpy as np\nfrom safetensors.numpy import load_file\n"

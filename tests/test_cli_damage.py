@@ -94,6 +94,13 @@ def test_verify_knows_plain_files_and_folders(
     assert done.returncode == 1 and b"unreadable\tmissing" in done.stdout and b"intact\tgood" in done.stdout
 
 
+@pytest.mark.parametrize(("other", "said"), [("missing", b"does not exist"), ("model.safetensors", b"is no folder")])
+def test_an_original_that_is_not_there_is_no_damage(mc_inside: Command, place: Path, other: str, said: bytes) -> None:
+    done = mc_inside("verify", "folder", other, cwd=place)
+    assert done.returncode == 1 and other.encode() in done.stderr and said in done.stderr
+    assert not done.stdout
+
+
 def test_a_missing_shard_is_named(mc: Command, place: Path) -> None:
     (place / "folder" / "model-00002-of-00002.safetensors").unlink()
     for command in ("pack", "verify"):

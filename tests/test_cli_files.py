@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import mc as library
+from mc.lossy.requests import Target
 
 Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
 Tree = Callable[[Path], dict[str, bytes]]
@@ -94,6 +98,27 @@ def test_some_tensors_alone(mc: Command, place: Path, packed: bytes) -> None:
     done = mc("unpack", "model.mc.safetensors", "--tensor", "nothing*", "-o", "none", cwd=place)
     assert done.returncode == 1 and b"nothing*" in done.stderr and not (place / "none").exists()
     assert mc("unpack", "model.mc.safetensors", "--tensor", "step", "--check", cwd=place).returncode == 2
+
+
+def test_some_tensors_of_a_quantized_file_come_back_as_floats(mc_inside: Command, place: Path) -> None:
+    """What the recipe says of the others is left out, and so is what takes a tensor that isn't there."""
+    pruned, both = io.BytesIO(), io.BytesIO()
+    library.prune(place / "model.safetensors", pruned, method="2:4", threads=1)
+    library.quantize(io.BytesIO(pruned.getvalue()), both, scheme="grid", limit=Target("bits", 3), pack=True, threads=1)
+    (place / "q.mc.safetensors").write_bytes(both.getvalue())
+    line = ("unpack", "q.mc.safetensors", "-f", "-q", "-o", "some.safetensors", "--tensor")
+    assert mc_inside(*line, "encoder.*", cwd=place).returncode == 0
+    with (
+        library.open(both.getvalue(), dequantize=True) as whole,
+        library.open(place / "some.safetensors", dequantize=True) as some,
+    ):
+        assert set(some.names()) == {"encoder.dense.weight", "encoder.dense.bias"} and len(some.recipe) == 2
+        for name in some.names():
+            assert some.tensor(name).tobytes() == whole.tensor(name).tobytes()
+    assert mc_inside(*line, "encoder.dense.weight", cwd=place).returncode == 0  # without the scales of its rows
+    with library.open(place / "some.safetensors") as plain:
+        assert plain.names() == ["encoder.dense.weight"] and plain.metadata == {"format": "pt"}
+    assert mc_inside("quantize", "some.safetensors", "-o", "x", "--scheme", "int8", cwd=place).returncode == 2
 
 
 # Streams

@@ -13,7 +13,9 @@ import pytest
 from safetensors.numpy import load_file
 
 import mc as library
+from checkpoints import Piece, build
 from conftest import document, refused, relative
+from mc.errors import McError
 
 Command = Callable[..., Any]
 
@@ -95,6 +97,7 @@ def test_keep_and_set_choose_tensors_and_must_fit_one(mc: Command, place: Path) 
         "decoder.tied.weight": "int8 g64",
     }  # fmt: skip
     assert "fits 'no.such'" in refused(mc(*line, "-f", "--keep", "no.such", cwd=place), 2)
+    assert "tensor of floats whose name fits 'step'" in refused(mc(*line, "-f", "--set", "step=int8", cwd=place), 2)
     for bad in ("x", "a=int9", "a=int4,group=0", "a=int4,size=3", "a=bf16,group=3", "re:(=int4"):
         refused(mc(*line, "-f", "--set", bad, cwd=place), 2)
 
@@ -343,3 +346,30 @@ def test_verify_against_another_model_is_no_match(mc: Command, place: Path, buil
     assert done.returncode == 3 and b"Its shape is [32, 192], and the original's [3, 3]." in done.stdout
     for line in (("--max-error", "1"), ("--against", "m", "--overall"), ("model.safetensors", "--against", "m")):
         refused(mc("verify", "q.safetensors", *line, cwd=place), 2)
+
+
+def test_numbers_that_are_nan_in_both_hide_no_error(
+    mc_inside: Command, tmp_path: Path, built: Callable[..., bytes], recwarn: pytest.WarningsRecorder
+) -> None:
+    weights = np.random.default_rng(0).normal(size=(16, 16))
+    odd = np.array([np.nan, np.inf, 1e200])
+    (tmp_path / "m.safetensors").write_bytes(built({"w": ("F64", weights), "odd": ("F64", odd)}))
+    (tmp_path / "n.safetensors").write_bytes(built({"w": ("F64", weights * 1.1), "odd": ("F64", odd)}))
+    line = ("verify", "n.safetensors", "--against", "m.safetensors", "--json")
+    assert document(mc_inside(*line, cwd=tmp_path))["error"] == pytest.approx(0.01)
+    assert mc_inside(*line, "--max-error", "0.001", "--overall", cwd=tmp_path).returncode == 4
+    assert not recwarn.list
+
+
+def test_tensors_of_more_dimensions_than_arrays_have_are_refused_by_name(mc_inside: Command, tmp_path: Path) -> None:
+    """safetensors allows any number, numpy 64."""
+    pieces = [Piece("w", "F32", (4, *[1] * 70, 8), bytes(128)), Piece("v", "F32", (4, 4), bytes(64))]
+    (tmp_path / "m.safetensors").write_bytes(build(pieces))
+    for line in (("quantize", "--scheme", "int4"), ("prune", "--method", "2:4")):
+        text = refused(mc_inside(line[0], "m.safetensors", "-o", "o.safetensors", *line[1:], cwd=tmp_path), 1)
+        assert "m.safetensors: tensor 'w' has 72 dimensions" in text
+        done = mc_inside(line[0], "m.safetensors", "-o", "o.safetensors", *line[1:], "--keep", "w", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr.decode()
+        (tmp_path / "o.safetensors").unlink()
+    with library.open(tmp_path / "m.safetensors") as plain, pytest.raises(McError, match="'w' has 72 dimensions"):
+        plain.tensor("w")

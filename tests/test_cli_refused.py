@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import signal
 import stat
@@ -108,7 +110,15 @@ def test_permissions_hold(mc: Command, place: Path) -> None:
     (place / "closed").mkdir(mode=0o500)
     done = mc("pack", "model.safetensors", "-o", "closed/out", cwd=place, preexec_fn=without_override)
     assert done.returncode == 1 and b"closed" in done.stderr
-    assert not any((place / "closed").iterdir())
+    line = ("auto", "model.safetensors", "-o", "a.mc.safetensors", "--lossless", "--plan-out", "closed/plan.json")
+    done = mc(*line, cwd=place, preexec_fn=without_override)
+    assert done.returncode == 1 and b"closed" in done.stderr
+    assert not any((place / "closed").iterdir()) and not (place / "a.mc.safetensors").exists()
+
+
+def test_a_device_may_take_what_is_written_besides(mc: Command, place: Path) -> None:
+    done = mc("auto", "model.safetensors", "-n", "--lossless", "-q", "--plan-out", "/dev/stdout", cwd=place)
+    assert done.returncode == 0 and json.loads(done.stdout)["plan"] == 1, done.stderr
 
 
 def test_a_full_disk_leaves_nothing_behind(mc: Command, tree: Tree, place: Path) -> None:
@@ -126,8 +136,31 @@ def test_a_full_disk_leaves_nothing_behind(mc: Command, tree: Tree, place: Path)
     with open("/dev/full", "wb") as full:
         done = mc("pack", "model.safetensors", "-o", "-", cwd=place, stdout=full)
         assert done.returncode == 1 and b"standard output" in done.stderr and b"full" in done.stderr
-        done = mc("verify", "model.safetensors", cwd=place, stdout=full)
-        assert done.returncode == 1 and b"Traceback" not in done.stderr
+        for line in (("verify",), ("analyze", "--quick"), ("analyze", "--quick", "--json"), ("pack", "-f")):
+            done = mc(*line, "model.safetensors", cwd=place, stdout=full)
+            assert done.returncode == 1 and b"full: 'standard output'" in done.stderr
+    done = mc("pack", "model.safetensors", "-o", "/dev/full", cwd=place)
+    assert done.returncode == 1 and b"full: '/dev/full'" in done.stderr
+
+
+def test_a_full_folder_of_temporary_files_is_not_the_outputs(mc: Command, tree: Tree, place: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    before = tree(place)
+    for line in (("quantize", "--scheme", "int8"), ("prune", "--method", "2:4"), ("auto", "--bits", "4"), ("pack",)):
+        source = "-" if line == ("pack",) else "model.safetensors"
+        options = (line[0], source, "-o", "/dev/null", *line[1:])
+        assert mc(*options, cwd=place, input=(place / "model.safetensors").read_bytes()).returncode == 0
+        data = (place / "model.safetensors").read_bytes()
+        done = mc(*options, cwd=place, preexec_fn=limit, more_env={"TMPDIR": "."}, input=data)
+        assert done.returncode == 1 and b"TMPDIR" in done.stderr and b"/dev/null" not in done.stderr, done.stderr
+    assert tree(place) == before
+
+
+def test_a_closed_stdin_is_no_terminal(mc: Command, place: Path) -> None:
+    done = mc("pack", "-", "-o", "x.mc.safetensors", cwd=place, preexec_fn=lambda: os.close(0))
+    assert done.returncode == 1 and b"no standard input" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
@@ -163,3 +196,28 @@ def test_signals_leave_nothing_behind(
         assert process.wait(60) == code, stderr
     assert stderr.count("\n") == 1 and ("interrupted" in stderr or "terminated" in stderr)
     assert tree(place) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_work_is_done_changes_nothing(mc: Command, place: Path, number: int) -> None:
+    """The interpreter takes a while to end: by then the output stands, and has been reported."""
+    program = (
+        f"import atexit, os, sys; atexit.register(os.kill, os.getpid(), {int(number)}); "
+        "from mc_cli.main import entry; sys.argv[0] = 'mc'; entry()"
+    )
+    done = mc("pack", "model.safetensors", "-q", cwd=place, command=("-c", program))
+    assert (done.returncode, done.stderr) == (0, b"") and (place / "model.mc.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (("quantize", "model.safetensors", "--scheme", "grid", "--bits", "3", "--stats", "s", "-o"), b"by --stats and"),
+        (("analyze", "--inputs", "model.safetensors", "--html", "s", "--stats-out"), b"by --html and"),
+    ],
+)
+def test_no_file_is_named_twice(mc_inside: Command, place: Path, line: tuple[str, ...], said: bytes) -> None:
+    (place / "s").write_bytes(b"read, or written before")
+    done = mc_inside(*line, "./s", "-f", cwd=place)
+    assert done.returncode == 2 and said in done.stderr
+    assert (place / "s").read_bytes() == b"read, or written before"

@@ -36,7 +36,7 @@ LAYERS = [
     ["mc.manifest", "mc.blob"],
     ["mc.codec"],
     ["mc.folder", "mc.checkpoint", "mc.streams"],
-    ["mc.source", "mc.atomic", "mc.strict_json"],
+    ["mc.source", "mc.atomic", "mc.scratch", "mc.strict_json"],
     ["mc.parallel", "mc.memory", "mc.dtypes", "mc.errors", "mc.reports"],
 ]
 NEVER_IN_THE_LIBRARY = {"click", "rich", "mc_cli", "logging"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,3 +164,14 @@ def test_entries_that_lie_outside_are_damage() -> None:
     for places in ([0, 9], [1, 1], [-1, 2], [3, 1]):
         with pytest.raises(DamagedError):
             masks.put_back(left, np.array(places, np.int32), (5, 3), 0)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [-0.0, 1e-42, 3.4028235e38])
+def test_matrices_of_one_odd_number_meet_a_size_by_rank(value: float, built: Callable[..., bytes]) -> None:
+    """A zero with a sign has no singular values above it, and the largest number has some beyond f32."""
+    data = io.BytesIO(built({"w": ("F32", np.full((32, 64), value, np.float32))}))
+    out = io.BytesIO()
+    mc.prune(data, out, method="low-rank", limit=Target("size", 3000), objective="row", threads=1)
+    with mc.open(out.getvalue(), dequantize=True) as back:
+        assert back.tensor("w") == pytest.approx(value, rel=1e-6)

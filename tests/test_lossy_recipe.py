@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mc
+from checkpoints import Piece, build
 from mc.checkpoint import Source, read_layout
 from mc.errors import DamagedError, McError
 from mc.lossy.recipe import Quantize, Quantized, read_recipe, write_recipe
@@ -102,6 +103,34 @@ def test_rows_that_were_taken_out_are_not_more_than_those_left_have_earned(
         assert floats.tensor("w").sum() == 12
     with pytest.raises(DamagedError, match=rf"of {rows} entries of tensor 'w' 3 are left"):
         mc.open(shrunk(rows), dequantize=True)
+
+
+LOW_RANK = {"scheme": "low-rank", "residual": False, "dtype": "F32", "error": 0}
+
+
+@pytest.mark.parametrize(("rank", "size"), [(0, 2500), (0, 1 << 40), (1, 5000)])
+def test_weights_that_a_file_has_no_room_for_are_refused(rank: int, size: int) -> None:
+    steps = [{"step": "prune", "tensors": {"w": {**LOW_RANK, "rank": rank, "shape": [size, size]}}}]
+    factors = [
+        Piece("w.mc_left", "F32", (size, rank), bytes(4 * size * rank)),
+        Piece("w.mc_right", "F32", (rank, size), bytes(4 * size * rank)),
+    ]
+    data = build(factors, {"mc.recipe": json.dumps(steps)})
+    files = [mc.compress(data)]
+    if rank:  # 40 kB have earned 25 million weights, and the kilobyte that they pack to hasn't
+        assert read_back(data)
+    else:  # factors that are empty, and of any shape
+        files.append(data)
+    for file in files:
+        with pytest.raises(DamagedError, match=rf"gives back {size * size} weights .* a file of {len(file)} bytes"):
+            mc.open(file, dequantize=True)
+
+
+def test_a_shape_of_more_dimensions_than_there_are_is_refused_at_once(built: Callable[..., bytes]) -> None:
+    """Their product would have millions of digits."""
+    tensors = {"w": {**ENTRY, "shape": [2**62] * 50000, "error": 0}}
+    with pytest.raises(DamagedError, match="which no scheme has"):
+        read_back(built(TENSORS, {"mc.recipe": json.dumps([{"step": "quantize", "tensors": tensors}])}))
 
 
 def test_scales_from_outside_may_be_anything(built: Callable[..., bytes], recwarn: pytest.WarningsRecorder) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import mc
-from mc.errors import LimitError
+from mc.errors import LimitError, UsageError
 from mc.lossy.requests import Request, Target, parse_request
+from mc.plan.goals import Goal
 
 Built = Callable[..., bytes]
 
@@ -45,3 +46,10 @@ def test_steps_beyond_the_type_of_scales_are_no_other_fault(built: Built) -> Non
     w = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float16)
     with pytest.raises(LimitError):
         quantized(built({"a.weight": ("F16", w)}), Request(**{**vars(parse_request("grid")), "standard": True}), 3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0, -1])
+def test_what_is_no_number_is_no_limit(value: float) -> None:
+    for limit in (lambda: Target("error", value), lambda: Goal("bits", value)):
+        with pytest.raises(UsageError, match="a number above 0"):
+            limit()

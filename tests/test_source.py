@@ -5,12 +5,16 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import mc
+from checkpoints import Piece, build
 from mc.errors import McError
+from mc.plan.goals import Goal
 from mc.source import Source
 
 
@@ -79,3 +83,25 @@ def test_what_cannot_be_read_by_position_is_refused_at_once(tmp_path: Path) -> N
     os.close(write_end)
     with os.fdopen(read_end, "rb") as pipe, pytest.raises(McError, match="is a pipe or a device"):
         Source.of(pipe)
+
+
+def test_what_changes_while_it_is_made_smaller_is_refused(tmp_path: Path) -> None:
+    """These read a file more than once: of two states of it nothing sound can be made."""
+    path, out = tmp_path / "m.safetensors", tmp_path / "o.safetensors"
+    path.write_bytes(build([Piece("w", "F32", (64, 64), np.arange(4096, dtype=np.float32).tobytes())]))
+    mc.quantize(path, tmp_path / "q.safetensors", scheme="int8")
+
+    def touch(*_: object) -> None:
+        for one in (path, tmp_path / "q.safetensors"):
+            one.write_bytes(one.read_bytes())
+            os.utime(one, ns=(0, time.time_ns()))
+
+    for act in (
+        lambda: mc.quantize(path, out, scheme="int4", progress=touch, threads=1),
+        lambda: mc.prune(path, out, method="2:4", progress=touch, threads=1),
+        lambda: mc.auto(path, out, goal=Goal("bits", 6), note=touch, threads=1),
+        lambda: mc.dequantize(tmp_path / "q.safetensors", out, progress=touch, threads=1),
+    ):
+        with pytest.raises(McError, match="changed while it was read"):
+            act()
+        assert not out.exists()

@@ -107,9 +107,12 @@ class Judge:
     def __post_init__(self) -> None:
         if self.log.is_file():
             for line in self.log.read_text("utf-8", "replace").splitlines():
-                with suppress(ValueError, KeyError, TypeError):  # a line that was cut when the search was
+                # A line that was cut when the search was, or that something else wrote.
+                with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
                     found = json.loads(line)
-                    self.known[str(found["key"])] = float(found["score"])
+                    score = float(found["score"])
+                    if isfinite(score):
+                        self.known[str(found["key"])] = score
 
     def __call__(self, path: Path, content: str, size: int) -> float:
         """The score of a checkpoint with this content, whose packed form has `size` bytes."""

@@ -98,7 +98,9 @@ def own_name(folder: Path) -> Path:
 def reading(name: str) -> Iterator[Path | BinaryIO]:
     """What the core reads: a path, or a stream where `name` is `-` or no regular file (a named pipe)."""
     if name == STDIO:
-        if sys.stdin is None or sys.stdin.isatty():
+        if sys.stdin is None:
+            raise Refused("There is no standard input to read from; name a file.")
+        if sys.stdin.isatty():
             raise Refused("A checkpoint is not read from a terminal; name a file, or pipe one in.")
         with naming("standard input", READ_ERRORS):
             yield sys.stdin.buffer
@@ -123,7 +125,7 @@ def writing(source: str, target: str, *, force: bool) -> Iterator[Path | BinaryI
         with naming("standard output", WRITE_ERRORS), Standard(1) as stream:
             yield stream
     elif is_device(Path(target)):
-        with open(target, "wb") as stream, naming(target, WRITE_ERRORS):
+        with naming(target, WRITE_ERRORS), open(target, "wb") as stream:  # what is left is written as it is closed
             if stream.isatty():
                 raise Refused(f"Binary data is not written to a terminal, and '{target}' is one.")
             yield stream
@@ -140,7 +142,7 @@ def allow(source: Path | None, target: Path, *, force: bool, option: str = "-o")
         raise Refused(f"The folder '{target.parent}' that '{target}' would be written to does not exist.")
     if source is not None and source.exists():
         inside(source, target, option)
-    if not target.exists():
+    if not target.exists() or is_device(target):  # nothing of a device is lost
         return
     if not force:
         raise Refused(f"'{target}' already exists; -f replaces it, {option} names another place.")

@@ -45,6 +45,8 @@ def entry() -> NoReturn:
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a tensor may be named with any code point
     code = run(sys.argv[1:])
+    for number in SIGNALS:  # the outcome is settled: while the interpreter ends, a signal would belie it
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 
@@ -72,7 +74,10 @@ def run(arguments: list[str]) -> int:
         try:
             code = cli.main(arguments, prog_name="mc", standalone_mode=False)
             if sys.stdout is not None:
-                sys.stdout.flush()  # a full disk under stdout must be an error here, not a note at exit
+                from mc_cli.files import naming
+
+                with naming("standard output"):
+                    sys.stdout.flush()  # a full disk under stdout must be an error here, not a note at exit
             return int(code or 0)
         except click.Abort as error:
             # click's word for an EOFError too, which numba raises for a cut file in its cache.
@@ -92,7 +97,7 @@ def run(arguments: list[str]) -> int:
             return failed(arguments, error, str(error), error.exit_code)
     except Stopped as stopped:
         word = "interrupted" if stopped.code == INTERRUPTED else "terminated"
-        return failed(arguments, stopped, f"The command was {word}; no output was left behind.", stopped.code)
+        return failed(arguments, stopped, f"The command was {word}; no output was left half-written.", stopped.code)
     except BrokenPipeError:
         abandon_stdout()
         return 1

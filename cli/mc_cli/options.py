@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 import click
@@ -33,6 +34,17 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
         if size < 1:
             self.fail(f"{value!r} is no size: give bytes, or a number with kB, MB or GB.", param, ctx)
         return size
+
+
+class Number(click.FloatRange):
+    """A number in a range. NaN, which is neither below nor above any limit, lies in none, and infinity neither."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if not isfinite(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
 
 
 SIZE = Size()

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from mc_cli.files import naming
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -45,11 +47,13 @@ class Manner:
         return sys.stderr if self.data_on_stdout else sys.stdout
 
 
+@naming("standard output")
 def document(command: str, facts: dict[str, Any], manner: Manner) -> None:
     """Print the one JSON object of a command under --json."""
     print(json.dumps({"schema": SCHEMA, "command": command, **facts}), file=manner.stream, flush=True)
 
 
+@naming("standard output")
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], manner: Manner) -> None:
     """Print a table: drawn at a terminal with nothing cut off, as TSV with a heading line elsewhere."""
     stream = manner.stream
@@ -71,6 +75,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], manner: Mann
     Console(file=stream).print(drawn)
 
 
+@naming("standard output")
 def closing(line: str, manner: Manner, *, after_table: bool = False) -> None:
     """Print the last line: to stdout if it is all there is, to stderr below a table for a program."""
     if manner.quiet or manner.json:

@@ -6,7 +6,6 @@ import io
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from mc.memory import Room
 from mc.packing import pack_file
 from mc.parallel import Workers, workers
 from mc.reports import FileReport, Finding, PackReport, RestoredFile, UnpackReport, VerifiedFile, VerifyReport
+from mc.scratch import scratch
 from mc.streams import FromPipe, FromSource
 from mc.unpacking import restore, restore_bytes
 from mc.verifying import verify_file
@@ -180,6 +180,9 @@ def _verify_folder(
         findings.append(Finding(str(path), None, "index", str(error)))
     other = Path(_path(original)) if original is not None else None
     if other is not None:
+        if not other.is_dir():
+            fault = "is no folder" if other.exists() else "does not exist"
+            raise McError(f"{other} {fault}, and {path} is a folder, which is compared with one. Check the path.")
         findings += _compare_others(path, other, folder)
     files: list[VerifiedFile] = []
     for name in folder.shards:
@@ -279,7 +282,7 @@ def random_access(source: PathLike | BinaryIO) -> Iterator[Source]:
         with Source.of(source) as opened:
             yield opened
         return
-    with tempfile.TemporaryFile() as spool:
+    with scratch() as spool:
         shutil.copyfileobj(source, spool, 1 << 20)
         spool.flush()
         with Source.of(spool, STDIN) as opened:
@@ -307,7 +310,7 @@ def writing(target: PathLike | BinaryIO) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _spooled(target: BinaryIO) -> Iterator[BinaryIO]:
-    with tempfile.TemporaryFile() as spool:
+    with scratch() as spool:
         yield spool
         spool.seek(0)
         shutil.copyfileobj(spool, target, 1 << 20)

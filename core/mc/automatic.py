@@ -135,6 +135,8 @@ def auto(
             found, trial = planned(
                 sources, goal, asked_for(objective, seed, level, sets, keep, statistics), work, note, latest
             )
+        for one in sources:
+            one.unchanged()
         if target is not None:
             deliver(sources, folder, target, trial, pack, work, latest, progress)
         return report_of(sources, source, target, found, trial, latest)

@@ -48,6 +48,8 @@ _ML_DTYPES: dict[str, tuple[int, str]] = {
     "F8_E5M2FNUZ": (8, "float8_e5m2fnuz"),
 }
 
+MOST_DIMENSIONS = 64  # of an array of numpy; safetensors allows any number
+
 _SUB_BYTE: dict[str, int] = {"F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
 
 DTYPES: dict[str, DType] = {

@@ -13,7 +13,7 @@ import numpy as np
 from mc import blob
 from mc.checkpoint import Layout, Source, Tensor, read_layout
 from mc.codec.typing import Bytes
-from mc.dtypes import element_bits, numpy_dtype
+from mc.dtypes import MOST_DIMENSIONS, element_bits, numpy_dtype
 from mc.errors import DamagedError, McError, quote
 from mc.manifest import SAME, is_packed
 from mc.opening import Opening, open_packed
@@ -30,9 +30,11 @@ class Checkpoint:
         layout = read_layout(source)
         self._source, self._threads, self._executor = source, threads, executor
         self._opening: Opening | None = None
+        self._numbers: dict[str, int] = {}  # of blobs, by tensor
         if is_packed(layout, source.where):
             self._opening = open_packed(FromSource(source), source.size)
             layout = self._opening.original
+            self._numbers = {name: number for number, name in enumerate(self._opening.packed.manifest.entries)}
         self._layout: Layout = layout
         self._tensors = {tensor.name: tensor for tensor in layout.tensors}
 
@@ -45,6 +47,11 @@ class Checkpoint:
     def layout(self) -> Layout:
         """The original's header, as it was read."""
         return self._layout
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file that is open, packed or not."""
+        return self._source.size
 
     @property
     def where(self) -> str:
@@ -64,8 +71,8 @@ class Checkpoint:
         return self._named(name).dtype
 
     def tensor(self, name: str) -> np.ndarray[Any, Any]:
-        """The whole tensor. McError if there is none of that name, or numpy has no type for it; DamagedError if its
-        bytes aren't what was packed."""
+        """The whole tensor. McError if there is none of that name, or numpy has no type for it or too few dimensions;
+        DamagedError if its bytes aren't what was packed."""
         tensor = self._named(name)
         return self._shaped(tensor, self._bytes(tensor, 0, tensor.stop - tensor.start), tensor.shape)
 
@@ -105,6 +112,11 @@ class Checkpoint:
     def _shaped(self, tensor: Tensor, raw: Bytes, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         if (element_bits(tensor.dtype) or 0) % 8:
             return raw
+        if len(shape) > MOST_DIMENSIONS:
+            raise McError(
+                f"{self.where}: tensor {quote(tensor.name)} has {len(shape)} dimensions, and numpy has at most "
+                f"{MOST_DIMENSIONS}. Its bytes can still be packed and restored."
+            )
         return raw.view(numpy_dtype(tensor.dtype)).reshape(shape)
 
     def _bytes(self, tensor: Tensor, start: int, stop: int) -> Bytes:
@@ -129,9 +141,8 @@ class Checkpoint:
 
     def _pieces(self, opening: Opening, tensor: Tensor, start: int, stop: int) -> Iterator[tuple[Job, int, int]]:
         """The chunks that hold the bytes from `start` to `stop`, found by the directory."""
-        entries = opening.packed.manifest.entries
-        entry = entries[tensor.name]
-        number = list(entries).index(entry.why if entry.coding == SAME else tensor.name)
+        entry = opening.packed.manifest.entries[tensor.name]
+        number = self._numbers[entry.why if entry.coding == SAME else tensor.name]
         stored = opening.packed.blobs[number]
         stream = FromSource(self._source, stored.start)
         size = tensor.stop - tensor.start

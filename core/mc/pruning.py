@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
@@ -33,6 +32,7 @@ from mc.lossy.shards import checkpoints, tensors_of
 from mc.lossy.statistics import open_statistics
 from mc.parallel import Workers, single_blas, workers
 from mc.reports import TensorReport
+from mc.scratch import scratch
 from mc.simplifying import Done, finished, names_of, refuse_unused, rewrite, shards_of
 
 NOTHING = "no tensor that is to be pruned: no matrix of floats, or all are kept."
@@ -184,8 +184,9 @@ def _prune_one(
     step: Callable[[int], None], taken: Callable[[str, tuple[int, ...], Array], None] | None,
 ) -> tuple[PrunedFile, Made]:  # fmt: skip
     """Prune into a temporary file, and copy or pack that."""
-    with tempfile.TemporaryFile() as plain:
+    with scratch() as plain:
         made = prune_file(source, layout, chosen, plain, work, step, taken)
+        source.unchanged()
         sizes, size = finished(plain, source.where, made.recipe, chosen.job.level, work, out, pack)
     return _report(source, name, chosen.job, made, sizes, size), made
 

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -33,7 +32,7 @@ from mc.lossy.frames import Frames
 from mc.lossy.measure import Measured, packed_as
 from mc.lossy.passes import Job, Made, Unweighed
 from mc.lossy.quantizing import Decided, decided, quantize_file, refuse_missed
-from mc.lossy.recipe import OBJECTIVES, WEIGHED, Quantized, Recipe
+from mc.lossy.recipe import OBJECTIVES, WEIGHED, Quantized, Recipe, refuse_infinite
 from mc.lossy.requests import Request, Target, parse_request, spelled
 from mc.lossy.shards import checkpoints, tensors_of
 from mc.lossy.sizes import packed_parts
@@ -41,6 +40,7 @@ from mc.lossy.standards import assign_standard, spared
 from mc.lossy.statistics import open_statistics
 from mc.parallel import Workers, single_blas, workers
 from mc.reports import RestoredFile, TensorReport, UnpackReport
+from mc.scratch import scratch
 
 CONFIG = "config.json"
 NOTHING = "no tensor that is to be quantized: none of the floats, or all are kept."
@@ -160,7 +160,8 @@ def refuse_unused(used: set[str], sets: Sequence[str], keep: Sequence[str], wher
     """UsageError for a pattern that fits no tensor: it would be a wish without effect."""
     for pattern in [*sets, *keep]:
         if pattern not in used:
-            raise UsageError(f"{where} has no tensor whose name fits {quote(pattern)}. `mc analyze` lists the names.")
+            kind = "tensor of floats" if pattern in sets else "tensor"
+            raise UsageError(f"{where} has no {kind} whose name fits {quote(pattern)}. `mc analyze` lists the names.")
 
 
 def _quantize_one(
@@ -168,8 +169,9 @@ def _quantize_one(
     step: Callable[[int], None],
 ) -> tuple[QuantizedFile, Made]:  # fmt: skip
     """Quantize into a temporary file, and copy or pack that."""
-    with tempfile.TemporaryFile() as plain:
+    with scratch() as plain:
         made = quantize_file(source, layout, chosen, plain, work, step)
+        source.unchanged()
         parts, size = finished(plain, source.where, made.recipe, chosen.job.level, work, out, pack)
     return _report(source, name, made, parts, size), made
 
@@ -178,6 +180,7 @@ def finished(
     plain: BinaryIO, where: str, recipe: Recipe, level: str, work: Workers, out: BinaryIO, pack: bool
 ) -> tuple[dict[str, TensorReport], int]:
     """Put what was written to `plain` into `out`, packed or as it is; what `packed_parts` says of it in either case."""
+    refuse_infinite(recipe, where)
     plain.flush()
     parts, size = packed_parts(Source.of(plain, where), recipe, level, work, out if pack else None)
     if not pack:
@@ -277,6 +280,7 @@ def _dequantize_one(
 ) -> RestoredFile:
     done = Done(sum(_bytes(floats, one) for one in floats.names()), progress)
     size, sha256 = dequantize_file(floats, out, work, done.step)
+    source.unchanged()
     return RestoredFile(source.where, name, size, source.size, sha256, False)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -20,10 +19,13 @@ from mc.checkpoint import Layout, Source, Tensor, write_prefix
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, McError, quote
 from mc.heading import WHOLE
-from mc.manifest import SAME
+from mc.lossy.recipe import restricted, write_recipe
+from mc.manifest import RECIPE_KEY, SAME
 from mc.memory import Room
 from mc.opening import Opening, open_packed
+from mc.packing import recipe_of
 from mc.parallel import Workers
+from mc.scratch import scratch
 from mc.streams import FromMemory, FromPipe, FromSource, Sequential
 
 
@@ -169,7 +171,8 @@ def _matches(name: str, glob: str) -> bool:
 
 
 def subset_header(layout: Layout, tensors: Sequence[Tensor]) -> bytes:
-    """Length and header of a safetensors file with these tensors and the original's metadata."""
+    """Length and header of a safetensors file with these tensors and the original's metadata, of the recipe what is
+    about them."""
     listed: dict[str, object] = {}
     at = 0
     for tensor in tensors:
@@ -180,7 +183,12 @@ def subset_header(layout: Layout, tensors: Sequence[Tensor]) -> bytes:
             "data_offsets": [at, at + size],
         }
         at += size
-    return write_prefix(layout.metadata, listed)
+    metadata = dict(layout.metadata)
+    if recipe := recipe_of(layout, ""):
+        left = restricted(recipe, {tensor.name: (tensor.dtype, tensor.shape) for tensor in tensors})
+        del metadata[RECIPE_KEY]
+        metadata |= {RECIPE_KEY: write_recipe(left)} if left else {}
+    return write_prefix(metadata, listed)
 
 
 def chunks(
@@ -215,8 +223,8 @@ def chunks(
                     found.append(raw)
         return found
 
-    with tempfile.TemporaryFile() if source is None else nullcontext(io.BytesIO()) as spool:
-        for some in work.each(decoded, every(cast(BinaryIO, spool)), lambda unit: unit.size):
+    with scratch() if source is None else nullcontext(io.BytesIO()) as spool:
+        for some in work.each(decoded, every(spool), lambda unit: unit.size):
             yield from some
 
 

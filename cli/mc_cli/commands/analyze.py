@@ -64,6 +64,7 @@ def analyze(
     for option, target in (("--html", html), ("--stats-out", stats_out)):
         if target is not None:
             allowed((*paths, *inputs), option, target, force)
+    files.distinct({"--html": html, "--stats-out": stats_out}, {})
     began = time.perf_counter()
     if against is not None:
         return differ(paths[0], against, tensors, options.count(threads), began, manner)

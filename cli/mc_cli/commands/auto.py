@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -47,19 +49,17 @@ class Drop(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
 @options.force
 @click.option("--lossless", is_flag=True, help="Nothing is lost; the smallest such file.")
 @click.option("--target-size", type=options.SIZE, metavar="SIZE", help="Of all packed files: bytes, or 12MB.")
-@click.option("--target-ratio", type=click.FloatRange(1, min_open=True), metavar="R", help="R times smaller than IN.")
-@click.option("--bits", type=click.FloatRange(0, 32, min_open=True), metavar="B", help="Bits a weight that may change.")
-@click.option("--max-error", type=click.FloatRange(0, 1, min_open=True), metavar="E", help="Relative loss over all.")
-@click.option(
-    "--alpha", type=click.FloatRange(0, min_open=True), metavar="A", help="Loss that a bit a weight is worth."
-)
+@click.option("--target-ratio", type=options.Number(1, min_open=True), metavar="R", help="R times smaller than IN.")
+@click.option("--bits", type=options.Number(0, 32, min_open=True), metavar="B", help="Bits a weight that may change.")
+@click.option("--max-error", type=options.Number(0, 1, min_open=True), metavar="E", help="Relative loss over all.")
+@click.option("--alpha", type=options.Number(0, min_open=True), metavar="A", help="Loss that a bit a weight is worth.")
 @click.option("--eval", "command", metavar="'COMMAND {}'", help="Prints a checkpoint's score as its last line.")
 @click.option("--max-drop", type=Drop(), metavar="D", help="How far the score may fall: 2%, or 0.01.")
 @click.option("--lower-is-better", is_flag=True, help="The score is a loss: how far it may rise.")
 @click.option(
     "--max-evals", type=click.IntRange(2), default=EVALS, show_default=True, metavar="N", help="Runs of the command."
 )
-@click.option("--eval-timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Seconds for each run.")
+@click.option("--eval-timeout", type=options.Number(0, min_open=True), metavar="S", help="Seconds for each run.")
 @click.option("--plan", "given", type=click.Path(), metavar="FILE", help="Do what this plan says, and no search.")
 @click.option("--plan-out", type=click.Path(), metavar="FILE", help="Write the plan: to read, to edit, to do again.")
 @click.option(
@@ -118,6 +118,7 @@ def auto(
     on where it was.
     """
     import mc
+    from mc.plan.plans import dumped
 
     target = files.STDIO if output is not None and files.is_stdout(output) else output
     manner = manner.beside(target)
@@ -147,18 +148,19 @@ def auto(
             threads=options.count(threads), progress=progress, note=note, score=judge, limit=limit, max_evals=max_evals,
         )  # fmt: skip
 
-    if dry_run or target is None:
-        with files.reading(source) as original:
-            report = run(original, None, None)
-    else:
-        with (
-            files.writing(source, target, force=force) as packed,
-            files.reading(source) as original,
-            show.progress("writing", manner) as progress,
-        ):
-            report = run(original, packed, progress)
-    if plan_out is not None:
-        write_plan(report, plan_out)
+    with plan_file(plan_out) as kept:  # opened first: a search takes long, and must not end for want of a place
+        if dry_run or target is None:
+            with files.reading(source) as original:
+                report = run(original, None, None)
+        else:
+            with (
+                files.writing(source, target, force=force) as packed,
+                files.reading(source) as original,
+                show.progress("writing", manner) as progress,
+            ):
+                report = run(original, packed, progress)
+        if kept is not None:
+            kept.write(dumped(report.plan).encode())
     conclude(report, source, target if not dry_run else None, time.perf_counter() - began, manner)
     return 0
 
@@ -223,13 +225,16 @@ def read_plan(name: str) -> Any:
         return loaded(Path(name).read_bytes(), name)
 
 
-def write_plan(report: AutoReport, name: str) -> None:
-    """Write the plan of a report, whole or not at all."""
+@contextmanager
+def plan_file(name: str | None) -> Iterator[BinaryIO | None]:
+    """What becomes the plan's file, whole or not at all; None if none is wanted."""
     from mc.atomic import replacing
-    from mc.plan.plans import dumped
 
+    if name is None:
+        yield None
+        return
     with files.naming(name, files.WRITE_ERRORS), replacing(Path(name)) as out:
-        out.write(dumped(report.plan).encode())
+        yield out
 
 
 def conclude(report: AutoReport, source: str, target: str | None, seconds: float, manner: show.Manner) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mc.pruning import PruneReport
 
 COLUMNS = ("tensor", "method", "shape", "zeros", "error", "on inputs", "bytes", "packed", "grid error")
-SHARE = click.FloatRange(0, 1)
+SHARE = options.Number(0, 1)
 CLOSE = 0.005  # of a limit: what is left of it beyond that is said
 
 
@@ -32,7 +32,7 @@ CLOSE = 0.005  # of a limit: what is left of it beyond that is said
     "--method", help="magnitude, N:M, wanda, obs, block, rows, columns, heads, channels, low-rank; see below."
 )
 @click.option("--sparsity", type=SHARE, metavar="S", help="Share of weights that are to be zero.")
-@click.option("--max-error", type=click.FloatRange(0, 1, min_open=True), metavar="E", help="Relative squared error.")
+@click.option("--max-error", type=options.Number(0, 1, min_open=True), metavar="E", help="Relative squared error.")
 @click.option("--target-size", type=options.SIZE, metavar="SIZE", help="Of the packed file: bytes, or 12MB.")
 @click.option("--overall", is_flag=True, help="The error over all tensors, not of each.")
 @click.option(

@@ -39,9 +39,9 @@ FIXED = (
 @click.option(
     "--scheme", required=True, help="bf16, fp16, fp8, int2 to int8, codebook, nf4, grid or trellis; see below."
 )
-@click.option("--bits", type=click.FloatRange(0, 32, min_open=True), metavar="B", help="Bits a weight, packed.")
-@click.option("--max-error", type=click.FloatRange(0, 1, min_open=True), metavar="E", help="Relative squared error.")
-@click.option("--snr", type=click.FloatRange(0, 200), metavar="DB", help="The same in decibels.")
+@click.option("--bits", type=options.Number(0, 32, min_open=True), metavar="B", help="Bits a weight, packed.")
+@click.option("--max-error", type=options.Number(0, 1, min_open=True), metavar="E", help="Relative squared error.")
+@click.option("--snr", type=options.Number(0, 200), metavar="DB", help="The same in decibels.")
 @click.option("--target-size", type=options.SIZE, metavar="SIZE", help="Of the packed file: bytes, or 12MB.")
 @click.option("--overall", is_flag=True, help="The error over all tensors, not of each.")
 @click.option(
@@ -122,6 +122,7 @@ def quantize(
     if layout == "compressed-tensors":
         request, chosen = standard(request), [(pattern, standard(one)) for pattern, one in chosen]
     limit = limit_of(bits, max_error, snr, target_size, overall)
+    files.distinct({"-o": output}, {"--stats": stats})
     began = time.perf_counter()
     target = files.STDIO if files.is_stdout(output) else output
     manner = manner.beside(target)

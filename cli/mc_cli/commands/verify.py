@@ -28,7 +28,7 @@ ERROR_COLUMNS = ("result", "file", "tensor", "scheme", "error", "stated", "messa
 @click.argument("original", metavar="[ORIGINAL]", type=options.PATH, nargs=-1)
 @click.option("--each", is_flag=True, help="Every argument is a checkpoint by itself, none an original.")
 @click.option("--against", metavar="A", type=options.PATH, help="What PACKED was quantized from: measure its errors.")
-@click.option("--max-error", type=click.FloatRange(0), metavar="E", help="With --against, exit 4 above this error.")
+@click.option("--max-error", type=options.Number(0), metavar="E", help="With --against, exit 4 above this error.")
 @click.option("--overall", is_flag=True, help="The error over all tensors, not of each.")
 @options.threads
 @options.speaking

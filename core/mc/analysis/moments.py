@@ -55,9 +55,11 @@ class Moments:
 
 @dataclass(frozen=True)
 class Pool:
-    """Several tensors taken together, counted in the bins of wide numbers."""
+    """Several tensors taken together, counted in the bins of wide numbers. Only those that occur are held: there may be
+    as many pools as tensors."""
 
-    counts: Counts  # [65536]
+    bins: Ints  # rising, of 65536
+    counts: Counts  # of each
     sums: Sums
     beyond: int  # their sum: each tensor by its own standard deviation
 
@@ -70,12 +72,26 @@ def pooled(tally: Tally) -> Pool:
         with np.errstate(over="ignore", invalid="ignore"):
             heads = tally.kind.values.astype("<f4").view("<u4") >> 16
         counts = np.bincount(heads, weights=counts, minlength=wide.bins).astype(np.int64)
-    return Pool(counts, tally.sums, tally.beyond)
+    return _pool(counts, tally.sums, tally.beyond)
 
 
 def joined(one: Pool, other: Pool) -> Pool:
     """Both together."""
-    return Pool(one.counts + other.counts, merged(one.sums, other.sums), one.beyond + other.beyond)
+    counts = _every_bin(one)
+    counts[other.bins] += other.counts
+    return _pool(counts, merged(one.sums, other.sums), one.beyond + other.beyond)
+
+
+def _pool(counts: Counts, sums: Sums, beyond: int) -> Pool:
+    bins = np.flatnonzero(counts)
+    return Pool(bins, counts[bins], sums, beyond)
+
+
+def _every_bin(pool: Pool) -> Counts:
+    """Counts of all bins, those that don't occur too."""
+    counts = np.zeros(kind_of("F32").bins, np.int64)
+    counts[pool.bins] = pool.counts
+    return counts
 
 
 def moments(tally: Tally) -> Moments:
@@ -87,8 +103,8 @@ def moments(tally: Tally) -> Moments:
 def pool_moments(pool: Pool) -> Moments:
     """The figures of several tensors: quantiles to one of 65,536 ordered bins, the share beyond six standard
     deviations by each tensor's own."""
-    wide = kind_of("F32")
-    return _moments(pool.sums, wide, pool.counts, wide.ordered(pool.counts), pool.beyond, None, None)
+    wide, counts = kind_of("F32"), _every_bin(pool)
+    return _moments(pool.sums, wide, counts, wide.ordered(counts), pool.beyond, None, None)
 
 
 def _moments(

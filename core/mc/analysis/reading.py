@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from mc.errors import McError, quote
 from mc.folder import read_folder, refuse_pickle
 from mc.loader import Checkpoint
 from mc.manifest import is_packed
+from mc.scratch import scratch
 
 STDIN = "<stream>"
 LEGACY = ".dat"
@@ -83,7 +83,7 @@ def opened(source: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[File, ..
 
 def _spooled(stream: BinaryIO, where: str, stack: ExitStack) -> File:
     """A stream is read more than once, so it goes to a temporary file first."""
-    spool = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (the stack closes it)
+    spool = stack.enter_context(scratch())
     shutil.copyfileobj(stream, spool, 1 << 20)
     spool.seek(0)
     magic = spool.read(6)

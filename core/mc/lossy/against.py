@@ -66,13 +66,13 @@ def _difference(floats: Floats, original: Checkpoint, name: str) -> tuple[str, f
         same = floats.dtype(name) == original.dtype(name) and np.array_equal(floats.data(name), original.data(name))
         return "" if same else "It differs, and is no tensor of floats.", 0.0, 0.0
     ours, theirs = floats.tensor(name), original.tensor(name)
-    if ours.tobytes() == theirs.tobytes():  # NaN included
-        return "", 0.0, float((theirs.astype(np.float64) ** 2).sum())
+    same = ours.tobytes() == theirs.tobytes()  # NaN included
     with np.errstate(over="ignore"):
         squared, power = squares(_flat(theirs), _flat(ours))
-    if not np.isfinite(squared):
+    if not same and not np.isfinite(squared):
         return "It has numbers that are NaN or infinite, and differs in them.", 0.0, 0.0
-    return "", squared, power
+    # A power that is no number would make the error over all tensors none, which is above no limit.
+    return "", 0.0 if same else squared, power if np.isfinite(power) else 0.0
 
 
 def _flat(values: Array) -> Array:

@@ -6,7 +6,6 @@ score, in one histogram for all tensors, and a limit is met by the threshold tha
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,6 +29,7 @@ from mc.lossy.shards import Files, Held, held_bytes, tensors_of
 from mc.lossy.sizes import packed_parts
 from mc.lossy.thresholds import by_components, settled
 from mc.parallel import Workers
+from mc.scratch import scratch
 from mc.twins import find_twins_over
 
 PACKED = 0.7  # of the bytes of a component, at least, are left once it is packed
@@ -118,7 +118,7 @@ def _shared(
         return sum(one.error for one in found) / power if power else 0.0
 
     def packed_one(source: Source, layout: Layout, thresholds: Cuts) -> int:
-        with tempfile.TemporaryFile() as out:
+        with scratch() as out:
             made = write(source, layout, job, thresholds, out, work, lambda _: None)
             out.flush()
             return packed_parts(Source.of(out, source.where), made.recipe, job.level, work)[1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mc.dtypes import numpy_dtype
+from mc.dtypes import MOST_DIMENSIONS, numpy_dtype
 from mc.errors import DamagedError, McError
 from mc.lossy import casts, codebooks, grids, integers, lowrank, masks, trellises
 from mc.lossy.loops import faults, squares
@@ -51,8 +51,11 @@ class Result:
 
 
 def as_matrix(raw: Array, dtype: str, shape: Shape) -> Array:
-    """f32 [rows, cols] of a tensor's bytes. McError for numbers that aren't finite, or not in f32."""
-    with np.errstate(over="ignore"):
+    """f32 [rows, cols] of a tensor's bytes. McError for numbers that aren't finite, or not in f32, and for a shape that
+    numpy has no arrays of."""
+    if len(shape) > MOST_DIMENSIONS:
+        raise McError(f"has {len(shape)} dimensions, and at most {MOST_DIMENSIONS} can be held: keep it with --keep")
+    with np.errstate(over="ignore", invalid="ignore"):
         w = np.ascontiguousarray(raw.view(numpy_dtype(dtype)).astype(np.float32, copy=False))
     count = faults(w.reshape(-1))
     if count:

@@ -11,6 +11,7 @@ from mc.errors import McError
 from mc.lossy.schemes import Cast, Fp8
 
 Array = np.ndarray[Any, Any]
+MOST_BF16 = 3.39e38
 LARGEST = {"F8_E4M3": 448.0, "F8_E5M2": 57344.0}  # OCP 8-bit floating point, table 1
 
 
@@ -19,7 +20,8 @@ def cast(w: Array, scheme: Cast) -> Array:
     with np.errstate(over="ignore"):
         narrow: Array = w.astype(numpy_dtype(scheme.to))
     if not np.isfinite(narrow).all():
-        raise McError(f"has numbers up to {np.abs(w).max():g}, beyond what {scheme.to} holds; bf16 holds them")
+        wider = "; bf16 holds them" if scheme.to == "F16" and np.abs(w).max() < MOST_BF16 else ""
+        raise McError(f"has numbers up to {np.abs(w).max():g}, beyond what {scheme.to} holds{wider}")
     return narrow
 
 

@@ -79,10 +79,11 @@ def dequantize(indices: Array, books: Array, scheme: Codebook) -> Array:
 def quantize_nf4(w: Array, scheme: Nf4) -> tuple[Array, Array]:
     """Of f32 [rows, cols], indices u8 and the largest magnitude of each group f32."""
     flat = w.ravel()
-    groups = -(-len(flat) // scheme.group)
-    padded = np.zeros(groups * scheme.group, np.float32)
+    size = min(scheme.group, len(flat))  # a larger group is all there is
+    groups = -(-len(flat) // size)
+    padded = np.zeros(groups * size, np.float32)
     padded[: len(flat)] = flat
-    each = padded.reshape(groups, scheme.group)
+    each = padded.reshape(groups, size)
     top = np.abs(each).max(axis=1)
     units = np.divide(each, top[:, None], out=np.zeros_like(each), where=top[:, None] > 0)
     return nearest(units, NF4).ravel()[: len(flat)].reshape(w.shape), top

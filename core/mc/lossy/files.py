@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from mc.lossy.schemes import FLOATS, Int, parts
 from mc.lossy.slices import as_cut, by_rows
 from mc.manifest import RECIPE_KEY, is_packed
 from mc.parallel import Workers
+from mc.scratch import scratch
 
 Array = np.ndarray[Any, Any]
 Step = Callable[[int], None]
@@ -43,7 +43,7 @@ class Writer:
     def __init__(self) -> None:
         self._listed: dict[str, object] = {}
         self._sizes: dict[str, int] = {}
-        self._data: Any = tempfile.TemporaryFile()  # noqa: SIM115
+        self._data: Any = scratch()
         self._at = 0
 
     def add(self, name: str, dtype: str, shape: tuple[int, ...], data: Array) -> None:
@@ -96,7 +96,7 @@ class Floats:
         are not undone. DamagedError for a recipe that doesn't fit the file."""
         where = checkpoint.where
         self._checkpoint, self._where, self._dtype = checkpoint, where, dtype
-        self._recipe = read_recipe(checkpoint.layout, where)[since:]
+        self._recipe = read_recipe(checkpoint.layout, where, checkpoint.size)[since:]
         stored = {tensor.name: (tensor.dtype, tensor.shape) for tensor in checkpoint.layout.tensors}
         self._listed = undone(self._recipe, stored, where)
         self._sizes = {tensor.name: tensor.stop - tensor.start for tensor in checkpoint.layout.tensors}
@@ -243,7 +243,7 @@ def plain_layout(source: Source) -> Layout:
     """The layout of a file that is to be quantized or pruned; McError if it is packed, or quantized already."""
     layout = read_layout(source)
     if is_packed(layout, source.where):
-        raise McError(f"{source.where} is packed. Unpack it first, then quantize.")
+        raise McError(f"{source.where} is packed. Unpack it first.")
     if any(isinstance(step, Quantize) for step in read_recipe(layout, source.where)):
         raise McError(f"{source.where} is quantized already. Quantize what it was made from; dequantize gives floats.")
     return layout

@@ -4,7 +4,6 @@ made anew each time, so that memory and disk stay bounded whatever the model."""
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from threading import Lock
 from types import TracebackType
@@ -12,6 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from mc.lossy.grids import Frame
+from mc.scratch import scratch
 
 MOST = 2 << 30  # bytes of matrices: 128 layers of 2048 inputs
 
@@ -22,7 +22,7 @@ class Frames:
     def __init__(self, most: int = MOST) -> None:
         self._most, self._used, self._lock = most, 0, Lock()
         self._frames: dict[str, Frame] = {}
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this
+        self._file = scratch()  # closed with this
 
     def get(self, name: str) -> Frame | None:
         """The frame that is kept for the tensor `name`, if any. Its matrix can't be written to."""

@@ -167,7 +167,8 @@ def write(
                 for part, (dtype, shape) in listed.items():
                     writer.add(part, dtype, shape, result.stored[part])
                 sizes[tensor.name] = sum(array.nbytes for array in result.stored.values())
-                w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
+                with naming(source.where, tensor.name):
+                    w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
                 bounds[tensor.name] = bound(w, result.error)
                 done[tensor.name] = replace(result, stored={})
             step(tensor.stop - tensor.start)

@@ -27,6 +27,7 @@ from mc.lossy.schemes import LowRank, Scheme, Shape, Shrunk, Sparse, parts, scal
 from mc.lossy.statistics import Statistics
 
 Array = np.ndarray[Any, Any]
+MOST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ def scored(w: Array, method: Method, shape: Shape, objective: str, moments: Mome
     if objective != "plain":
         power = np.einsum("ij,ij->i", w, w, dtype=np.float64) / w.shape[1]
         power = np.full(len(w), power.mean()) if objective == "tensor" else power
-        rows = np.divide(1, np.sqrt(power), out=np.zeros_like(power), where=power > 0).astype(np.float32)
+        rows = np.divide(1, np.sqrt(power), out=np.zeros_like(power), where=power > 0)
+        rows = np.minimum(rows, MOST).astype(np.float32)  # of subnormal weights it would be infinite
     columns = None
     if method.kind == "wanda" and moments is not None:
         columns = np.sqrt(moments.squares).astype(np.float32)
@@ -216,7 +218,8 @@ def component_bits(found: lowrank.Components, w: Array, objective: str) -> Array
     if objective != "plain":
         mean = float(np.einsum("ij,ij->", w, w, dtype=np.float64)) / w.size
         scale = 1 / np.sqrt(mean) if mean > 0 else 0.0
-    bits: Array = (found.values * scale / np.sqrt(sum(w.shape))).astype(np.float32).view(np.uint32)
+    scores = np.minimum(np.abs(found.values) * scale / np.sqrt(sum(w.shape)), MOST)  # a zero may have a sign
+    bits: Array = scores.astype(np.float32).view(np.uint32)
     return bits
 
 

@@ -9,17 +9,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, prod
 
 from mc.checkpoint import Layout
+from mc.dtypes import MOST_DIMENSIONS
 from mc.errors import DamagedError, McError, quote
-from mc.lossy.schemes import FLOATS, PRUNED, Parts, Scheme, Shape, Shrunk, parts, read, written
+from mc.lossy.schemes import (
+    FLOATS,
+    PRUNED,
+    LowRank,
+    Parts,
+    Scheme,
+    Shape,
+    Shrunk,
+    described,
+    parts,
+    read,
+    written,
+)
 from mc.manifest import RECIPE_KEY
 from mc.strict_json import describe, parse_json
 
 QUANTIZE, PRUNE = "quantize", "prune"
 MOST_STEPS = 16  # FORMAT.md, section 11; undoing them goes as deep
+# FORMAT.md, section 11: weights of what was taken out or is a product, for each byte of the file, and beyond
+MOST_GROWN, GROWN_ANYWAY = 1 << 10, 1 << 22
 OBJECTIVES = ("plain", "tensor", "row", "diag", "gram")
 WEIGHED = ("diag", "gram")  # of them, by statistics
 
@@ -68,8 +83,9 @@ def _written(step: Step) -> dict[str, object]:
     return {"step": PRUNE if isinstance(step, Prune) else QUANTIZE, "tensors": listed}
 
 
-def read_recipe(layout: Layout, where: str) -> Recipe:
-    """The recipe of a file, compared with its tensors; empty if it has none.
+def read_recipe(layout: Layout, where: str, size: int | None = None) -> Recipe:
+    """The recipe of a file, compared with its tensors; empty if it has none. `size`: bytes of the file as it is read,
+    where that is a packed one.
 
     Raises DamagedError, naming file and tensor, for one that can't have been written or doesn't fit the file;
     McError for a kind of step that this version doesn't know."""
@@ -83,8 +99,21 @@ def read_recipe(layout: Layout, where: str) -> Recipe:
     if len(found) > MOST_STEPS:
         raise DamagedError(f"{what} has {len(found)} steps, and {MOST_STEPS} are allowed. Quantize again.")
     recipe = tuple(_step(step, what) for step in found)
+    _refuse_grown(recipe, layout.size if size is None else size, what)
     undone(recipe, {tensor.name: (tensor.dtype, tensor.shape) for tensor in layout.tensors}, what)
     return recipe
+
+
+def _refuse_grown(recipe: Recipe, size: int, what: str) -> None:
+    """DamagedError for more weights than a file of `size` bytes can have been made from: those of a low rank, or that
+    were taken out, take none of them, so only this bounds the memory that they come back in."""
+    each = [one for step in recipe for one in step.tensors.values() if isinstance(one.scheme, LowRank | Shrunk)]
+    weights, most = sum(map(elements, each)), MOST_GROWN * size + GROWN_ANYWAY
+    if weights > most:
+        raise DamagedError(
+            f"{what} gives back {weights} weights of low ranks and tensors without their zeros, and a file of {size} "
+            f"bytes can have at most {most}. Prune again."
+        )
 
 
 def _step(found: object, what: str) -> Step:
@@ -106,6 +135,7 @@ def _quantized(name: str, found: object, what: str) -> Quantized:
     match found:
         case {"dtype": str(dtype), "shape": list(shape), "error": float() | int() as error, **scheme_of} if (
             dtype in FLOATS
+            and len(shape) <= MOST_DIMENSIONS
             and all(type(count) is int and 0 < count < 2**63 for count in shape)
             and type(error) is not bool
             and isfinite(error)
@@ -152,6 +182,35 @@ def undone(recipe: Recipe, tensors: Mapping[str, tuple[str, Shape]], what: str) 
                 before[places[name]] = (one.dtype, one.shape)
         current = before
     return current
+
+
+def refuse_infinite(recipe: Recipe, where: str) -> None:
+    """McError for a tensor that came back infinite: its largest weight is a little less than the largest integer times
+    its scale, and that more than its type holds. No recipe can say so of its error."""
+    for step in recipe:
+        for name, one in step.tensors.items():
+            if not isfinite(one.error):
+                raise McError(
+                    f"{where}: tensor {quote(name)} has weights so near the end of {one.dtype} that "
+                    f"{described(one.scheme)} gives some back infinite. Keep it, or name another scheme with --set."
+                )
+
+
+def restricted(recipe: Recipe, tensors: Mapping[str, tuple[str, Shape]]) -> Recipe:
+    """What is left of a recipe where only these of its file's tensors are stored: entries that have all their parts."""
+    current = dict(tensors)
+    left: list[Step] = []
+    for step in reversed(recipe):
+        whole = {}
+        for name, one in step.tensors.items():
+            needed = parts(name, one.scheme, one.dtype, one.shape)
+            if all(current.get(part) == about for part, about in needed.items()):
+                whole[name] = one
+                current = {part: about for part, about in current.items() if part not in needed}
+        current |= {name: (one.dtype, one.shape) for name, one in whole.items()}
+        if whole:
+            left.append(replace(step, tensors=whole))
+    return tuple(reversed(left))
 
 
 def elements(one: Quantized) -> int:

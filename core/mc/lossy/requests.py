@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from math import inf
 from typing import TypeVar
 
 from mc.checkpoint import Tensor
@@ -45,11 +46,15 @@ STEPPED = ("grid", "trellis")  # kinds whose step a target settles
 
 @dataclass(frozen=True)
 class Target:
-    """The limit to meet."""
+    """The limit to meet. UsageError for one that is no number above 0."""
 
     kind: str  # error, bits (a weight) or size (bytes of the packed file)
     value: float
     overall: bool = False  # error: pooled over all tensors; else in each
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value < inf:
+            raise UsageError(f"The limit {self.kind} is {self.value}, where a number above 0 belongs.")
 
 
 def parse_request(text: str, **defaults: int | str) -> Request:
@@ -119,17 +124,19 @@ def matches(pattern: str, name: str) -> bool:
 def assign(
     tensors: Iterable[Tensor], default: Asked | None, sets: Sequence[tuple[str, Asked]], keeps: Sequence[str]
 ) -> tuple[dict[str, Asked], set[str]]:
-    """The request for each tensor that is to be quantized or pruned; and the patterns that fit any. The last of
-    `sets` that fits counts; what `keeps` names stays. Without being asked for, tensors of fewer than two dimensions
-    stay, norms and biases among them."""
+    """The request for each tensor that is to be quantized or pruned; and the patterns that fit any, those of `sets`
+    any of floats. The last of `sets` that fits counts; what `keeps` names stays. Without being asked for, tensors of
+    fewer than two dimensions stay, norms and biases among them."""
     wanted: dict[str, Asked] = {}
     used: set[str] = set()
     for tensor in tensors:
         kept = [pattern for pattern in keeps if matches(pattern, tensor.name)]
         asked = [(pattern, request) for pattern, request in sets if matches(pattern, tensor.name)]
         used.update(kept)
+        if tensor.dtype not in FLOATS or tensor.start == tensor.stop:
+            continue
         used.update(pattern for pattern, _ in asked)
-        if kept or tensor.dtype not in FLOATS or tensor.start == tensor.stop:
+        if kept:
             continue
         last = tensor.name.rpartition(".")[2]
         if asked:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from math import inf, prod, sqrt
 
@@ -17,6 +16,7 @@ from mc.lossy.sampling import estimated, expected_rest, only_trellises
 from mc.lossy.shards import Files, Held, held_bytes, tensors_of
 from mc.lossy.sizes import packed_parts
 from mc.parallel import Workers
+from mc.scratch import scratch
 
 CLOSE = 0.995  # of a limit: near enough
 ROUNDS = 24  # of a search, at most; it takes about five
@@ -147,7 +147,7 @@ def _meet_size(where: str, files: Files, job: Job, target: Target, gridded: Sequ
     limit = target.value * weights / 8 if target.kind == "bits" else target.value
 
     def packed_one(source: Source, layout: Layout, step: float) -> int:
-        with tempfile.TemporaryFile() as out:
+        with scratch() as out:
             made = write(source, layout, job, _every(gridded, step), out, work, lambda _: None)
             out.flush()
             parts, size = packed_parts(Source.of(out, source.where), made.recipe, job.level, work)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from mc.lossy.masks import Threshold
 from mc.lossy.measure import bound
 from mc.lossy.passes import Job, Made, write
 from mc.lossy.pruning import PruneJob, matrix_of
-from mc.lossy.recipe import read_recipe
+from mc.lossy.recipe import read_recipe, refuse_infinite
 from mc.lossy.requests import Request
 from mc.lossy.schemes import parts
 from mc.lossy.sizes import Nowhere
@@ -34,6 +33,7 @@ from mc.plan.plans import Plan, written
 from mc.plan.survey import inputs_of
 from mc.plan.thinned import is_cut, of_weights, threshold
 from mc.plan.ways import Combined, gridded
+from mc.scratch import scratch
 from mc.twins import find_twins
 
 Array = np.ndarray[Any, Any]
@@ -98,7 +98,7 @@ def carry_out(
     with ExitStack() as stack:
         ready = source
         if any(isinstance(one.request, Combined) for one in lossy.values()):
-            thin = stack.enter_context(tempfile.TemporaryFile())
+            thin = stack.enter_context(scratch())
             ready = pruned_first(source, layout, lossy, plan, thin, work, statistics)
         wanted: dict[str, Request] = {}
         steps: dict[str, float] = {}
@@ -117,9 +117,10 @@ def carry_out(
         zeros = pruned_in([(ready, found)])
         refuse_unheld(source.where, wanted, zeros)
         job = Job(wanted, plan.objective, plan.seed, plan.level, None, statistics, twins=tied, pruned=zeros)
-        out: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by whoever asked for it
+        out: BinaryIO = scratch()
         try:
             made = write(ready, found, job, steps, out, work, lambda _: None)
+            refuse_infinite(made.recipe, source.where)
             out.flush()
         except BaseException:
             out.close()
