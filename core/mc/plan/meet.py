@@ -283,8 +283,11 @@ def _stepped(found: Survey) -> list[Request]:
 def _missed(bench: Bench, goal: Goal, least: float, limit: float) -> str:
     where = bench.sources[0].where
     if goal.kind == "error":
-        return f"{where} loses {least:.3g} at least, and the limit is {limit:g}. Ask for less, or keep fewer tensors."
+        return (
+            f"The least loss of {where} that was found is {least:.3g}, and the limit is {limit:g}. Allow more, or keep "
+            "other tensors."
+        )
     return (
-        f"{where} takes at least {int(least)} bytes, and the goal allows {int(limit)}. Ask for more, or keep fewer "
-        "tensors."
+        f"The least that {where} was found to take is {int(least)} bytes, and the goal allows {int(limit)}. Ask for "
+        "more, or keep fewer tensors."
     )

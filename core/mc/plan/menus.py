@@ -25,7 +25,7 @@ from mc.lossy.recipe import WEIGHED
 from mc.lossy.requests import Request
 from mc.lossy.schemes import parts
 from mc.plan.curves import Curve, Trial, finer, laddered
-from mc.plan.losses import loss
+from mc.plan.losses import Measure
 
 Array = np.ndarray[Any, Any]
 WIDEST, FINEST = 4, -14  # octaves of a step relative to the weights' deviation
@@ -48,15 +48,19 @@ class Sample:
     frames: dict[str, tuple[str, Frame]]  # by kind with steps, of the whole with scales and powers of the rows picked
     framing: Framing
     objective: str
-    inputs: Array | None  # of the layer: mean squares f32 [cols], or the Gram matrix f32 [cols, cols]
+    measure: Measure
     alone: bool  # whether no other tensor is tied to it
-    weight: float  # what losses of this tensor are multiplied with
     seed: int
     level: str
 
     def lost(self, v: Array) -> float:
         """What numbers f32 [rows, cols] in the place of the sample lose of the whole tensor."""
-        return loss(self.w, v, self.objective, self.inputs, self.share * self.weight)
+        return self.measure.lost(self.w, v, self.share)
+
+    @property
+    def inputs(self) -> Array | None:
+        """Of the layer: mean squares f32 [cols], or the Gram matrix f32 [cols, cols]."""
+        return self.measure.inputs
 
     @property
     def share(self) -> float:
