@@ -249,7 +249,7 @@ def conclude(report: AutoReport, source: str, target: str | None, seconds: float
         names = ", ".join(report.unweighed)
         show.aside(f"{len(report.unweighed)} tensors have no statistics and were weighed by row: {names}")
     if not manner.quiet:
-        show.table(planned.COLUMNS, planned.rows(report.plan), manner)
+        show.table(planned.COLUMNS, planned.rows(report.plan), manner, planned.FEW)
         for line in [*(["This is a training state: what --set doesn't name stays exact."] if report.state else []),
                      *sentences(report.plan)]:  # fmt: skip
             show.closing(line, manner, after_table=True)
