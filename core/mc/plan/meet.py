@@ -37,7 +37,7 @@ SURPRISE = 0.97  # of what was measured: where less is expected of other choices
 ROUNDS = 16
 STUCK = 5  # trials in a row without a difference, after which no more are made
 SAME = 0.2  # of what is missing to the limit: no difference
-HOPELESS = 1.25  # by how much worse an alternative may be expected to be, and still is tried
+HOPELESS = 1.1  # by how much worse an alternative may be expected to be, and still is tried
 
 
 @dataclass(frozen=True)

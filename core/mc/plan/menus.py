@@ -31,6 +31,7 @@ Array = np.ndarray[Any, Any]
 WIDEST, FINEST = 4, -14  # octaves of a step relative to the weights' deviation
 # The objective and the frame of a grid for f32 [rows, cols], which stands under the tensor's name and this ending.
 Framing = Callable[[str, Array], tuple[str, Frame]]
+FED_BACK = 2  # rows of a sample, of which one is rounded with feedback through a trellis
 EVERY = 2  # steps an octave that are tried
 TABLE = 24  # bytes of a code table, about
 SCALE = 0.75  # bytes of a scale or context in the head, about
@@ -142,6 +143,10 @@ def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[C
     steps = deviation * np.exp2(np.arange(FINEST, WIDEST + 1).astype(np.float64))
     whole = sample.lost(np.zeros_like(sample.w))
     codes, shape = (frame.rows, frame.columns), (len(sample.w), sample.w.shape[1])
+    # Feedback takes as much time as all else; relative to their power, outputs of half of the rows lose about as much.
+    every = FED_BACK if frame.matrix is not None else 1
+    some = replace(sample, picked=sample.picked[::every], w=np.ascontiguousarray(sample.w[::every]))
+    those = at_rows(frame, np.arange(0, len(sample.w), every))
 
     def trial(step: float) -> tuple[float, float, float]:
         absolute = step * frame.unit * trellises.AS_GRID
@@ -149,9 +154,9 @@ def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[C
         lost = error / power * whole if power else 0.0
         if objective in WEIGHED:
             result = arrays.quantize(
-                "w", sample.w, sample.tensor.dtype, shape, request, sample.seed, step, objective, frame
+                "w", some.w, sample.tensor.dtype, some.w.shape, request, sample.seed, step, objective, those
             )
-            lost = sample.lost(restored(sample, result))
+            lost = some.lost(restored(some, result))
         rows, columns = grids.steps_of(absolute, *codes, shape)
         widths = rows[:, None] * (columns if len(columns) else 1.0)
         escaped = float((np.abs(sample.w) > 2 * grids.HALF * widths).mean())
