@@ -4,7 +4,7 @@ That is sentences of paragraphs that `recorded(PARAGRAPHS)` leaves out, and some
 for this. The first are of the kind that statistics come from, the others aren't; the evaluated sentences are for
 README's figures alone.
 
-    python bench/held_out.py --stats FILE [--bits 2.9 2.4] [--schemes grid trellis]
+    python bench/held_out.py --stats FILE [--bits 2.9 2.4] [--schemes grid trellis auto]
 
 The statistics are those of `python bench/encoder.py --stats FILE`. Prints 1 - cosine for each.
 """
@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 import mc
 from encoder import PARAGRAPHS, apart, embed, load
 from mc.lossy.requests import Target
+from mc.plan.goals import Goal
 from models import NAMES, paths
 from sentences import recorded
 
@@ -99,9 +100,11 @@ def main() -> None:
         for scheme in given.schemes:
             for bits in given.bits:
                 quantized, floats = Path(place) / "q.safetensors", Path(place) / "f.safetensors"
-                mc.quantize(
-                    source, quantized, scheme=scheme, limit=Target("bits", bits), objective="gram", stats=given.stats
-                )
+                if scheme == "auto":
+                    mc.auto(source, quantized, goal=Goal("bits", bits), stats=given.stats, pack=False)
+                else:
+                    limit = Target("bits", bits)
+                    mc.quantize(source, quantized, scheme=scheme, limit=limit, objective="gram", stats=given.stats)
                 mc.dequantize(quantized, floats)
                 tensors = load(floats)
                 figures = [f"{apart(tensors, *pair):.4f}" for pair in zip(wanted, texts, strict=True)]

@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 
 from conftest import environment, safetensors
 from mc import analyze
+from mc.automatic import auto
 from mc.errors import DamagedError, McError
+from mc.plan.goals import Goal
 
 if TYPE_CHECKING:
     import subprocess
@@ -193,6 +195,15 @@ def test_at_a_terminal_lines_fit_and_one_tensor_is_shown_large(place: Path) -> N
         assert words in large
     advice = at_terminal(place, 100, "model.safetensors", "-v", "--quick")
     assert "decoder.tied.weight: Store once: it has the same bytes as 'decoder.dense.weight'." in advice
+
+
+def test_a_plan_in_a_narrow_terminal_has_the_columns_that_matter_most(place: Path) -> None:
+    auto(place / "model.safetensors", place / "m.mc.safetensors", goal=Goal("bits", 4), threads=1)
+    for width, shown in ((80, False), (160, True)):
+        lines = at_terminal(place, width, "m.mc.safetensors", "-v", "--quick").splitlines()
+        heading = next(line for line in lines if "dearer by" in line)
+        assert heading.startswith("tensor ") and ("its loss" in heading) is shown
+        assert any(line.startswith("encoder.dense.weight ") for line in lines[lines.index(heading) :])
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_a_folder_is_one_budget_and_keeps_its_index(mc: Command, place: Path) ->
         (("-o", "x.mc.safetensors", "--eval", "'true {}", "--max-drop", "1%"), 2, "quotes"),
         (("-o", "x.mc.safetensors", "--eval", "true {}", "--max-drop", "-1"), 2, "no drop"),
         (("-o", "x.mc.safetensors", "--bits", "3", "--lower-is-better"), 2, "--eval"),
-        (("-o", "x.mc.safetensors", "--target-size", "3kB"), 4, "at least"),
+        (("-o", "x.mc.safetensors", "--target-size", "3kB"), 4, "The least that"),
         (("-o", "x.mc.safetensors", "--bits", "3", "--keep", "none.such"), 2, "none.such"),
         (("-o", "x.mc.safetensors", "--bits", "3", "--set", "half.*=int9"), 2, "int9"),
         (("-o", "x.mc.safetensors", "--plan", "absent.json"), 1, "absent.json"),

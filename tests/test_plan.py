@@ -16,10 +16,12 @@ import mc
 from checkpoints import Piece, build, rowwise
 from mc.automatic import AutoReport, auto
 from mc.errors import DamagedError, LimitError, McError, UsageError
+from mc.lossy.passes import USUAL
 from mc.lossy.requests import Target
+from mc.lossy.statistics import open_statistics
 from mc.plan.explain import sentences, spoken
 from mc.plan.goals import Goal
-from mc.plan.losses import loss
+from mc.plan.losses import loss, measure_of
 from mc.plan.plans import dumped, loaded, written
 from mc.plan.search import Limit
 from mc.plan.ways import parse_way, spelled
@@ -140,7 +142,7 @@ def test_lossless_gives_the_same_bytes_back_and_the_manifest_says_so() -> None:
 
 def test_a_goal_beyond_all_files_is_refused() -> None:
     data = layered(5)
-    with pytest.raises(LimitError, match="at least"):
+    with pytest.raises(LimitError, match="The least that"):
         run(data, Goal("size", 4000))
     with pytest.raises(LimitError, match="stays as it is"):
         run(build([piece("ids", "I64", np.arange(4096, dtype="<i8") ** 3)]), Goal("size", 500))
@@ -337,6 +339,32 @@ def test_losses_are_what_their_names_say() -> None:
     assert loss(w, v, "plain") == 3.0
     assert loss(w, v, "tensor") == pytest.approx(6 * 3 / 26)
     assert loss(w, v, "row") == pytest.approx(2 * (1 / 25 + 1))
+    assert loss(w, v, "column") == pytest.approx(3 * (2 / 10 + 1 / 16))
+
+
+def test_steps_too_fine_for_integers_lose_nothing() -> None:
+    w = np.random.default_rng(0).normal(0, 0.02, (16, 24)).astype("<f4")
+    for way in ("grid", "grid,columns=yes", "trellis,effort=8"):
+        entry = {"as": way, "step": 1e-20}
+        plan = {"plan": 1, "objective": "row", "seed": 0, "level": "fast", "tensors": {"w": entry}}
+        report, _ = run(build([piece("w", "F32", w)]), plan=json.dumps(plan).encode())
+        assert report.plan["tensors"]["w"]["loss"] < 1e-12, way
+
+
+def test_with_statistics_layers_count_alike_whatever_their_size(tmp_path: Path) -> None:
+    """And an embedding, of which there are none, like a layer whose outputs are its columns."""
+    random = np.random.default_rng(0)
+    shapes = {"small.weight": (32, 64), "large.weight": (512, 64), "embeddings.weight": (256, 64)}
+    weights = {name: random.normal(0, 0.1, shape).astype("<f4") for name, shape in shapes.items()}
+    ones = {"in_sum2": ("F32", np.ones(64, "<f4")), "counts": ("I64", np.array([1]))}
+    listed = [(name, part) for name in ("small.weight", "large.weight") for part in ones]
+    stats = build([piece(f"{name}.{part}", *ones[part]) for name, part in listed])
+    (tmp_path / "stats.safetensors").write_bytes(stats)
+    with open_statistics(tmp_path / "stats.safetensors") as opened:
+        for name, w in weights.items():
+            half = w * 0.5
+            lost = measure_of(name, w.shape, "diag", opened, {}).lost(w, half)
+            assert lost == pytest.approx(USUAL / 4, rel=1e-5), name
 
 
 def test_explanations_pass_over_what_they_don_t_know() -> None:

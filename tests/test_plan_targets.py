@@ -83,3 +83,11 @@ def test_no_single_way_is_better_at_the_same_bytes(objective: str, bits: float) 
         except LimitError:
             loss = inf
         assert report.loss <= loss * 1.005, way
+
+
+def test_an_error_is_met_where_some_rows_are_beyond_all_scales() -> None:
+    """Rows so small that no step of the tensor reaches them, and that no sample has seen: another kind is taken."""
+    w = np.random.default_rng(3).normal(0, 0.1, (512, 256))
+    w[[100, 101, 102]] *= 1e-15
+    report = planned(written({"moment": w, "other": w[:64] * 3}), Goal("error", 0.002))
+    assert report.loss <= 0.002

@@ -9,6 +9,7 @@ COLUMNS = (
     "tensor", "as", "step", "bytes", "loss", "bits", "bound", "loss per kB", "second", "its bytes", "its loss",
     "dearer by",
 )  # fmt: skip
+FEW = "tensor", "as", "bytes", "loss", "second", "dearer by"  # in a narrow terminal
 MANY_TIMES = 100  # as dear: a share says nothing
 
 

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -24,6 +24,7 @@ SCHEMA: Final = 1
 # A command that ends sooner than this shows no bar and does not pay for importing one (0.1 s).
 BAR_AFTER_SECONDS: Final = 0.3
 BAR_EVERY_SECONDS: Final = 0.1
+GAP: Final = 2  # columns between those of a table
 UNITS: Final = ("kB", "MB", "GB", "TB", "PB")
 
 
@@ -54,8 +55,9 @@ def document(command: str, facts: dict[str, Any], manner: Manner) -> None:
 
 
 @naming("standard output")
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], manner: Manner) -> None:
-    """Print a table: drawn at a terminal with nothing cut off, as TSV with a heading line elsewhere."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], manner: Manner, few: Collection[str] = ()) -> None:
+    """Print a table: drawn at a terminal with nothing cut off, as TSV with a heading line elsewhere. Of columns that
+    are wider together than the terminal, only the `few` are drawn, if any are named."""
     stream = manner.stream
     if stream is None or not stream.isatty():
         for row in (columns, *rows):
@@ -65,14 +67,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], manner: Mann
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(file=stream)
     cells = [[printable(str(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) + GAP for column in zip(columns, *cells, strict=True)]
+    if few and sum(widths) - GAP > console.width:
+        shown = [number for number, name in enumerate(columns) if name in few]
+        columns, cells = [columns[number] for number in shown], [[row[number] for number in shown] for row in cells]
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(columns):
         numbers = all(row[number].replace(".", "").isdigit() for row in cells)
         drawn.add_column(name, overflow="fold", justify="right" if numbers else "left")
     for row in cells:
         drawn.add_row(*map(Text, row))
-    Console(file=stream).print(drawn)
+    console.print(drawn)
 
 
 @naming("standard output")

@@ -149,7 +149,7 @@ def planned(
     if goal.kind == "lossless":
         nothing = Survey((), {}, {}, False)
         return nothing, try_plan(sources, plan_of(asked, {}), work, latest)
-    found = survey(sources, asked, work)
+    found = survey(sources, asked, work, latest.frames)
     note(f"looked at {len(found.menus)} tensors of {found.weights} weights that may change; {len(found.kept)} stay")
     return found, meet(Bench(sources, asked, found, work, note, latest), goal)
 
@@ -160,7 +160,7 @@ def searched(
     latest: Latest,
 ) -> tuple[Survey, Trial]:  # fmt: skip
     """Look, and search by scores; by the first of `every` objective, and by others where these prove better."""
-    surveys = [survey(sources, asked, work) for asked in every]
+    surveys = [survey(sources, asked, work, latest.frames) for asked in every]
     found = surveys[0]
     note(f"looked at {len(found.menus)} tensors of {found.weights} weights that may change; {len(found.kept)} stay")
 

@@ -219,12 +219,12 @@ def planned(path: str) -> dict[str, Any] | None:
 
 def tell(found: Mapping[str, Any], manner: show.Manner) -> None:
     """Print a plan in sentences, and with -v as a table first: below the other one, on stderr where that is TSV."""
-    from mc_cli.planned import COLUMNS, rows
+    from mc_cli.planned import COLUMNS, FEW, rows
 
     if manner.verbose and found:
         terminal = manner.stream is not None and manner.stream.isatty()
         listed = [row for plan in found["plans"] for row in rows(plan)]
-        show.table(COLUMNS, listed, replace(manner, data_on_stdout=not terminal))
+        show.table(COLUMNS, listed, replace(manner, data_on_stdout=not terminal), FEW)
     for line in found.get("explanation", ()):
         show.closing(line, manner, after_table=True)
 

@@ -249,9 +249,10 @@ def conclude(report: AutoReport, source: str, target: str | None, seconds: float
         return
     if report.unweighed:
         names = ", ".join(report.unweighed)
-        show.aside(f"{len(report.unweighed)} tensors have no statistics and were weighed by row: {names}")
+        count = len(report.unweighed)
+        show.aside(f"{count} tensors have no statistics; errors were weighed by row, of embeddings by column: {names}")
     if not manner.quiet:
-        show.table(planned.COLUMNS, planned.rows(report.plan), manner)
+        show.table(planned.COLUMNS, planned.rows(report.plan), manner, planned.FEW)
         for line in [*(["This is a training state: what --set doesn't name stays exact."] if report.state else []),
                      *sentences(report.plan)]:  # fmt: skip
             show.closing(line, manner, after_table=True)

@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.registry import cpu_target
 from numba.extending import register_jitable
 
 Loop = Callable[..., Any]
 
 config: Any = numba.config
 njit: Any = numba.njit
+
+# What numba knows of types grows when the first loop is called. A thread that asks for the type of an argument then
+# fails ("dictionary changed size during iteration"). So numba learns all of it before there is a loop.
+cpu_target.target_context.refresh()
 
 HERE = Path(__file__).parent
 

@@ -123,6 +123,7 @@ def _quantized(
             absolute = min(absolute, F16_MOST)
         scales = casts.scales_of(grids.channel_steps(w, frame, absolute), kind)
         return Channel("I8"), [grids.quantize_channels(w, frame, scales), scales]
+    absolute = grids.held_to(w, frame, absolute)
     by_row, by_column = frame.rows is not None, frame.columns is not None
     scheme: Scheme
     if request.kind == "trellis":

@@ -44,10 +44,14 @@ class Frames:
             self._frames[name] = replace(made, matrix=mapped.view(np.ndarray))
             return self._frames[name]
 
+    def close(self) -> None:
+        """Take the file away."""
+        self._file.close()
+
     def __enter__(self) -> Frames:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self.close()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mc.lossy.feedback import DAMPING, factor, fed_back, round_block
-from mc.lossy.loops import powers, round_grid, scale_grid
+from mc.lossy.loops import MOST, powers, round_grid, scale_grid
 from mc.lossy.schemes import NARROW, Grid
 
 Array = np.ndarray[Any, Any]
@@ -23,6 +23,7 @@ SAMPLED = 1 << 15, 1 << 16  # weights, at least, from which code lengths are est
 # dR/dD of a fine grid is -1 / (2 ln 2 D), with D = 1/12 in squared steps.
 SLOPE = 2 * log(2) / 12
 BLOCK = 64  # columns between which errors are fed back one by one
+FINE = 2.0**-12  # of a frame's unit: with steps above, rows of up to a million weights stay below `loops.MOST`
 LIMITS = {"I8": 127, "I16": 32767, "I32": 2**31 - 1}
 
 
@@ -100,6 +101,16 @@ def steps_of(step: float, rows: Array | None, columns: Array | None, shape: tupl
     """Steps f64 [rows], and factors f64 [cols], or [0] where there are none."""
     steps = np.full(shape[0], step) if rows is None else step * scale(rows)
     return steps, np.empty(0) if columns is None else scale(columns)
+
+
+def held_to(w: Array, of: Frame, step: float) -> float:
+    """`step`, or the finest that keeps the integers of w f32 [rows, cols] within half of what loops hold: the other
+    half is for errors that are fed back."""
+    if step >= FINE * of.unit:
+        return step
+    steps, factors = steps_of(1.0, of.rows, of.columns, w.shape)
+    widest = np.abs(w / factors if len(factors) else w).max(axis=1) / steps
+    return max(step, 2 * float(widest.max()) / MOST)
 
 
 def quantize(w: Array, of: Frame, step: float, weight: float = SLOPE) -> Array:

@@ -27,8 +27,6 @@ Step = Callable[[int], None]
 # here as alike whatever a layer's size. Half a bit for each of its N_t weights halves its D_t: so the sum of all D_t is
 # least at equal bits where D_t ~ N_t, with steps ~ sqrt(N_t). This many weights have the step itself.
 USUAL = 1 << 18
-# For mc.plan, whose losses count weights: an embedding's steps relative to those of layers with statistics.
-LOOSER = 4.0
 EMBEDDING = re.compile(r"embed|\bw[tp]e\b")
 
 

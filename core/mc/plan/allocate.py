@@ -38,6 +38,7 @@ class Factors:
 
     bytes: float = 1.0
     loss: float = 1.0
+    floor: float = 0.0  # loss beyond that, which no step takes away: of rows that scales don't reach, say
 
 
 Known = Mapping[tuple[str, Request | None], Factors]
@@ -62,12 +63,13 @@ def priced(found: Survey, known: Known) -> list[Priced]:
 def _priced(menu: Menu, whole: float, known: Known) -> Priced:
     fine = [curve.fine for curve in menu.curves]
     factors = [known.get((menu.name, curve.request), Factors()) for curve in fine]
+    losses = [(curve.losses * one.loss + one.floor) / whole for curve, one in zip(fine, factors, strict=True)]
     return Priced(
         menu,
         np.concatenate([np.full(len(curve.steps), number) for number, curve in enumerate(fine)]),
         np.concatenate([curve.steps for curve in fine]),
         np.concatenate([curve.bytes * one.bytes for curve, one in zip(fine, factors, strict=True)]),
-        np.concatenate([curve.losses * one.loss / whole for curve, one in zip(fine, factors, strict=True)]),
+        np.concatenate(losses),
     )
 
 
@@ -149,7 +151,7 @@ def at_step(menu: Menu, curve: Curve, step: float, known: Known, whole: float) -
     step = rounded(step)
     size, lost = curve.at(step)
     one = known.get((menu.name, curve.request), Factors())
-    return Choice(curve.request, step, size * one.bytes, lost * one.loss / (whole or 1.0))
+    return Choice(curve.request, step, size * one.bytes, (lost * one.loss + one.floor) / (whole or 1.0))
 
 
 def rounded(step: float) -> float:

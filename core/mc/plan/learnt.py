@@ -19,17 +19,24 @@ class Learnt:
     known: dict[tuple[str, Request | None], Factors]
     rest: float  # bytes that no menu can change: headers, and tensors that stay
 
-    def take(self, found: Survey, trial: Trial) -> None:
+    def take(self, survey: Survey, trial: Trial) -> None:
         """Correct what is expected by what a trial measured."""
-        whole = found.most or 1.0
-        for menu in found.menus:
+        whole = survey.most or 1.0
+        for menu in survey.menus:
             one = trial.plan.choices[menu.name]
             curve = curve_of(menu, one.request)
             if curve is None:
                 continue
             size, lost = curve.at(one.step)
+            found = trial.losses[menu.name]
+            floor = max(found - FARTHEST * lost, 0.0)
             self.known[menu.name, one.request] = Factors(
                 min(max(trial.bytes[menu.name] / size, 1 / FARTHEST), FARTHEST) if size > 0 else 1.0,
-                min(max(trial.losses[menu.name] / lost, 1 / FARTHEST), FARTHEST) if lost > 1e-12 * whole else 1.0,
+                min(max(found / lost, 1 / FARTHEST), FARTHEST) if lost > 1e-12 * whole else 1.0,
+                floor,
             )
-        self.rest = trial.size - sum(trial.bytes[menu.name] for menu in found.menus)
+            if len(curve.steps) > 1 and floor:  # that of one kind with steps is that of all, as scales are
+                for other in menu.curves:
+                    if len(other.steps) > 1:
+                        self.known.setdefault((menu.name, other.request), Factors(floor=floor))
+        self.rest = trial.size - sum(trial.bytes[menu.name] for menu in survey.menus)

@@ -37,7 +37,7 @@ SURPRISE = 0.97  # of what was measured: where less is expected of other choices
 ROUNDS = 16
 STUCK = 5  # trials in a row without a difference, after which no more are made
 SAME = 0.2  # of what is missing to the limit: no difference
-HOPELESS = 1.25  # by how much worse an alternative may be expected to be, and still is tried
+HOPELESS = 1.1  # by how much worse an alternative may be expected to be, and still is tried
 
 
 @dataclass(frozen=True)
@@ -283,8 +283,11 @@ def _stepped(found: Survey) -> list[Request]:
 def _missed(bench: Bench, goal: Goal, least: float, limit: float) -> str:
     where = bench.sources[0].where
     if goal.kind == "error":
-        return f"{where} loses {least:.3g} at least, and the limit is {limit:g}. Ask for less, or keep fewer tensors."
+        return (
+            f"The least loss of {where} that was found is {least:.3g}, and the limit is {limit:g}. Allow more, or keep "
+            "other tensors."
+        )
     return (
-        f"{where} takes at least {int(least)} bytes, and the goal allows {int(limit)}. Ask for more, or keep fewer "
-        "tensors."
+        f"The least that {where} was found to take is {int(least)} bytes, and the goal allows {int(limit)}. Ask for "
+        "more, or keep fewer tensors."
     )

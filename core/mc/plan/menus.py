@@ -25,12 +25,13 @@ from mc.lossy.recipe import WEIGHED
 from mc.lossy.requests import Request
 from mc.lossy.schemes import parts
 from mc.plan.curves import Curve, Trial, finer, laddered
-from mc.plan.losses import loss
+from mc.plan.losses import Measure
 
 Array = np.ndarray[Any, Any]
 WIDEST, FINEST = 4, -14  # octaves of a step relative to the weights' deviation
 # The objective and the frame of a grid for f32 [rows, cols], which stands under the tensor's name and this ending.
 Framing = Callable[[str, Array], tuple[str, Frame]]
+FED_BACK = 2  # rows of a sample, of which one is rounded with feedback through a trellis
 EVERY = 2  # steps an octave that are tried
 TABLE = 24  # bytes of a code table, about
 SCALE = 0.75  # bytes of a scale or context in the head, about
@@ -48,15 +49,19 @@ class Sample:
     frames: dict[str, tuple[str, Frame]]  # by kind with steps, of the whole with scales and powers of the rows picked
     framing: Framing
     objective: str
-    inputs: Array | None  # of the layer: mean squares f32 [cols], or the Gram matrix f32 [cols, cols]
+    measure: Measure
     alone: bool  # whether no other tensor is tied to it
-    weight: float  # what losses of this tensor are multiplied with
     seed: int
     level: str
 
     def lost(self, v: Array) -> float:
         """What numbers f32 [rows, cols] in the place of the sample lose of the whole tensor."""
-        return loss(self.w, v, self.objective, self.inputs, self.share * self.weight)
+        return self.measure.lost(self.w, v, self.share)
+
+    @property
+    def inputs(self) -> Array | None:
+        """Of the layer: mean squares f32 [cols], or the Gram matrix f32 [cols, cols]."""
+        return self.measure.inputs
 
     @property
     def share(self) -> float:
@@ -138,6 +143,10 @@ def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[C
     steps = deviation * np.exp2(np.arange(FINEST, WIDEST + 1).astype(np.float64))
     whole = sample.lost(np.zeros_like(sample.w))
     codes, shape = (frame.rows, frame.columns), (len(sample.w), sample.w.shape[1])
+    # Feedback takes as much time as all else; relative to their power, outputs of half of the rows lose about as much.
+    every = FED_BACK if frame.matrix is not None else 1
+    some = replace(sample, picked=sample.picked[::every], w=np.ascontiguousarray(sample.w[::every]))
+    those = at_rows(frame, np.arange(0, len(sample.w), every))
 
     def trial(step: float) -> tuple[float, float, float]:
         absolute = step * frame.unit * trellises.AS_GRID
@@ -145,9 +154,9 @@ def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[C
         lost = error / power * whole if power else 0.0
         if objective in WEIGHED:
             result = arrays.quantize(
-                "w", sample.w, sample.tensor.dtype, shape, request, sample.seed, step, objective, frame
+                "w", some.w, sample.tensor.dtype, some.w.shape, request, sample.seed, step, objective, those
             )
-            lost = sample.lost(restored(sample, result))
+            lost = some.lost(restored(some, result))
         rows, columns = grids.steps_of(absolute, *codes, shape)
         widths = rows[:, None] * (columns if len(columns) else 1.0)
         escaped = float((np.abs(sample.w) > 2 * grids.HALF * widths).mean())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -14,15 +14,15 @@ from mc.checkpoint import Source, Tensor
 from mc.errors import McError, UsageError, quote
 from mc.lossy import arrays, grids
 from mc.lossy.files import naming, plain_layout, read_array
-from mc.lossy.passes import EMBEDDING, LOOSER, Job, framed
-from mc.lossy.recipe import WEIGHED
+from mc.lossy.frames import Frames
+from mc.lossy.passes import Job, framed
 from mc.lossy.requests import STEPPED, Request, matches
 from mc.lossy.schemes import FLOATS
 from mc.lossy.statistics import Statistics
 from mc.lossy.zeros import pruned_in
 from mc.parallel import Workers
 from mc.plan.curves import Curve
-from mc.plan.losses import most
+from mc.plan.losses import measure_of
 from mc.plan.menus import KINDS, Sample, at_rows, grid, lossless, plain, trellis
 from mc.plan.thinned import THINNED
 from mc.plan.thinned import asked as asked_thinned
@@ -87,8 +87,9 @@ class Survey:
         return sum(menu.most for menu in self.menus)
 
 
-def survey(sources: Sequence[Source], asked: Asked, work: Workers) -> Survey:
-    """Look at every tensor of the shards, and try candidates on samples of those that may change.
+def survey(sources: Sequence[Source], asked: Asked, work: Workers, frames: Frames | None = None) -> Survey:
+    """Look at every tensor of the shards, and try candidates on samples of those that may change. Frames with feedback
+    are kept in `frames`.
 
     UsageError for a pattern that fits no tensor; McError for a name in two shards, or a tensor for which `asked` wants
     a scheme that can't hold it."""
@@ -114,7 +115,7 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers) -> Survey:
 
     def menu(one: tuple[int, Tensor]) -> Menu | str:
         shard, tensor = one
-        return menu_of(sources[shard], shard, tensor, asked, twins, tensor.name in pruned)
+        return menu_of(sources[shard], shard, tensor, asked, twins, tensor.name in pruned, frames)
 
     menus: list[Menu] = []
     for (_, tensor), found in zip(free, work.each(menu, free), strict=True):
@@ -156,8 +157,9 @@ def why_kept(tensor: Tensor, asked: Asked, state: bool) -> str:
 
 
 def menu_of(
-    source: Source, shard: int, tensor: Tensor, asked: Asked, twins: Mapping[str, str], pruned: bool
-) -> Menu | str:
+    source: Source, shard: int, tensor: Tensor, asked: Asked, twins: Mapping[str, str], pruned: bool,
+    kept: Frames | None,
+) -> Menu | str:  # fmt: skip
     """The candidates of a tensor, or why it must stay. A trellis is none for what was pruned, whose zeros it loses."""
     chosen = [request for pattern, request in asked.sets if matches(pattern, tensor.name)]
     try:
@@ -168,7 +170,7 @@ def menu_of(
                 raise
         return str(error).partition(",")[0]
     wanted = chosen[-1] if chosen else None
-    sample = sample_of(w, tensor, asked, twins, wanted)
+    sample = sample_of(w, tensor, asked, twins, wanted, kept)
     if wanted is not None:
         with naming(source.where, tensor.name):
             curves = tuple(of_request(sample, wanted))
@@ -177,8 +179,7 @@ def menu_of(
         thinned = sample.alone and not pruned and prod(tensor.shape) >= FEWEST_THINNED
         thin = [curve for kind in THINNED for curve in kind(sample, simple)] if thinned else []
         curves = (*simple, *thin)
-    whole = most(w, asked.objective, sample.inputs, sample.weight)
-    return Menu(tensor.name, shard, tensor.dtype, tensor.shape, curves, whole)
+    return Menu(tensor.name, shard, tensor.dtype, tensor.shape, curves, sample.measure.most(w))
 
 
 def of_request(sample: Sample, request: Request) -> list[Curve]:
@@ -192,43 +193,24 @@ def of_request(sample: Sample, request: Request) -> list[Curve]:
 
 
 def sample_of(
-    w: Array, tensor: Tensor, asked: Asked, twins: Mapping[str, str], wanted: Request | None = None
+    w: Array, tensor: Tensor, asked: Asked, twins: Mapping[str, str], wanted: Request | None, kept: Frames | None
 ) -> Sample:
     """Some rows, picked by the seed, and the frames of all: for every kind with steps, or the one that is wanted."""
     count = min(len(w), max(FEWEST_ROWS, -(-SAMPLED // w.shape[1])))
     picked = np.sort(np.random.default_rng(asked.seed).choice(len(w), count, replace=False))
-    frames: dict[str, tuple[str, grids.Frame]] = {}
     statistics = asked.statistics
     job = Job({}, asked.objective, 0, asked.level, None, statistics, twins=twins)
-    for request in [wanted] if wanted is not None else map(Request, STEPPED):
-        objective, frame = framed(tensor.name, w, request, job)
-        if frame is not None:
-            frames[request.kind] = objective, at_rows(frame, picked)
+    any_kind = wanted or Request(STEPPED[0])  # all kinds with steps have one frame
+    objective, frame = framed(tensor.name, w, any_kind, replace(job, frames=kept))
+    kinds = STEPPED if wanted is None else (wanted.kind,)
+    frames = {} if frame is None else dict.fromkeys(kinds, (objective, at_rows(frame, picked)))
 
     def framing(ending: str, part: Array) -> tuple[str, grids.Frame]:
         objective, frame = framed(tensor.name + ending, np.ascontiguousarray(part), Request("grid"), job)
         return objective, frame or grids.frame(part, objective, False)
 
-    inputs, weight = inputs_of(tensor.name, w.shape[1], asked.objective, statistics, twins)
+    measure = measure_of(tensor.name, w.shape, asked.objective, statistics, twins)
     alone = statistics is None or (tensor.name not in twins.values() and tensor.name not in twins)
     return Sample(
-        tensor, w, picked, w[picked], len(w), frames, framing, asked.objective, inputs, alone, weight, asked.seed,
-        asked.level,
+        tensor, w, picked, w[picked], len(w), frames, framing, asked.objective, measure, alone, asked.seed, asked.level,
     )  # fmt: skip
-
-
-def inputs_of(
-    name: str, features: int, objective: str, statistics: Statistics | None, twins: Mapping[str, str]
-) -> tuple[Array | None, float]:
-    """What a tensor's losses are weighed by: statistics of its layer's inputs, if there are any; and a factor, which is
-    1 but for an embedding without statistics among layers that have them (see `passes.LOOSER`)."""
-    if objective not in WEIGHED or statistics is None:
-        return None, 1.0
-    tied = [name, *(other for other, first in twins.items() if first == name)]
-    for one in tied if objective == "gram" else ():
-        if (gram := statistics.gram(one, features)) is not None:
-            return gram, 1.0
-    for one in tied:
-        if (squares := statistics.mean_squares(one, features)) is not None:
-            return squares, 1.0
-    return None, LOOSER**-2 if any(map(EMBEDDING.search, tied)) else 1.0

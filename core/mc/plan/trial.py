@@ -14,6 +14,7 @@ from mc.errors import McError, quote
 from mc.loader import Checkpoint
 from mc.lossy import arrays, pruned
 from mc.lossy.files import Floats, naming, plain_layout, read_array
+from mc.lossy.frames import Frames
 from mc.lossy.loops import squares
 from mc.lossy.masks import Threshold
 from mc.lossy.measure import bound
@@ -28,9 +29,8 @@ from mc.lossy.zeros import pruned_in, refuse_unheld
 from mc.packing import pack_file, room
 from mc.parallel import Workers
 from mc.plan.allocate import Choice
-from mc.plan.losses import loss
+from mc.plan.losses import measure_of
 from mc.plan.plans import Plan, written
-from mc.plan.survey import inputs_of
 from mc.plan.thinned import is_cut, of_weights, threshold
 from mc.plan.ways import Combined, gridded
 from mc.scratch import scratch
@@ -85,10 +85,10 @@ def requests_of(layout: Layout, twins: Mapping[str, str], plan: Plan) -> dict[st
 
 
 def carry_out(
-    source: Source, plan: Plan, work: Workers, statistics: Statistics | None
+    source: Source, plan: Plan, work: Workers, statistics: Statistics | None, frames: Frames
 ) -> tuple[BinaryIO | None, Made]:  # fmt: skip
     """The quantized form of one shard, in a temporary file: what the plan doesn't change is copied. None if it changes
-    nothing. McError where a tensor can't hold what the plan wants."""
+    nothing. McError where a tensor can't hold what the plan wants. `frames` keeps those of tensors as they are."""
     layout = plain_layout(source)
     twins = find_twins(source, layout)
     lossy = requests_of(layout, twins, plan)
@@ -116,7 +116,8 @@ def carry_out(
         found = read_layout(ready)
         zeros = pruned_in([(ready, found)])
         refuse_unheld(source.where, wanted, zeros)
-        job = Job(wanted, plan.objective, plan.seed, plan.level, None, statistics, twins=tied, pruned=zeros)
+        kept = frames if ready is source else None
+        job = Job(wanted, plan.objective, plan.seed, plan.level, None, statistics, False, tied, kept, zeros)
         out: BinaryIO = scratch()
         try:
             made = write(ready, found, job, steps, out, work, lambda _: None)
@@ -157,6 +158,7 @@ class Latest:
         self.statistics = statistics
         self._choices: dict[str, Choice] | None = None
         self._files: list[tuple[BinaryIO | None, Made]] = []  # None: the shard stays as it is
+        self.frames = Frames()  # of tensors as they are
 
     def of(self, sources: Sequence[Source], plan: Plan, work: Workers) -> list[tuple[Source, Made]]:
         """Every shard, quantized by this plan."""
@@ -164,7 +166,7 @@ class Latest:
         if wanted != self._choices:
             self.close()
             for source in sources:
-                self._files.append(carry_out(source, plan, work, self.statistics))
+                self._files.append(carry_out(source, plan, work, self.statistics, self.frames))
             self._choices = wanted
         return [
             (Source.of(out, source.where) if out is not None else source, made)
@@ -183,6 +185,7 @@ class Latest:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        self.frames.close()
 
 
 def try_plan(sources: Sequence[Source], plan: Plan, work: Workers, latest: Latest) -> Trial:
@@ -245,9 +248,9 @@ def lost(
         with naming(source.where, tensor.name):
             w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
             v = floats.tensor(tensor.name).astype(np.float32, copy=False).reshape(w.shape)
-            inputs, weight = inputs_of(tensor.name, w.shape[1], plan.objective, statistics, twins)
+            measure = measure_of(tensor.name, w.shape, plan.objective, statistics, twins)
             squared, _ = squares(w.reshape(-1), v.reshape(-1))
-            return tensor.name, (loss(w, v, plan.objective, inputs, weight), bound(w, squared))
+            return tensor.name, (measure.lost(w, v), bound(w, squared))
 
     listed = [tensor for tensor in layout.tensors if tensor.name in changed]
     return dict(work.each(of, listed, lambda tensor: tensor.stop - tensor.start))

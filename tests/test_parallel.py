@@ -1,0 +1,50 @@
+"""Loops that are called for the first time by several threads at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+# numba asks each class that it knows a type for whether an argument is one of its kind. Here the last of them takes
+# its time to answer, until another thread has called a loop.
+FIRST_CALLS = """
+import threading
+import numpy as np
+from numba import typeof
+from numba.core.typing.typeof import typeof_impl
+from mc.lossy.loops import squares
+
+asking, ran = threading.Event(), threading.Event()
+
+class Slow(type):
+    def __subclasscheck__(cls, other):
+        if threading.current_thread() is not threading.main_thread():
+            asking.set()
+            ran.wait(60)
+        return False
+
+class Last(metaclass=Slow):
+    pass
+
+typeof_impl.register(Last)(lambda value, context: None)
+failed = []
+
+def ask():
+    try:
+        typeof(np.uint32(0))
+    except RuntimeError as error:
+        failed.append(error)
+
+thread = threading.Thread(target=ask)
+thread.start()
+assert asking.wait(60)
+squares(np.zeros(1, np.float32), np.zeros(1, np.float32))
+ran.set()
+thread.join()
+assert not failed, failed
+"""
+
+
+def test_a_first_loop_changes_nothing_that_other_threads_look_at() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST_CALLS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
