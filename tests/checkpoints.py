@@ -177,6 +177,20 @@ def two_of_four(random: Random, dtype: str, rows: int, cols: int) -> Array:
     return cast(np.where(mask, 8 * even(random, "F32", rows, cols), 0), dtype)
 
 
+def seldom(random: Random, dtype: str, rows: int, cols: int) -> Array:
+    """One weight in fifty, and zeros."""
+    values = 8 * random.normal(0, 1, (rows, cols)) * (random.random((rows, cols)) < 0.02)
+    return values.astype(f"<i{WORDS.get(dtype, 1)}") if dtype not in FLOATS else cast(values, dtype)
+
+
+def one_of_sixteen(random: Random, dtype: str, rows: int, cols: int) -> Array:
+    """Weights of which one of every sixteen isn't zero."""
+    stays = random.permuted(np.tile(np.arange(16) < 1, (-(-rows * cols // 16), 1)), axis=1)
+    return cast(
+        np.where(stays.reshape(-1)[: rows * cols].reshape(rows, cols), even(random, "F32", rows, cols), 0), dtype
+    )
+
+
 def blocks(random: Random, dtype: str, rows: int, cols: int) -> Array:
     """Weights of which half the blocks of three rows and four columns are zero."""
     stays = random.random((-(-rows // 3), -(-cols // 4))) < 0.5
@@ -208,7 +222,7 @@ Texture = Callable[[Random, str, int, int], Array]
 TEXTURES: tuple[Texture, ...] = (
     short,
     gaussian, rowwise, even, positive, narrow, noise, special, constant, arange, few,
-    sparse, two_of_four, blocks, grid, nibbles, text,
+    sparse, two_of_four, seldom, one_of_sixteen, blocks, grid, nibbles, text,
 )  # fmt: skip
 
 

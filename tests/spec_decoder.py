@@ -108,8 +108,9 @@ def decode_blob(blob: Reader, tensor: int, dtype: str, size: int, seen: set[str]
     need(checksum(head.data, 0xFFFFFFFF) == head_sum, "4: head checksum")
     coding = head.number("B")
     width = 1 if size % WIDTHS.get(dtype, 1) else WIDTHS.get(dtype, 1)
-    openers = (open_raw, open_floats, open_affine, open_planes, open_zstd, open_grid, open_trellis, open_sparse)
-    span, decode = (open_split if coding == 10 else openers[coding])(head, dtype, width, size, seen)
+    first = (open_raw, open_floats, open_affine, open_planes, open_zstd, open_grid, open_trellis, open_sparse)
+    openers = dict(enumerate(first)) | {15: open_scarce, 16: open_split}
+    span, decode = openers[coding](head, dtype, width, size, seen)
     head.end()
     out, sizes = [], []
     for chunk, start in enumerate(range(0, size, span)):
@@ -323,15 +324,19 @@ def floats_of(
 
 def open_sparse(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.8
     coding, begin = head.number("B"), head.at
-    need(coding in (1, 5, 8, 9), "7.8: coding")
-    bits = {8: 4, 9: 8}.get(coding, 0)
-    per = 8 // bits if bits else 1
-    size *= per
+    need(coding in (1, 5, *range(8, 15)), "7.8: coding")
+    bits, packed = {8: 4, 9: 8, 10: 2, 11: 3, 12: 5, 13: 6, 14: 7}.get(coding, 0), 0
+    if bits:
+        seen.add(f"packed integers of {bits} bits")
+        of_row = int.from_bytes(head.data[begin + 4 : begin + 8], "little")
+        packed = -(-of_row * bits // 8)
+        need(packed > 0 and size % packed == 0, "7.8: rows of packed integers")
+        size = size // packed * of_row
     span, decode = (open_floats if coding == 1 else open_grid)(head, dtype, width, size, seen)
     if coding != 1:
         width = head.data[begin]
     cols = int.from_bytes(head.data[begin + 4 : begin + 8], "little")
-    need(not bits or (width == 1 and cols % per == 0), "7.8: packed")
+    need(not bits or width == 1, "7.8: packed")
     absent = bytes(width) if coding == 1 else head.take(width)
     height, across, form, coder, tables, shift = (head.number(kind) for kind in "IIBBBB")
     rows = size // width // cols
@@ -382,7 +387,8 @@ def open_sparse(head: Reader, dtype: str, width: int, size: int, seen: set[str])
     def chunk(coded: Reader, start: int, count: int) -> bytes:
         if coded.number("B") == 0:
             return coded.take(count)
-        start, count = start * per, count * per
+        if bits:
+            start, count = start // packed * cols, count // packed * cols
         row, n = start // (cols * width), count // (cols * width)
         first = row // height
         part = Reader(coded.take(coded.number("I")))
@@ -396,24 +402,100 @@ def open_sparse(head: Reader, dtype: str, width: int, size: int, seen: set[str])
         of_words: Any = decode
         all_there = [there(r, c) for r in range(row, row + n) for c in range(cols)]
         words = bytes(of_words(coded, start, count, all_there, absent))
-        if bits == 8:
-            return bytes(word ^ 128 for word in words)
-        fields = [(word + 8) & 255 for word in words] if bits else []
-        need(all(field < 16 for field in fields), "7.8: four bits")
-        pairs = zip(fields[::2], fields[1::2], strict=True)
-        return bytes(low | high << 4 for low, high in pairs) if bits else words
+        if not bits:
+            return words
+        out = b""
+        for at in range(0, len(words), cols):
+            fields = [(word ^ 128) - 128 + (1 << bits - 1) for word in words[at : at + cols]]
+            need(all(0 <= field < 1 << bits for field in fields), "7.8: bits")
+            out += sum(field << bits * i for i, field in enumerate(fields)).to_bytes(packed, "little")
+        return out
 
-    return span // per, chunk
+    return span // cols * packed if bits else span, chunk
 
 
-def open_split(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.9
-    need(dtype in FLOATS and width == WIDTHS.get(dtype, 1) > 1, "7.9: dtype")
+class Arithmetic:  # section 6.4
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at, self.code, self.range = data, 4, int.from_bytes(data[:4].ljust(4, b"\0"), "big"), 2**32 - 1
+
+    def bit(self, p: int) -> int:
+        bound = (self.range >> 16) * p
+        bit = int(self.code < bound)
+        self.code, self.range = (self.code, bound) if bit else (self.code - bound, self.range - bound)
+        while self.range < 1 << 24:
+            behind = self.data[self.at] if self.at < len(self.data) else 0
+            self.code, self.range, self.at = (self.code << 8 | behind) % (1 << 32), self.range << 8, self.at + 1
+        return bit
+
+    def learnt(self, models: dict[Any, list[int]], key: Any) -> int:
+        model = models.setdefault(key, [1 << 31, 0])
+        (share, n), p = model, model[0] >> 16
+        bit = self.bit(min(max(p, 32), 65504))
+        rate = 65536 // (n + 2)
+        model[:] = share + (65536 - p) * rate if bit else share - p * rate, min(n + 1, 1022)
+        return bit
+
+
+def open_scarce(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.9
+    width, kind, deep, group, expected = head.take(5)
+    need(width in (1, 2, 4, 8) and size % width == 0 and kind < 3 and deep <= min(13, 8 * width), "7.9: head")
+    need(group <= 64 and (expected < group or expected == group == 0), "7.9: group")
+    need(size // width % max(group, 1) == 0, "7.9: groups")
+    absent, bits, step = head.take(width), 8 * width, max(1, group)
+    seen.add(f"scarce, kind {kind}, groups {group > 0}")
+
+    def chunk(coded: Reader, start: int, count: int) -> bytes:
+        if coded.number("B") == 0:
+            return coded.take(count)
+        n = count // width
+        listed, low = (n // group * expected, 0) if group else divmod(coded.number("I"), 1 << 24)[::-1]
+        need(listed <= n and low < 24, "7.9: count")
+        stream, place = Arithmetic(coded.take()), -1
+        models: dict[Any, list[int]] = {}
+        out, due = bytearray(absent * n), expected
+
+        def string(key: str, count: int, modelled: int) -> int:
+            number = 1
+            for i in range(count):
+                before = number if i < modelled else -i
+                fixed = key == "remainder" and i >= modelled
+                number = number << 1 | (stream.bit(32768) if fixed else stream.learnt(models, (key, before)))
+            return number - (1 << count)
+
+        for _ in range(listed):
+            if group:
+                bit = 0
+                while not bit:
+                    place += 1
+                    left = group - place % group
+                    due = expected if left == group else due
+                    bit = int(due == left) if due in (0, left) else stream.bit(65536 * due // left)
+                due -= 1
+            else:
+                quotient = 0
+                while stream.learnt(models, ("run", min(quotient, 3))):
+                    quotient += 1
+                place += 1 + (quotient << low) + string("remainder", low, 3)
+            need(place < n, "7.9: place")
+            number = string("number", bits, deep)
+            rest, sign = number >> 1, number & 1
+            rest ^= (1 << bits - 1) - 1 if kind == 2 and sign else 0
+            word = rest | sign << bits - 1 if kind else number
+            out[place * width : (place + 1) * width] = word.to_bytes(width, "little")
+        need(0 <= stream.at - len(stream.data) <= 4, "6.4: the end of the stream")
+        return bytes(out)
+
+    return (1 << 23) // width // step * step * width, chunk
+
+
+def open_split(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.10
+    need(dtype in FLOATS and width == WIDTHS.get(dtype, 1) > 1, "7.10: dtype")
     (g, _, tails), z = FLOATS[dtype], head.number("B")
-    need(z <= min(g - 2, 8) and z + tails > 0, "7.9: z")
+    need(z <= min(g - 2, 8) and z + tails > 0, "7.10: z")
     below = 16 * tails + z
     narrow = next(w for w in (1, 2, 4, 8) if 8 * w >= below)
     span, upper = floats_of(head, (g - z, z, 0), 2, size // width * 2, seen)
-    need(head.data[head.at : head.at + 2] == bytes([0, narrow]), "7.9: planes")
+    need(head.data[head.at : head.at + 2] == bytes([0, narrow]), "7.10: planes")
     _, lower = open_planes(head, "U8", narrow, size // width * narrow, seen)
     seen.add(f"split of {dtype}")
 

@@ -167,6 +167,40 @@ def test_integers_packed_in_words_are_coded_by_their_mask(bits: int, kind: str) 
     assert len(packed) < 1.02 * (of_mask - float((counts * np.log2(shares)).sum())) / 8 + 1500
 
 
+@pytest.mark.parametrize("bits", [2, 3, 5, 6, 7])
+@pytest.mark.parametrize("kind", ["1", "0.5", "2:4"])
+def test_integers_that_lie_across_bytes_cost_their_entropy(bits: int, kind: str) -> None:
+    rows, cols, most = 512, 500, (1 << bits - 1) - 1
+    draw = np.random.default_rng(9)
+    values = np.rint(draw.normal(size=(rows, cols)) * most / 1.5).clip(-most, most)
+    if kind != "1":
+        values[values == 0] = 1
+    mask = mask_of(kind, draw, rows, cols)
+    q = np.where(mask, values, 0).astype(np.int64) + (1 << bits - 1)
+    each = (q[:, :, None] >> np.arange(bits) & 1).reshape(rows, -1).astype(np.uint8)
+    each = np.pad(each, ((0, 0), (0, -cols * bits % 32)))
+    words = np.packbits(each, axis=1, bitorder="little").view("<i4")
+    data = safetensors({"w_packed": ("I32", words)})
+    packed = mc.compress(data)
+    assert mc.decompress(packed) == data
+    counts = np.unique(values[mask], return_counts=True)[1]
+    shares = counts / counts.sum()
+    of_mask = {"1": 0.0, "0.5": 1.0, "2:4": log2(6) / 4}[kind] * rows * cols
+    more = 1.07 if (bits, kind) == (2, "2:4") else 1.02  # four of two bits are a group and a byte: a table of bytes
+    assert len(packed) < more * (of_mask - float((counts * np.log2(shares)).sum())) / 8 + 1000
+
+
+def test_bits_behind_packed_integers_are_kept() -> None:
+    """Rows whose last bits aren't filled with zeros come back as they were."""
+    draw = np.random.default_rng(10)
+    q = draw.binomial(7, 0.5, size=(300, 106)).astype(np.int64)
+    each = np.pad((q[:, :, None] >> np.arange(3) & 1).reshape(300, -1).astype(np.uint8), ((0, 0), (0, 2)))
+    each[7, -1] = 1
+    words = np.packbits(each, axis=1, bitorder="little").view("<i4")
+    data = safetensors({"w_packed": ("I32", words)})
+    assert mc.decompress(mc.compress(data)) == data
+
+
 def test_speed_first_sees_patterns_too() -> None:
     data = safetensors({"w": ("F8_E4M3", weights("F8_E4M3", "2:4", 1024, 512))})
     assert len(mc.compress(data, level="fast")) < 1.02 * len(mc.compress(data))

@@ -34,6 +34,9 @@ WANTED = {
     *("sparse 1, form 1, blocks 1 1", "sparse 5, form 1, blocks 1 1", "coding 7 of I8"),
     *("sparse 1, form 0, blocks 2 2", "coding 7 of U8", "coding 7 of BF16"),
     *(f"sparse {words}, form 2, blocks 1 1" for words in (1, 8, 9)),
+    *(f"packed integers of {bits} bits" for bits in (4, 5, 6, 7, 8)),
+    *(f"scarce, kind {kind}, groups False" for kind in range(3)),
+    *("scarce, kind 1, groups True", "coding 15 of F64", "coding 15 of I8"),
     *("grid of 1", "grid of 2", "grid of 4", "grid escapes", "coding 5 of I8"),
     *("trellis of 4", "trellis of 8", "trellis of 64", "trellis of 256", "trellis escapes", "coding 6 of I16"),
     *(f"split of {dtype}" for dtype in ("F16", "BF16", "F32", "F64", "C64")),
@@ -83,6 +86,8 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
     short.flat[::900] |= np.uint32(0x55)
     some = np.array([0x0F, 0x51, 0xC3, 0x01], np.uint8)  # of no one number of bits
     bytes_of_masks = np.unpackbits(apart.choice(some, (90, 16)), axis=1)
+    seldom = apart.random((70, 100)) < 0.02
+    one_of_many = apart.random((64, 2, 64)).argsort(axis=2).reshape(64, 128) < 1
     tensors = {
         "both": ("F32", both),
         "both.double": ("F64", normal(80, 96, 2, 3)),
@@ -122,12 +127,18 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
         "sparse.groups": ("F32", np.where(groups, apart.normal(size=groups.shape), 0).astype(np.float32)),
         "sparse.fours": ("I32", as_fields(1.2 * apart.normal(size=(80, 512)), apart, 4)),
         "sparse.eights": ("I32", as_fields(18 * apart.normal(size=(80, 256)), apart, 8)),
+        **{f"sparse.of.{bits}": ("I32", dense_fields(apart, bits)) for bits in (2, 3, 5, 6, 7)},
         "sparse.indices": ("U8", np.where(many, draw.integers(0, 16, size=(180, 192)), 7).astype(np.uint8)),
         "split": ("F16", cast_to(rounded, "bfloat16", "u2").view(ml_dtypes.bfloat16).astype(np.float16)),
         "split.eighth": ("BF16", cast_to(rounded, "bfloat16", "u2") & np.uint16(0xFFF8)),
         "split.single": ("F32", short),
         "split.double": ("F64", short.view(np.float32).astype(np.float64) * (1 + 2.0**-40)),
         "split.complex": ("C64", short[::-1].copy().view(np.complex64)),
+        "scarce": ("F32", np.where(seldom, apart.normal(size=seldom.shape), 0).astype(np.float32)),
+        "scarce.double": ("F64", np.where(seldom, apart.normal(size=seldom.shape), 0)),
+        "scarce.grid": ("I8", np.where(seldom, np.rint(9 * apart.normal(size=seldom.shape)), 0).astype(np.int8)),
+        "scarce.indices": ("U8", np.where(seldom, apart.integers(0, 99, size=seldom.shape), 7).astype(np.uint8)),
+        "scarce.groups": ("F16", np.where(one_of_many, apart.normal(size=one_of_many.shape), 0).astype(np.float16)),
         "rows.of.bytes": ("U8", np.rint(normal(128, 200, 4) * 500).clip(-127, 127).astype(np.int8).view(np.uint8)),
         "palette": ("F32", few),
         "text": ("U8", text),
@@ -150,6 +161,16 @@ def as_fields(values: Array, draw: np.random.Generator, bits: int) -> Array:
     per = 32 // bits
     words = (q.reshape(len(values), -1, per) << bits * np.arange(per)).sum(axis=2)
     packed: Array = words.astype(np.uint32).view(np.int32)
+    return packed
+
+
+def dense_fields(draw: np.random.Generator, bits: int) -> Array:
+    """Normal integers of so many bits, packed in rows of words whose last bits are left over."""
+    most, cols = (1 << bits - 1) - 1, 250
+    q = np.rint(draw.normal(size=(160, cols)) * most / 4).clip(-most, most).astype(np.int64) + most + 1
+    each = (q[:, :, None] >> np.arange(bits) & 1).reshape(160, -1).astype(np.uint8)
+    lines = np.packbits(np.pad(each, ((0, 0), (0, -cols * bits % 32))), axis=1, bitorder="little")
+    packed: Array = np.ascontiguousarray(lines).view("<i4")
     return packed
 
 

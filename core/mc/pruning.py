@@ -194,7 +194,8 @@ def _prune_one(
 def _report(
     source: Source, name: str, job: PruneJob, made: Made, sizes: dict[str, TensorReport], size: int
 ) -> PrunedFile:
-    tensors = tuple(packed_as(one, made, sizes) for one in made.tensors)
+    before = {tensor.name: tensor for tensor in read_layout(source).tensors}
+    tensors = tuple(packed_as(one, made, sizes, source, before[one.name]) for one in made.tensors)
     weights, zeros = sum(one.weights for one in tensors), sum(one.zeros for one in tensors)
     power, on_inputs = sum(one.power for one in tensors), sum(one.weighted_power for one in tensors)
     weighted = sum(one.weighted_squared for one in tensors) / on_inputs if on_inputs else None
@@ -203,7 +204,7 @@ def _report(
         source.where, name, source.size, made.size, size, weights, zeros,
         8 * sum(one.packed_bytes for one in tensors) / weights if weights else 0.0,
         sum(one.squared for one in tensors) / power if power else 0.0, weighted, tensors,
-        tuple(one.name for one in read_layout(source).tensors if one.name not in pruned),
+        tuple(name for name in before if name not in pruned),
         tuple(one.name for one in tensors if one.weighted is None) if job.statistics is not None else (),
     )  # fmt: skip
 

@@ -23,11 +23,25 @@ from mc.codec import (
     planefit,
     planes,
     runs,
+    scarce,
     sparse,
     split,
     trellis,
 )
-from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, SPARSE, SPLIT, TRELLIS, ZSTD, plain_spans, word_width
+from mc.codec.codings import (
+    AFFINE,
+    FLOATS,
+    GRID,
+    PLANES,
+    RAW,
+    SCARCE,
+    SPARSE,
+    SPLIT,
+    TRELLIS,
+    ZSTD,
+    plain_spans,
+    word_width,
+)
 from mc.codec.fit import Each, Read
 from mc.codec.integers import PlaneCode
 from mc.codec.typing import Bytes, Ints
@@ -37,6 +51,7 @@ LOOKED_AT = 1024  # words in which repetition is looked for
 SPREAD = np.uint64(0x9E3779B97F4A7C15)  # an odd number that makes one word of two
 SIGNED = ("I8", "I16", "I32")
 PACKED = ("I32", "U8")  # words that smaller integers are packed in
+LEAST_LINE = 64  # bytes of a row of these, whose integers then are 64 or more
 PIECES, PIECE = 16, 1 << 14  # words of the sample on which integer codings are compared
 
 
@@ -111,6 +126,9 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
         expected = int(thin.bytes)
     else:
         thin = None
+    few = scarce.fit(dtype, fitted.code.cols, nbytes, geometry.width, read, each, fitted.sample.view(np.uint8))
+    if few is not None and few.bytes < expected:
+        return _scarce_code(few, f"{why} scarce {8 * few.bytes / words:.2f}".strip())
     parted = split.fit_floats(fitted.sample, geometry, shape, words, read, fit.EFFORTS[level], each)
     if parted is not None and parted.bytes < min(expected, nbytes):
         why = f"whole {8 * expected / words:.2f} split {8 * parted.bytes / words:.2f}"
@@ -216,9 +234,12 @@ def _integers(
     walk = _walk(dtype, shape, nbytes, width, read, level, each, states)
     if walk is not None:
         costs["trellis"] = walk.bytes
-    thin = _sparse(dtype, shape, nbytes, width, sample, read, each)
+    thin = _sparse(dtype, shape, nbytes, width, sample, read, each, min(costs.values()))
     if thin is not None:
         costs["sparse"] = thin.bytes
+    few = scarce.fit(dtype, cols, nbytes, width, read, each, sample)
+    if few is not None:
+        costs["scarce"] = few.bytes
     best = min(costs, key=lambda name: costs[name])
     why = " ".join(f"{name} {8 * cost * width / nbytes:.2f}" for name, cost in costs.items())
     if best == "grid" and grid is not None:
@@ -227,6 +248,8 @@ def _integers(
         return _grid_code(walk, why)
     if best == "sparse" and thin is not None:
         return _sparse_code(thin, why)
+    if best == "scarce" and few is not None:
+        return _scarce_code(few, why)
     if best == "raw":
         return raw_code(nbytes, width, why)
     if best == "zstd":
@@ -270,10 +293,10 @@ def _walk(
 
 
 def _sparse(
-    dtype: str, shape: tuple[int, ...], nbytes: int, width: int, sample: Bytes, read: Read, each: Each
+    dtype: str, shape: tuple[int, ...], nbytes: int, width: int, sample: Bytes, read: Read, each: Each, least: float
 ) -> sparse.Fitted | None:
     """A mask and the other words of integers, or of those that are packed in them; None where there are no rows or no
-    frequent word."""
+    frequent word. `least`: bytes that the best other coding takes."""
     if dtype not in (*SIGNED, "U8") or nbytes % width:
         return None
     words = nbytes // width
@@ -283,7 +306,13 @@ def _sparse(
     found = [_sparse_words(dtype, nbytes, width, cols, sample, read, each)]
     if dtype in PACKED:
         widths = packed.WIDTHS if width > 1 else packed.WIDTHS[:1]
-        found += [sparse.fit_packed(nbytes, bits, width * cols, read, each, sample) for bits in widths]
+        found += [sparse.fit_packed(nbytes, bits, width * cols, read, each, sample, False) for bits in widths]
+    if dtype == "I32" and len(shape) == 2 and width * shape[1] >= LEAST_LINE:
+        line = width * shape[1]
+        rows = np.linspace(0, shape[0] - 1, min(shape[0], max(packed.SEEN // line, 1))).astype(np.int64)
+        some = np.stack([read(k * line, (k + 1) * line) for k in rows.tolist()])
+        for bits in packed.likely(some, least / nbytes):
+            found.append(sparse.fit_packed(nbytes, bits, line, read, each, some[0], True))
     return min((one for one in found if one is not None), key=lambda one: one.bytes, default=None)
 
 
@@ -299,6 +328,10 @@ def _sparse_words(
 
 def _sparse_code(found: sparse.Fitted, why: str) -> Coded:
     return Coded(SPARSE, found.name, why, bytes([SPARSE]) + found.head, found.spans, found.encode)
+
+
+def _scarce_code(found: scarce.Fitted, why: str) -> Coded:
+    return Coded(SCARCE, "scarce", why, bytes([SCARCE]) + found.head, found.spans, found.encode)
 
 
 def _grid_code(grid: gridfit.Fitted, why: str) -> Coded:

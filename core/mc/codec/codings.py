@@ -5,7 +5,7 @@ from mc.codec.floats import CHUNK
 
 # Codings by their numbers in a file (FORMAT.md, section 4).
 RAW, FLOATS, AFFINE, PLANES, ZSTD, GRID, TRELLIS, SPARSE = range(8)
-SPLIT = 10  # 8 and 9 stand for packed integers within SPARSE
+SCARCE, SPLIT = 15, 16  # 8 to 14 are ways to code the words of a sparse tensor
 
 # Words of dtypes that aren't floats to the codec; any other, an unknown one too, is a string of bytes.
 WIDTHS = {"I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8}

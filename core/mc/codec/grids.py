@@ -181,13 +181,18 @@ def write_head(code: GridCode, described_tables: bytes) -> bytes:
     return b"".join([trellis, numbers, write_array(code.rows), write_array(code.columns), described_tables])
 
 
-def read_head(reader: Reader, nbytes: int, most_chunks: int, trellis: bool = False) -> GridCode:
-    """Undo `write_head` for a tensor of `nbytes` in as many chunks at most; DamagedError for anything that can't have
-    been written."""
+def read_head(reader: Reader, nbytes: int, most_chunks: int, trellis: bool = False, bits: int = 0) -> GridCode:
+    """Undo `write_head` for a tensor of `nbytes`, or of packed integers of so many bits, in as many chunks at most;
+    DamagedError for anything that can't have been written."""
     states = 1 << min(reader.byte(), 16) if trellis else 0
     if trellis and states not in STATES:
         raise DamagedError(f"its head asks for a trellis of {states} states")
     width, coder, tables, shift, cols = reader.numbers("BBBBI")
+    if bits:
+        line = -(-cols * bits // 8)
+        if width != 1 or not cols or nbytes % line:
+            raise DamagedError(f"its packed integers have words of {width} bytes in rows of {cols}")
+        nbytes = nbytes // line * cols
     if width not in WIDTHS or nbytes % width or coder >= len(entropy.CODERS):
         raise DamagedError(f"its head asks for words of {width} bytes, coder {coder}")
     if not 1 <= tables <= MOST_TABLES or shift > MOST_SHIFT:

@@ -5,8 +5,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mc.codec import dictionary, entropy, floats, grids, integers, planes, runs, sparse, split, trellis
-from mc.codec.codings import AFFINE, FLOATS, GRID, PLANES, RAW, SPARSE, SPLIT, TRELLIS, ZSTD, plain_spans, word_width
+from mc.codec import dictionary, entropy, floats, grids, integers, planes, runs, scarce, sparse, split, trellis
+from mc.codec.codings import (
+    AFFINE,
+    FLOATS,
+    GRID,
+    PLANES,
+    RAW,
+    SCARCE,
+    SPARSE,
+    SPLIT,
+    TRELLIS,
+    ZSTD,
+    plain_spans,
+    word_width,
+)
 from mc.codec.fields import Reader
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError
@@ -57,11 +70,15 @@ def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opene
         sparse_code = sparse.read_head(reader, dtype, nbytes, most_chunks)
         reader.end()
         return Opened(sparse_code.spans, sparse.decoder(sparse_code))
+    if coding == SCARCE:
+        scarce_code = scarce.read_head(reader, nbytes)
+        reader.end()
+        return Opened(scarce_code.spans(nbytes), lambda _, coded, raw: scarce.decode_chunk(scarce_code, coded, raw))
     if coding == SPLIT:
         split_code = split.read_head(reader, dtype, nbytes, most_chunks)
         reader.end()
         return Opened(split.spans_of(split_code, nbytes), split.decoder(split_code, nbytes))
-    raise DamagedError(f"it has coding {coding}, and this version knows 0 to {SPARSE} and {SPLIT}")
+    raise DamagedError(f"it has coding {coding}, and this version knows 0 to {SPARSE}, {SCARCE} and {SPLIT}")
 
 
 def _decode_raw(_: int, coded: memoryview, raw: Bytes) -> None:

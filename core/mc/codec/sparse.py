@@ -24,7 +24,15 @@ from mc.codec.typing import Bytes, Ints
 from mc.codec.ways import opened_chunk, raw_chunk
 from mc.errors import DamagedError
 
-FIELDS = {8: 4, 9: 8}  # in place of a coding: bits of the integers that are packed in the tensor's words
+FIELDS = {
+    8: 4,
+    9: 8,
+    10: 2,
+    11: 3,
+    12: 5,
+    13: 6,
+    14: 7,
+}  # in place of a coding: bits of the integers that are packed in the tensor's words
 SCARCE = 16  # one word in so many must be absent for a mask to be thought of
 SCARCE_PACKED = 5  # the same of packed integers: of dense ones of four bits every sixth may be zero
 LENGTH = struct.Struct("<BI")  # of a chunk: how it is stored, bytes of the mask
@@ -120,6 +128,13 @@ def _masked(words: int, cols: int, width: int, read: Read, absent: int, each: Ea
     return _Mask(code, head, size, entropy.encoder(code.code.coder, code.tables), within, there, whole)
 
 
+def _whole(words: int, cols: int, each: Each) -> _Mask:
+    """The mask of which all words are there: one block."""
+    packed = np.packbits(np.ones((1, cols), bool), axis=1, bitorder="little")
+    code, head, size = masks.fit(packed, cols, words // cols, cols, each)
+    return _Mask(code, head, size, entropy.encoder(code.code.coder, code.tables), 0.0, words, packed)
+
+
 def _within(bits: Bytes, whole: Bytes, height: int, across: int, cols: int) -> float:
     """Share of the zeros that stand in blocks which are there, over all rows: those of the first chunk may be rows of
     an embedding that were never trained."""
@@ -162,20 +177,23 @@ def fit_floats(fitted: fit.Fitted, geometry: planes.Geometry, words: int, read: 
     )  # fmt: skip
 
 
-def fit_grid(nbytes: int, width: int, cols: int, read: Read, each: Each, absent: int) -> Fitted | None:
+def fit_grid(
+    nbytes: int, width: int, cols: int, read: Read, each: Each, absent: int, dense: bool = False
+) -> Fitted | None:
     """The same of signed words of `width` bytes, or bytes that count as such, in rows of `cols`; `absent` is the word
-    that most are, unsigned."""
+    that most are, unsigned. `dense`: where a mask isn't worth coding by itself, all words are there."""
     words = nbytes // width
     if words // max(cols, 1) < gridfit.FEWEST_ROWS or cols > WIDEST:
         return None
     signed = int(np.array([absent], unsigned(width)).view(f"<i{width}")[0])
-    if (
-        words % cols
-        or int(grids.symbol_of(signed)) == grids.ESCAPE
-        or not _look(words, cols, width, read, absent, True)
-    ):
+    if words % cols or int(grids.symbol_of(signed)) == grids.ESCAPE:
         return None
-    mask = _masked(words, cols, width, read, absent, each)
+    if _look(words, cols, width, read, absent, True):
+        mask = _masked(words, cols, width, read, absent, each)
+    elif dense:
+        mask = _whole(words, cols, each)
+    else:
+        return None
     found = gridfit.fit(nbytes, width, cols, entropy.ANS, read, each, absent=signed, present=mask.present)
     code = found.code
     arrays = entropy.encoder(code.coder, code.tables)
@@ -190,30 +208,32 @@ def fit_grid(nbytes: int, width: int, cols: int, read: Read, each: Each, absent:
     return Fitted(head, len(head) + found.bytes + mask.bytes, f"sparse+grid+{code.coder}", code.spans, encode)
 
 
-def fit_packed(nbytes: int, bits: int, cols: int, read: Read, each: Each, sample: Bytes) -> Fitted | None:
-    """The same of integers of four or eight bits that are packed in words, rows of which have `cols` bytes; None unless
-    many of the sample's are one and the same."""
-    per = 8 // bits
-    seen = packed.split(sample, bits)
+def fit_packed(nbytes: int, bits: int, line: int, read: Read, each: Each, sample: Bytes, dense: bool) -> Fitted | None:
+    """The same of integers that are packed in words, rows of which have `line` bytes; None unless many of the sample's
+    rows are one and the same, or `dense`."""
+    cols = 8 * line // bits
+    seen = packed.split(sample[: len(sample) // line * line], bits, cols)
     counts = np.bincount(seen, minlength=256)
-    if int(counts.max()) * SCARCE_PACKED < len(seen):
+    if not dense and int(counts.max()) * SCARCE_PACKED < len(seen):
         return None
 
     def fields(start: int, stop: int) -> Bytes:
-        return packed.split(read(start // per, stop // per), bits)
+        return packed.split(read(start // cols * line, stop // cols * line), bits, cols)
 
-    found = fit_grid(per * nbytes, 1, per * cols, fields, each, int(counts.argmax()))
+    found = fit_grid(nbytes // line * cols, 1, cols, fields, each, int(counts.argmax()), dense)
     if found is None:
         return None
     inner = found.encode
 
     def encode(k: int, raw: Bytes) -> Bytes:
-        coded = inner(k, packed.split(raw, bits))
-        return coded if len(coded) <= len(raw) else raw_chunk(raw)
+        values, back = packed.split(raw, bits, cols), np.empty_like(raw)
+        packed.join(values, bits, cols, back)
+        coded = inner(k, values)
+        return coded if len(coded) <= len(raw) and np.array_equal(back, raw) else raw_chunk(raw)
 
     number = next(number for number, of in FIELDS.items() if of == bits)
-    halved = [(a // per, b // per) for a, b in found.spans]
-    return replace(found, head=bytes([number]) + found.head[1:], spans=halved, encode=encode)
+    parts = [(a // cols * line, b // cols * line) for a, b in found.spans]
+    return replace(found, head=bytes([number]) + found.head[1:], spans=parts, encode=encode)
 
 
 def _plane(lines: Ints, height: int, width: int, first: int, rows: int, cols: int) -> Bytes:
@@ -245,16 +265,16 @@ class SparseCode:
         return self.inner.width if isinstance(self.inner, GridCode) else self.inner.geometry.width
 
     @property
-    def per(self) -> int:
-        """Bytes that a byte of the tensor becomes for the coder: the integers that are packed in it."""
-        return 8 // self.bits if self.bits else 1
+    def line(self) -> int:
+        """Bytes of a row."""
+        return packed.line_of(self.inner.cols, self.bits or 8 * self.width)
 
     @property
     def spans(self) -> list[tuple[int, int]]:
         """First and last byte (exclusive) of each chunk."""
         rows = len(self.inner.rows if isinstance(self.inner, GridCode) else self.inner.row_scales)
-        parts = spans(rows * self.inner.cols, self.inner.cols)
-        return [(a * self.width // self.per, b * self.width // self.per) for a, b in parts]
+        cols = self.inner.cols
+        return [(a // cols * self.line, b // cols * self.line) for a, b in spans(rows * cols, cols)]
 
 
 def read_head(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> SparseCode:
@@ -275,11 +295,8 @@ def read_head(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> Spar
         words = nbytes // inner.width
         absent = int.from_bytes(reader.take(inner.width), "little")
     elif number in FIELDS:
-        per = 8 // FIELDS[number]
-        inner = grids.read_head(reader, per * nbytes, most_chunks)
-        words, absent = per * nbytes, reader.byte()
-        if inner.width != 1 or inner.cols % per:
-            raise DamagedError(f"its packed integers have words of {inner.width} bytes in rows of {inner.cols}")
+        inner = grids.read_head(reader, nbytes, most_chunks, bits=FIELDS[number])
+        words, absent = len(inner.rows) * inner.cols, reader.byte()
     else:
         raise DamagedError(f"its words have coding {number}, where {FLOATS} or {GRID} was expected")
     if words % inner.cols:
@@ -290,25 +307,24 @@ def read_head(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> Spar
 
 def decoder(code: SparseCode) -> Callable[[int, memoryview, Bytes], None]:
     """What decodes a chunk, given its number, its bytes and room for the decoded ones."""
-    words = sum(stop - start for start, stop in code.spans) // code.width * code.per
+    parts = code.spans
+    words = parts[-1][1] // code.line * code.inner.cols
     arrays = entropy.decoder(code.inner.coder, code.inner.tables, words)
     of_mask = entropy.decoder(code.mask.code.coder, code.mask.tables, words)
-    parts = code.spans
-    row_bytes = code.inner.cols * code.width // code.per
 
     def decode(k: int, coded: memoryview, raw: Bytes) -> None:
         reader = opened_chunk(coded, raw)
         if reader is None:
             return
         if code.bits:
-            fields = np.empty(code.per * len(raw), np.uint8)
+            fields = np.empty(len(raw) // code.line * code.inner.cols, np.uint8)
             words_of(k, coded, reader, fields)
-            packed.join(fields, code.bits, raw)
+            packed.join(fields, code.bits, code.inner.cols, raw)
         else:
             words_of(k, coded, reader, raw)
 
     def words_of(k: int, coded: memoryview, reader: Reader, raw: Bytes) -> None:
-        size, row = reader.u32(), parts[k][0] // row_bytes
+        size, row = reader.u32(), parts[k][0] // code.line
         present = masks.decode(code.mask, of_mask, reader.take(size), row, len(raw) // code.width)
         rest = coded[LENGTH.size + size :]
         if isinstance(code.inner, GridCode):

@@ -3,7 +3,7 @@
 A float16 checkpoint that was made from bfloat16 has three mantissa bits that are nearly always zero, and float32
 weights may have been rounded to any number of bits. Such words are cut in two: the upper part, sign and exponent and
 the mantissa bits that matter, is coded as floats of that many bits are, the lower part as planes of bytes, each with
-a table of its own or raw (FORMAT.md, 7.9).
+a table of its own or raw (FORMAT.md, 7.10).
 """
 
 import struct

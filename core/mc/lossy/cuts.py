@@ -73,16 +73,19 @@ def cut(bits, heights, widths, least, ties, kept):
 def keep_largest(bits, n, m, kept):
     """Fill `kept` u8 with 1 for the n of every m columns with the largest scores, the first of equal ones; a group that
     the end of a row cuts keeps as many."""
+    scores, before = np.empty(m, np.uint32), np.empty(m, np.uint32)
     for r in range(bits.shape[0]):
         for start in range(0, bits.shape[1], m):
-            stop = min(start + m, bits.shape[1])
-            for c in range(start, stop):
-                score = bits[r, c] & MAGNITUDE
-                before = 0
-                for other in range(start, stop):
-                    rival = bits[r, other] & MAGNITUDE
-                    before += rival > score or (rival == score and other < c)
-                kept[r, c] = before < n
+            size = min(m, bits.shape[1] - start)
+            for i in range(size):  # how many are before each: every pair is compared once
+                score, larger = bits[r, start + i] & MAGNITUDE, np.uint32(0)
+                for k in range(i):
+                    wins = np.uint32(score > scores[k])
+                    before[k] += wins
+                    larger += wins
+                scores[i], before[i] = score, np.uint32(i) - larger
+            for i in range(size):
+                kept[r, start + i] = before[i] < n
 
 
 @released

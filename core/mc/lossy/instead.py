@@ -19,10 +19,10 @@ ROUNDS = 12
 HALVES = 2  # classes of rows for an octave
 
 
-def sample(w: Array) -> Array:
-    """Rows from all over w f32 [rows, cols], as many as the estimate looks at."""
-    every = max(1, w.size // SAMPLED)
-    return np.ascontiguousarray(w[every // 2 :: every] if len(w) > every // 2 else w[:1])
+def sampled(rows: int, cols: int) -> range:
+    """The rows, from all over a matrix, that the estimate looks at."""
+    every = max(1, rows * cols // SAMPLED)
+    return range(every // 2, rows, every) if rows > every // 2 else range(1)
 
 
 def grid_error(rows: Array, bits: float) -> float:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from mc.checkpoint import Layout, Source, Tensor
-from mc.lossy import instead
+from mc.lossy import arrays, instead
 from mc.lossy.files import Target as Out
 from mc.lossy.files import Writer, naming, read_array
 from mc.lossy.limits import refuse_beyond
@@ -17,7 +19,7 @@ from mc.lossy.methods import Method, spelled
 from mc.lossy.pruning import Array, Pruned, PruneJob, matrix_of, prune_tensor
 from mc.lossy.recipe import Prune, Quantized, Recipe, read_recipe, write_recipe
 from mc.lossy.requests import Target
-from mc.lossy.schemes import LowRank, Shape, parts
+from mc.lossy.schemes import LowRank, Shape, matrix, parts
 from mc.manifest import RECIPE_KEY
 from mc.parallel import Workers
 from mc.reports import TensorReport
@@ -54,7 +56,6 @@ class Made:
 
     recipe: Recipe
     tensors: tuple[PrunedTensor, ...]
-    samples: dict[str, Array]
     size: int
     listed: tuple[tuple[str, int], ...]
 
@@ -80,7 +81,6 @@ def write(
     """Write the file; all of `source` is read."""
     entries: dict[str, Quantized] = {}
     found: list[PrunedTensor] = []
-    samples: dict[str, Array] = {}
     with Writer() as writer:
         for tensor, pruned in results(source, layout.tensors, job, cuts, work):
             if pruned is None:
@@ -91,12 +91,11 @@ def write(
                 if masks_out is not None and pruned.mask is not None:
                     masks_out(tensor.name, tensor.shape, pruned.mask)
                 entries[tensor.name] = pruned.about
-                samples[tensor.name] = pruned.rows
                 found.append(_figures(tensor, pruned, job.wanted[tensor.name]))
             step(tensor.stop - tensor.start)
         recipe: Recipe = (*read_recipe(layout, source.where), *((Prune(entries),) if entries else ()))
         size, _ = writer.finish(out, {**layout.metadata, **({RECIPE_KEY: write_recipe(recipe)} if recipe else {})})
-    return Made(recipe, tuple(found), samples, size, writer.listed)
+    return Made(recipe, tuple(found), size, writer.listed)
 
 
 def results(
@@ -126,14 +125,27 @@ def _figures(tensor: Tensor, pruned: Pruned, method: Method) -> PrunedTensor:
     )  # fmt: skip
 
 
-def packed_as(one: PrunedTensor, made: Made, sizes: Mapping[str, TensorReport]) -> PrunedTensor:
-    """The figures once the packed bytes of every stored tensor are known."""
+def packed_as(
+    one: PrunedTensor, made: Made, sizes: Mapping[str, TensorReport], source: Source, tensor: Tensor
+) -> PrunedTensor:
+    """The figures once the packed bytes of every stored tensor are known; `tensor` is the one of `source` that it
+    was."""
     about = made.recipe[-1].tensors[one.name]
     packed = sum(sizes[part].packed_bytes for part in parts(one.name, about.scheme, about.dtype, about.shape))
     bits = 8 * packed / one.weights
     # A tied tensor takes no bytes of its own: the one that it is tied to has the figure.
-    error = instead.grid_error(made.samples[one.name], bits) if packed else 0.0
+    error = instead.grid_error(_sample(source, tensor), bits) if packed else 0.0
     return replace(one, packed_bytes=packed, bits=bits, grid_error=error)
+
+
+def _sample(source: Source, tensor: Tensor) -> Array:
+    """Some rows of a tensor as it was, f32: read again, so that no file has too many tensors for memory."""
+    rows, cols = matrix(tensor.shape)
+    line, picked = (tensor.stop - tensor.start) // rows, instead.sampled(rows, cols)
+    raw = np.empty((len(picked), line), np.uint8)
+    for k, row in enumerate(picked):
+        source.read_into(tensor.start + row * line, raw[k])
+    return arrays.as_matrix(raw.reshape(-1), tensor.dtype, (len(picked), cols))
 
 
 def refuse_missed(where: str, files: Sequence[Made], target: Target | None) -> None:

@@ -15,7 +15,7 @@ from mc.checkpoint import Source, Tensor
 from mc.dtypes import numpy_dtype
 from mc.errors import McError, UsageError
 from mc.loader import Checkpoint
-from mc.lossy import arrays, instead, lowrank, masks, obs
+from mc.lossy import arrays, lowrank, masks, obs
 from mc.lossy.files import read_array
 from mc.lossy.loops import squares
 from mc.lossy.masks import Threshold
@@ -58,7 +58,6 @@ class Pruned:
     power: float
     weighted: float | None  # relative error on the inputs, where there are statistics
     weighted_sums: tuple[float, float]  # the two that it is made of
-    rows: Array  # a sample of the weights before
 
 
 def prune_tensor(tensor: Tensor, raw: Array, w: Array, method: Method, job: PruneJob, cut: Threshold | None) -> Pruned:
@@ -146,7 +145,7 @@ def _result(
         sums = moments.energy(w - near), moments.energy(w)
         weighted = sums[0] / sums[1] if sums[1] else 0.0
     zeros = near.size - int(np.count_nonzero(near))
-    return Pruned(about, stored, None, zeros, error, power, weighted, sums, instead.sample(w))
+    return Pruned(about, stored, None, zeros, error, power, weighted, sums)
 
 
 def _shrunk(tensor: Tensor, kept: Array, mask: Array, method: Method, found: Pruned) -> Pruned:
