@@ -61,7 +61,7 @@ def test_golden_files_cover_all_codings_and_dtypes() -> None:
     codings = {part for entry in entries for part in entry[2].split("+")}
     assert codings >= {
         "alone", "rows", "both", "bytes", "nibbles", "palette", "huffman", "ans", "affine", "zstd", "raw", "same",
-        "empty", "grid", "trellis", "sparse",
+        "empty", "grid", "trellis", "sparse", "fields-3", "fields-5", "fields-6", "fields-7",
     }  # fmt: skip
     assert {entry[0] for entry in entries} >= {*DTYPES, UNKNOWN}
 
