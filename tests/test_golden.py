@@ -32,7 +32,7 @@ def test_golden_file_is_there_and_unchanged(name: str) -> None:
 
 
 def test_no_golden_file_is_missing_or_unlisted() -> None:
-    names = ("contexts", "dtypes", "empty", "integers", "oddities", "pruned", "quantized")
+    names = ("across", "contexts", "dtypes", "empty", "integers", "oddities", "pruned", "quantized")
     packed = {f"{name}.v1.{level}.mc.safetensors" for name in names for level in ("fast", "default", "best")}
     assert set(LISTING) == packed | {f"{name}.safetensors" for name in names}
     assert {path.name for path in FOLDER.glob("*.safetensors")} == set(LISTING)
