@@ -148,10 +148,9 @@ def open_zstd(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -
 
 def open_planes(head: Reader, dtype: str, width: int, size: int, seen: set[str]) -> tuple[int, Decode]:  # 7.3, 7.4
     form, width, coder, cols = (head.number(kind) for kind in "BBBI")
-    need(form < 5 and width in ((3, 5, 6, 7) if form == 4 else (1, 2, 4, 8)), "7.3: head")
-    need(size % width == 0 and coder < 2, "7.3: head")
+    need(form < 4 and width in (1, 2, 4, 8) and size % width == 0 and coder < 2, "7.3: head")
     need(form != 2 or (width == 1 and 0 < cols <= 1 << 20 and size % cols == 0), "7.3: cols")
-    raw = head.numbers("B", (width, 2 * width, 1, 1, 1)[form])
+    raw = head.numbers("B", (width, 2 * width, 1, 1)[form])
     classes = array(head, size // cols) if form == 2 else []
     palette = [head.take(width) for _ in range(head.number("H"))] if form == 3 else []
     streams = Streams(head, 4 if form == 2 else raw.count(0), coder)
@@ -165,10 +164,6 @@ def open_planes(head: Reader, dtype: str, width: int, size: int, seen: set[str])
             rows = classes[start // cols : (start + count) // cols]
             sorted_rows = [Reader(s) for s in streams.decode(stream, [rows.count(c) * cols for c in range(4)])]
             return b"".join(sorted_rows[c].take(cols) for c in rows)
-        if form == 4:
-            (fields,) = streams.decode(stream, [8 * n])
-            bits = sum((field & (1 << width) - 1) << at * width for at, field in enumerate(fields))
-            return bits.to_bytes(count, "little")
         segments = streams.decode(stream, [n] * raw.count(0))
         planes = [coded.take(n) if flag else segments.pop(0) for flag in raw]
         if form == 3:

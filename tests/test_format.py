@@ -27,7 +27,6 @@ WANTED = {
     *(f"context {context}, coder {coder}" for context in range(3) for coder in range(2)),
     *(f"floats method {method}, context {context}" for method in (1, 3) for context in range(3)),
     *(f"form {form}, coder {coder}" for form in range(4) for coder in range(2)),
-    "form 4, coder 1",
     *(f"coding 1 of {dtype}" for dtype in ("F64", "F32", "C64", "F16", "BF16", "F8_E4M3", "F8_E5M2FNUZ")),
     *("floats method 0, context 0", "raw planes 1", "class 0", "class 1", "class 2"),
     *("coding 0 of U8", "coding 2 of I32", "coding 2 of Q3_K", "coding 3 of F32", "coding 4 of U8"),
@@ -107,7 +106,6 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
         "empty": ("F32", np.zeros((0, 4), np.float32)),
         "scalar": ("F32", np.array(1.5, np.float32)),
         "bytes": ("I32", draw.integers(-1000, 1000, size=(300, 7), dtype=np.int32)),
-        "fields": ("I32", fields(np.rint(2 * normal(60, 160) * 50), 5)),
         "nibbles": ("U8", halves[0] | halves[1] << 4),
         "grid": ("I8", np.rint(normal(128, 200, 4) * 500).clip(-127, 127).astype(np.int8)),
         "grid.wide": ("I16", np.rint(normal(64, 130, 3, 3) * 900).astype(np.int16)),
@@ -133,14 +131,6 @@ def checkpoint(built: Callable[..., bytes]) -> bytes:
     trellises, about = trellised(normal)
     note = 'Überschrift "and" \\ more'
     return built(tensors | trellises, {"format": "pt", "note": note, "mc.recipe": write_recipe((Quantize(about),))})
-
-
-def fields(values: Array, bits: int) -> Array:
-    """Values [rows, cols] as integers of so many bits, which lie across words."""
-    half = 1 << bits - 1
-    rows = [sum((int(q) + half) << bits * at for at, q in enumerate(row)) for row in values.clip(-half, half - 1)]
-    size = values.shape[1] * bits // 8
-    return np.frombuffer(b"".join(row.to_bytes(size, "little") for row in rows), "<i4").reshape(len(rows), -1)
 
 
 def as_fields(values: Array, draw: np.random.Generator, bits: int) -> Array:

@@ -23,7 +23,6 @@ LOOKED_AT = 1024  # words in which repetition is looked for
 SPREAD = np.uint64(0x9E3779B97F4A7C15)  # an odd number that makes one word of two
 SIGNED = ("I8", "I16", "I32")
 PACKED = ("I32", "U8")  # words that smaller integers are packed in
-FIELDED = "I32"  # those in which integers lie across bytes too
 PIECES, PIECE = 16, 1 << 14  # words of the sample on which integer codings are compared
 
 
@@ -169,21 +168,17 @@ def _integers(
     coder = fit.EFFORTS[level].coder
     spans = plain_spans(nbytes, width)
     sample = _sample(read, nbytes, width)
+    scale = nbytes / len(sample)
     costs: dict[str, float] = {"raw": nbytes}
     codes: dict[str, PlaneCode] = {}
     for form in (integers.BYTE_PLANES, integers.NIBBLE_PLANES):
         codes[integers.FORMS[form]] = _blank(form, width, coder)
     if palette is not None:
         codes["palette"] = replace(_blank(integers.PALETTE, width, coder), palette=palette)
-    if dtype == FIELDED:
-        for bits in integers.FIELD_BITS:
-            if nbytes % bits == 0:  # as it is where rows of packed integers end with a whole word
-                codes[f"fields-{bits}"] = _blank(integers.FIELDS, bits, entropy.ANS)
     planned: dict[str, tuple[PlaneCode, entropy.Plan]] = {}
     for name, blank in codes.items():
-        part = sample if blank.width == width else _sample(read, nbytes, blank.width)
-        planned[name] = plan_planes(blank, integers.counts_of(integers.planes_of(blank, part, 0)))
-        costs[name] = _plane_cost(*planned[name], len(part) // blank.width) * nbytes / len(part)
+        planned[name] = plan_planes(blank, integers.counts_of(integers.planes_of(blank, sample, 0)))
+        costs[name] = _plane_cost(*planned[name], len(sample) // width) * scale
     cols = fit.columns_of(shape, nbytes)[0]
     if width == 1 and nbytes % cols == 0 and nbytes // cols >= 16 and floats.ROWS in fit.EFFORTS[level].contexts:
         rows = _by_rows(read, nbytes, cols, coder, each)
@@ -216,15 +211,14 @@ def _integers(
         return _zstd_code(nbytes, width, level, why)
     chosen = planned[best][0]
     spans = integers.spans_of(chosen, nbytes)
-    parts = [(a // chosen.width, b // chosen.width) for a, b in spans]
-    final, plan = plan_planes(chosen, _count(chosen, parts, read, each))
-    arrays = entropy.encoder(final.coder, final.tables)
+    final, plan = plan_planes(chosen, _count(chosen, [(a // width, b // width) for a, b in spans], read, each))
+    arrays = entropy.encoder(coder, final.tables)
 
     def encode_chunk(k: int, raw: Bytes) -> Bytes:
         return integers.encode_chunk(final, arrays, raw, spans[k][0] // max(final.cols, 1))
 
     head = bytes([PLANES]) + integers.write_head(final, entropy.described(plan))
-    return Coded(PLANES, f"{best}+{final.coder}", why, head, spans, encode_chunk)
+    return Coded(PLANES, f"{best}+{coder}", why, head, spans, encode_chunk)
 
 
 def _grid(

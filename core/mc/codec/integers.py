@@ -1,5 +1,4 @@
-"""Words without a float's structure, as planes of symbols: bytes, nibbles, indices into a palette, or fields that lie
-across bytes.
+"""Words without a float's structure, as planes of symbols: bytes, nibbles, or indices into a palette.
 
 Each plane has a table of its own, or is stored raw; where a word is one byte and the matrix has rows, rows are sorted
 by magnitude into classes instead, and each class has a table (an int8 grid with row scales looks like that).
@@ -21,10 +20,8 @@ from mc.codec.ways import opened_chunk, raw_chunk
 from mc.errors import DamagedError
 
 CLASSES = 4
-BYTE_PLANES, NIBBLE_PLANES, ROW_CLASSES, PALETTE, FIELDS = 0, 1, 2, 3, 4
-FORMS = ("bytes", "nibbles", "rows", "palette", "fields")
-FIELD_BITS = (3, 5, 6, 7)  # those of 1, 2, 4 and 8 bits don't lie across bytes
-IN_WORD = 8  # fields: of so many bits each as a word has bytes
+BYTE_PLANES, NIBBLE_PLANES, ROW_CLASSES, PALETTE = 0, 1, 2, 3
+FORMS = ("bytes", "nibbles", "rows", "palette")
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,6 @@ def planes_of(code: PlaneCode, raw: Bytes, first_row: int) -> list[Bytes]:
         return [half.astype(np.uint8) for pair in halves for half in pair]
     if code.form == PALETTE:
         return [np.searchsorted(code.palette, raw.view(code.palette.dtype)).astype(np.uint8)]
-    if code.form == FIELDS:
-        return [split_fields(raw, code.width)]
     matrix = raw.reshape(-1, code.cols)
     classes = code.classes[first_row : first_row + len(matrix)]
     return [matrix[classes == k].ravel() for k in range(CLASSES)]
@@ -79,38 +74,11 @@ def join_planes(code: PlaneCode, planes: list[Bytes], raw: Bytes, first_row: int
         if len(planes[0]) and int(planes[0].max()) >= len(code.palette):
             raise DamagedError("an index lies outside its palette")
         raw.view(code.palette.dtype)[:] = code.palette[planes[0]]
-    elif code.form == FIELDS:
-        join_fields(planes[0], code.width, raw)
     else:
         matrix = raw.reshape(-1, code.cols)
         classes = code.classes[first_row : first_row + len(matrix)]
         for k in range(CLASSES):
             matrix[classes == k] = planes[k].reshape(-1, code.cols)
-
-
-def split_fields(raw: Bytes, bits: int) -> Bytes:
-    """The fields of `bits` bits that bytes hold, the first in the lowest bits: eight in `bits` bytes."""
-    words = raw.reshape(-1, bits)
-    fields = np.empty((len(words), IN_WORD), np.uint8)
-    for k in range(IN_WORD):
-        byte, shift = divmod(k * bits, 8)
-        found = words[:, byte] >> np.uint8(shift)
-        if shift + bits > 8:
-            found |= words[:, byte + 1] << np.uint8(8 - shift)
-        np.bitwise_and(found, np.uint8((1 << bits) - 1), out=fields[:, k])
-    return fields.reshape(-1)
-
-
-def join_fields(fields: Bytes, bits: int, raw: Bytes) -> None:
-    """Undo `split_fields` into `raw`; of each field it takes its `bits` bits."""
-    words, fields = raw.reshape(-1, bits), fields.reshape(-1, IN_WORD)
-    words[:] = 0
-    for k in range(IN_WORD):
-        byte, shift = divmod(k * bits, 8)
-        field = fields[:, k] & np.uint8((1 << bits) - 1)
-        words[:, byte] |= field << np.uint8(shift)
-        if shift + bits > 8:
-            words[:, byte + 1] |= field >> np.uint8(8 - shift)
 
 
 def spans_of(code: PlaneCode, nbytes: int) -> list[tuple[int, int]]:
@@ -146,8 +114,7 @@ def read_head(reader: Reader, nbytes: int, most_chunks: int) -> PlaneCode:
     """Undo `write_head` for a tensor of `nbytes` in as many chunks at most; DamagedError for anything that
     can't have been written."""
     form, width, coder, cols = reader.numbers("BBBI")
-    widths = FIELD_BITS if form == FIELDS else (1, 2, 4, 8)
-    if form >= len(FORMS) or coder >= len(entropy.CODERS) or width not in widths or nbytes % width:
+    if form >= len(FORMS) or coder >= len(entropy.CODERS) or width not in (1, 2, 4, 8) or nbytes % width:
         raise DamagedError(f"its head asks for form {form}, words of {width} bytes, coder {coder}")
     rows = 0
     if form == ROW_CLASSES:
@@ -202,7 +169,7 @@ def decode_chunk(code: PlaneCode, coder: tuple[Ints, Counts], coded: memoryview,
         classes = code.classes[first_row : first_row + words // code.cols]
         sizes = np.bincount(classes, minlength=CLASSES).astype(np.int64) * code.cols
     else:
-        sizes = np.full(code.tables_wanted, words * (IN_WORD if code.form == FIELDS else 1), np.int64)
+        sizes = np.full(code.tables_wanted, words, np.int64)
     symbols = entropy.decode(stream, sizes, coder)
     coded_planes = iter(np.split(symbols, np.cumsum(sizes)[:-1]) if len(sizes) else [])
     if code.form == ROW_CLASSES:
