@@ -4,8 +4,8 @@
 second of CPU time, over MiniLM's 25 largest matrices. Other work on the machine slows CPU time too, through the caches
 and the memory: measure alone.
 
-`rounding` is what a scheme makes of a matrix: scales, code lengths from a sample, integers of the narrowest type. The
-rest is what the command does besides: `error` reads them back and sums, `pack` codes them. `whole command` is
+`rounding` is what a scheme makes of a matrix: powers and scales, code lengths from a sample, integers of the narrowest
+type. The rest is what the command does besides: `error` reads them back and sums, `pack` codes them. `whole command` is
 `mc.quantize` into a packed file, with the search for the step that has the error .0161; `back` decodes and dequantizes.
 """
 
@@ -32,13 +32,25 @@ ERROR = 0.0161
 STEP = (12 * ERROR) ** 0.5  # in deviations: where a grid has about this error
 ROUNDS = 2
 LARGEST = 25  # matrices
-SCHEMES: dict[str, Callable[[Array, grids.Frame], object]] = {
-    "fp8": lambda w, _: casts.quantize(w, Fp8("F8_E4M3", "channel"), "F32"),
-    "int8": lambda w, _: integers.quantize(w, Int(8, 0, True), "F32", False),
-    "int4,group=128": lambda w, _: integers.quantize(w, Int(4, 128, True), "F32", False),
-    "int4,group=128,scales=mse": lambda w, _: integers.quantize(w, Int(4, 128, True), "F32", True),
-    "grid": lambda w, frame: grids.quantize(w, frame, STEP * frame.unit),
-    "trellis": lambda w, frame: trellises.quantize(w, frame, STEP * frame.unit * trellises.AS_GRID, 8),
+
+
+def grid(w: Array) -> Array:
+    frame = grids.frame(w, "tensor", False)
+    return grids.quantize(w, frame, STEP * frame.unit)
+
+
+def trellis(w: Array) -> Array:
+    frame = grids.frame(w, "tensor", False)
+    return trellises.quantize(w, frame, STEP * frame.unit * trellises.AS_GRID, 8)
+
+
+SCHEMES: dict[str, Callable[[Array], object]] = {
+    "fp8": lambda w: casts.quantize(w, Fp8("F8_E4M3", "channel"), "F32"),
+    "int8": lambda w: integers.quantize(w, Int(8, 0, True), "F32", False),
+    "int4,group=128": lambda w: integers.quantize(w, Int(4, 128, True), "F32", False),
+    "int4,group=128,scales=mse": lambda w: integers.quantize(w, Int(4, 128, True), "F32", True),
+    "grid": grid,
+    "trellis": trellis,
 }
 
 
@@ -56,15 +68,10 @@ def rates(matrices: dict[str, Array], text: str) -> dict[str, float]:
     """Millions of weights a second of each stage of a scheme."""
     scheme, request = SCHEMES[text], parse_request(text)
     weights = sum(w.size for w in matrices.values())
-    frames = {name: grids.frame(w, "tensor", False) for name, w in matrices.items()}
-    least = min(matrices, key=lambda name: matrices[name].size)
-    scheme(matrices[least], frames[least])  # what is compiled at first use isn't timed
-    spent = {"rounding": seconds(lambda: [scheme(w, frames[name]) for name, w in matrices.items()])}
+    scheme(min(matrices.values(), key=lambda w: w.size))  # what is compiled at first use isn't timed
+    spent = {"rounding": seconds(lambda: [scheme(w) for w in matrices.values()])}
     spent["rounding, error"] = seconds(
-        lambda: [
-            arrays.quantize(name, w, "F32", w.shape, request, 0, STEP, "tensor", frames[name])
-            for name, w in matrices.items()
-        ]
+        lambda: [arrays.quantize(name, w, "F32", w.shape, request, 0, STEP, "tensor") for name, w in matrices.items()]
     )
     limit = Target("error", ERROR, True) if request.kind in STEPPED else None
     with tempfile.TemporaryDirectory() as place:

@@ -166,6 +166,16 @@ def test_scales_are_of_the_weights_dtype_and_so_are_the_floats(tmp_path: Path, s
     assert not same(ours, weights(model))
 
 
+def test_floats_of_another_dtype_load_as_the_config_says(bert: Path) -> None:
+    quantized(bert, "int4 --group 32")
+    mc("unpack", "out", "-o", "narrow", "--dequantize", "--dtype", "bf16", "-q", cwd=bert)
+    config = AutoConfig.from_pretrained(bert / "narrow")
+    assert config.dtype == torch.bfloat16 and not hasattr(config, "quantization_config")
+    model = loaded(AutoModel, bert / "narrow")
+    assert model.dtype == torch.bfloat16
+    assert not same(tensors(bert / "narrow"), weights(model))
+
+
 def test_shards_with_an_index(tmp_path: Path) -> None:
     saved(BertModel(BertConfig(**SIZES)), tmp_path / "in", max_shard_size="240KB")
     assert len(list((tmp_path / "in").glob("*.safetensors"))) == 2

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 import mc
 from mc.codec.trellis import MACHINES, following
-from mc.lossy import feedback, grids
+from mc.lossy import feedback, grids, loops
 from mc.lossy.requests import Target
 from mc.lossy.schemes import Grid
 from mc.lossy.walks import walk_block
@@ -67,10 +67,12 @@ def test_feedback_is_its_definition(rows: int, cols: int, seed: int) -> None:
     steps, factors = np.full(rows, 0.3), 1 / scales
     contexts = np.zeros(rows, np.int64), np.zeros(cols, np.int64)
     lengths, q = np.zeros((grids.CONTEXTS, 2 * grids.HALF + 1), np.float32), np.empty((rows, cols), np.int32)
+    levels = np.empty((grids.CONTEXTS, 2 * grids.HALF + 3)), np.empty((grids.CONTEXTS, 2 * grids.HALF + 3))
+    loops.thresholds(lengths, 0.0, *levels)
 
     def rounding(aims: np.ndarray, inner: np.ndarray, start: int, errors: np.ndarray) -> None:
         counts = np.zeros(lengths.shape, np.int64)
-        feedback.round_block(w, False, steps, factors, contexts, lengths, 0.0, q, counts, aims, inner, start, errors)
+        feedback.round_block(w, False, steps, factors, contexts, *levels, q, counts, aims, inner, start, errors)
 
     left = feedback.fed_back(w, matrix, grids.BLOCK, rounding)
     # Each column lies within half a step of where the errors of those before it put it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 import mc as library
 from mc.errors import LimitError, McError
-from mc.lossy.requests import Target
+from mc.lossy.requests import Target, parse_request
 
 Built = Callable[..., bytes]
 SIZES = (90, 160, 40)  # rows of the shards' matrices
@@ -163,3 +164,20 @@ def test_two_checkpoints_in_one_folder_are_done_one_by_one(tmp_path: Path, built
     with pytest.raises(McError, match="one file at a time for --mask-out"):
         library.prune(tmp_path / "in", tmp_path / "out", method="2:4", mask_out=tmp_path / "m.safetensors")
     assert not (tmp_path / "out").exists() and not (tmp_path / "m.safetensors").exists()
+
+
+def test_dequantized_folders_state_the_dtype_that_was_asked_for(tmp_path: Path, folder: Path) -> None:
+    inner = {"dtype": "float16", "hidden_size": 8}
+    config = {"torch_dtype": "float32", "vision_config": inner, "note": "float32", "size": {"dtype": "int8"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    library.quantize(folder, tmp_path / "q", scheme=replace(parse_request("int4,group=32"), standard=True))
+    stored = json.loads((tmp_path / "q" / "config.json").read_text())
+    assert stored.pop("quantization_config") and stored == config
+
+    library.dequantize(tmp_path / "q", tmp_path / "own")
+    assert json.loads((tmp_path / "own" / "config.json").read_text()) == config
+    library.dequantize(tmp_path / "q", tmp_path / "b", dtype="bf16")
+    changed = {**config, "torch_dtype": "bfloat16", "vision_config": {**inner, "dtype": "bfloat16"}}
+    assert json.loads((tmp_path / "b" / "config.json").read_text()) == changed
+    with library.open(tmp_path / "b" / "m-0.safetensors") as shard:
+        assert {shard.dtype(name) for name in shard.names()} == {"BF16"}

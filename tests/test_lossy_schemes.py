@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import mc as library
 from mc.dtypes import numpy_dtype
 from mc.errors import DamagedError, McError
-from mc.lossy import arrays, codebooks, grids
+from mc.lossy import arrays, codebooks, grids, loops
 from mc.lossy.recipe import Quantized
 from mc.lossy.requests import Request, Target, parse_request
 from mc.lossy.schemes import Codebook, Grid, Int, Nf4, matrix, parts
@@ -258,3 +258,44 @@ def test_what_would_come_back_infinite_is_refused_by_name(tmp_path: Path, built:
         assert not (tmp_path / "q").exists()
         act(keep=["mask"])
         (tmp_path / "q").unlink()
+
+
+@pytest.mark.parametrize("weight", [0.0, grids.SLOPE, 3.0])
+def test_thresholds_choose_the_cheapest_of_nearest_next_and_zero(weight: float) -> None:
+    """Against costs that are counted out, with code lengths so uneven that all three are taken."""
+    draw = np.random.default_rng(6)
+    contexts, half, last = 3, 12, 2
+    lengths = draw.uniform(0, 30, (contexts, 2 * half + 1)).astype(np.float32)
+    w = (draw.normal(size=(40, 500)) * 3).astype(np.float32)
+    w[:, :30] = draw.choice([0, 0.5, -1.5, 6, 6.5, -6.25, 1e4, -3e12], (40, 30))
+    rows, columns = draw.integers(-1, 3, 40), draw.integers(-1, 3, 500)
+
+    nearest = np.rint(np.clip(w.astype(np.float64) / 0.5, -(2.0**30), 2.0**30))
+    tried = np.stack([nearest, nearest - np.sign(nearest), np.zeros_like(nearest)])
+    context = np.clip(rows[:, None] + columns, 0, last)
+    bits = lengths[context, np.clip(tried, -half, half).astype(int) + half]
+    costs = (np.clip(w / 0.5, -(2.0**30), 2.0**30) - tried) ** 2 + weight * bits
+    best = np.take_along_axis(tried, costs.argmin(axis=0)[None], axis=0)[0]
+
+    levels = np.empty((contexts, 2 * half + 3)), np.empty((contexts, 2 * half + 3))
+    loops.thresholds(lengths, weight, *levels)
+    q, counts = np.empty(w.shape, np.int32), np.zeros(lengths.shape, np.int64)
+    loops.round_grid(w, 1, np.full(40, 0.5), np.empty(0), (rows, columns), *levels, q, counts)
+    assert np.array_equal(q, best)
+    assert counts.sum() == w.size and counts[0, half] == ((q == 0) & (context == 0)).sum()
+    every = np.empty((14, 500), np.int32)
+    loops.round_grid(w, 3, np.full(40, 0.5), np.empty(0), (rows, columns), *levels, every, counts)
+    assert np.array_equal(every, best[::3])
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_packed_words_hold_every_integer_in_its_bits(bits: int) -> None:
+    half = 1 << (bits - 1)
+    q = np.random.default_rng(bits).integers(-half, half, (3, 37)).astype(np.int8)
+    words, back = np.empty((3, -(-37 * bits // 32)), np.uint32), np.empty_like(q)
+    loops.pack_bits(q, bits, words)
+    for row, packed in zip(q, words, strict=True):
+        number = int.from_bytes(packed.astype("<u4").tobytes(), "little")
+        assert number == sum((int(k) + half) << (bits * at) for at, k in enumerate(row))
+    loops.unpack_bits(words, bits, back)
+    assert np.array_equal(back, q)

@@ -309,7 +309,7 @@ def _dequantize_folder(
                 held[plain[name]] = [(one, _bytes(floats, one)) for one in floats.names()]
                 recipes.append(floats.recipe)
         _refuse_plain(recipes, str(path))
-        rewrite(place, folder, held, without_quantization)
+        rewrite(place, folder, held, lambda text, where: without_quantization(text, where, dtype))
     return UnpackReport(tuple(files))
 
 

@@ -17,6 +17,7 @@ from mc.codec.typing import Bytes, Counts, Ints
 from mc.codec.ways import opened_chunk, raw_chunk
 from mc.errors import DamagedError
 
+U16, U64 = np.uint16, np.uint64
 # By the number of states, the parity-check polynomials h0 and h1 of Ungerboeck's codes for one dimension (Channel
 # coding with multilevel/phase signals, 1982, table I; octal there), each shifted right by one.
 MACHINES = {
@@ -77,35 +78,61 @@ def gather(words, rows, columns, shift, machine, sizes, symbols, escapes):
     return count
 
 
+@inlined
+def _turns(symbols, words, ahead):
+    """Symbols u16, each with how its word changes the state above it, and zeros for as many more as there are words: a
+    walk that isn't the one that symbols were sorted by reads these, and nothing beyond."""
+    turns = np.zeros(len(symbols) + words, U16)
+    for i in range(len(symbols)):
+        symbol = U16(symbols[i])
+        turns[i] = symbol | U16(U16((symbol ^ U16(symbol >> U16(1))) & U16(1)) * U16(ahead)) << U16(8)
+    return turns
+
+
 @released
 def scatter(symbols, rows, columns, shift, machine, sizes, escapes, words):
-    """Undo `gather`; False unless every escape and segment is used up. Where a segment is too short for the walk,
-    nothing is read beyond `symbols`."""
-    back, ahead = machine
+    """Undo `gather`; False unless every escape and segment is used up.
+
+    Each state waits for the symbol before it, so that is what the time goes into. Both symbols that may come next in a
+    class are looked up before it is known which lattice the word lies on."""
+    back, ahead = U64(machine[0]), U64(machine[1])
     cols, classes = len(columns), len(sizes) // 2
-    places = _places(sizes)
-    last = len(symbols) - 1
+    turns = _turns(symbols, len(words), machine[1])
+    even, odd = np.empty(classes, np.uint64), np.empty(classes, np.uint64)
+    at = U64(0)
+    for t in range(classes):
+        even[t] = at
+        odd[t] = at + U64(sizes[2 * t])
+        at = odd[t] + U64(sizes[2 * t + 1])
+    of_columns = np.empty(cols, np.uint64)
     count = 0
     for r in range(len(rows)):
-        state = np.int64(0)
         for c in range(cols):
-            t = 2 * context_of(rows[r], columns[c], shift, classes) + (state & 1)
-            at = places[t]
-            places[t] = at + 1
-            symbol = np.int64(symbols[min(at, last)])
+            of_columns[c] = U64(context_of(rows[r], columns[c], shift, classes))
+        line = words[r * cols : (r + 1) * cols]
+        state = U64(0)
+        for c in range(cols):
+            t, lattice = of_columns[c], state & U64(1)
+            first, second = even[t], odd[t]
+            even[t], odd[t] = first + (U64(1) - lattice), second + lattice
+            one, other = U64(turns[first]), U64(turns[second])
+            turn = one ^ ((one ^ other) & (U64(0) - lattice))  # without a branch, as half of them would be mistaken
+            symbol, change = np.int64(turn & U64(255)), turn >> U64(8)
+            word = (symbol >> 1) ^ -(symbol & 1)
             if symbol == ESCAPE:
                 if count == len(escapes):
                     return False
                 word = np.int64(escapes[count])
                 count += 1
-            else:
-                word = (symbol >> 1) ^ -(symbol & 1)
-            words[r * cols + c] = word
-            state = following(state, word, back, ahead)
-    end = np.int64(0)
-    for t in range(len(sizes)):
-        end += sizes[t]
-        if places[t] != end:
+                change = U64(word & 1) * ahead
+            line[c] = word
+            state = (state >> U64(1)) ^ (lattice * back) ^ change
+    end = U64(0)
+    for t in range(classes):
+        end += U64(sizes[2 * t])
+        used = even[t] == end
+        end += U64(sizes[2 * t + 1])
+        if not used or odd[t] != end:
             return False
     return count == len(escapes)
 

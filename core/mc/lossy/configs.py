@@ -13,6 +13,8 @@ from mc.lossy.schemes import Cast, Channel, Fp8, Int, Scheme
 
 KEY = "quantization_config"
 WEIGHT = ".weight"
+STATED = ("torch_dtype", "dtype")  # under which transformers states what floats are: before its version 5, and since
+TORCH = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 # Heads that transformers ties to the embeddings: layers without a tensor of their own, that must not be looked for.
 TIED = r"re:.*(lm_head|lm_head\.decoder|predictions\.decoder|vocab_projector)$"
 
@@ -45,12 +47,20 @@ def with_quantization(config: bytes, tensors: Mapping[str, Quantized], kept: Seq
     return _written({**_object(config, where), KEY: added})
 
 
-def without_quantization(config: bytes, where: str) -> bytes:
-    """config.json without it; the same bytes if there is none."""
+def without_quantization(config: bytes, where: str, dtype: str | None = None) -> bytes:
+    """config.json without it and, where all floats were given one `dtype` (as safetensors writes it), with that as what
+    it says of them; the same bytes if there is nothing to change."""
     found = _object(config, where)
-    if KEY not in found:
-        return config
-    return _written({key: value for key, value in found.items() if key != KEY})
+    changed = {key: value for key, value in found.items() if key != KEY}
+    if dtype is not None:
+        inner = {key: _stating(value, dtype) for key, value in changed.items() if isinstance(value, dict)}
+        changed = _stating({**changed, **inner}, dtype)
+    return config if changed == found else _written(changed)
+
+
+def _stating(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """A model's config, or that of a model within it, with another dtype of floats where it states one."""
+    return {**config, **{key: TORCH[dtype] for key in STATED if config.get(key) in TORCH.values()}}
 
 
 def index_of(index: bytes, shards: Mapping[str, Sequence[tuple[str, int]]], where: str) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mc.codec.compiled import released
-from mc.lossy.loops import MOST, cheapest, push
+from mc.lossy.loops import cheapest, class_of, push
 
 Array = np.ndarray[Any, Any]
 # Rounds the columns from `start` on: takes where they lie with earlier errors, f32 [rows, columns], M of these columns,
@@ -66,10 +66,12 @@ def fed_back(w: Array, matrix: Array, block: int, rounding: Rounding) -> Array:
 
 
 @released
-def round_block(w, held, steps, factors, contexts, lengths, weight, q, counts, aims, inner, start, errors):
-    """`loops.round_grid` as a `Rounding`, whose arguments are the last four. `held`: zeros stay zero."""
+def round_block(w, held, steps, factors, contexts, lower, upper, q, counts, aims, inner, start, errors):
+    """`loops.round_grid` of all rows as a `Rounding`, whose arguments are the last four. `held`: zeros stay zero."""
     rows, columns = contexts
-    last, half = lengths.shape[0] - 1, lengths.shape[1] // 2
+    last, edge = lower.shape[0] - 1, np.int32(lower.shape[1] // 2)
+    lower, upper = lower.reshape(-1), upper.reshape(-1)
+    half = np.int64(edge - 1)
     width = aims.shape[1]
     for r in range(aims.shape[0]):
         for j in range(width):
@@ -77,9 +79,9 @@ def round_block(w, held, steps, factors, contexts, lengths, weight, q, counts, a
             aim = aims[r, j]
             step = F64(F32(steps[r] * factors[c]))
             per = 1 / step if step > 0 else 0.0
-            x = min(max(F64(aim) * per, -F64(MOST)), F64(MOST))
-            context = min(max(rows[r] + columns[c], 0), last)
-            k = cheapest(x, weight, lengths, context, half)
+            context = class_of(rows[r], columns[c], last)
+            middle = np.int32(context * (2 * edge + 1) + edge)
+            k = np.int64(cheapest(F64(aim) * per, middle, edge, lower, upper))
             if held and w[r, c] == 0:
                 k = np.int64(0)
             q[r, c] = k

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mc.lossy.feedback import DAMPING, factor, fed_back, round_block
-from mc.lossy.loops import MOST, powers, round_grid, scale_grid
+from mc.lossy.loops import MOST, powers, round_grid, scale_grid, thresholds
 from mc.lossy.schemes import NARROW, Grid
 
 Array = np.ndarray[Any, Any]
@@ -24,6 +24,8 @@ SAMPLED = 1 << 15, 1 << 16  # weights, at least, from which code lengths are est
 SLOPE = 2 * log(2) / 12
 BLOCK = 64  # columns between which errors are fed back one by one
 FINE = 2.0**-12  # of a frame's unit: with steps above, rows of up to a million weights stay below `loops.MOST`
+STRETCH = 1 << 16  # weights whose integers are made narrow while they lie in the cache
+UNCOUNTED = np.zeros((0, 0), np.int64)
 LIMITS = {"I8": 127, "I16": 32767, "I32": 2**31 - 1}
 
 
@@ -116,10 +118,7 @@ def held_to(w: Array, of: Frame, step: float) -> float:
 def quantize(w: Array, of: Frame, step: float, weight: float = SLOPE) -> Array:
     """Integers of the narrowest type for f32 [rows, cols] in steps of `step` times the scales. `weight`: squared steps
     that a bit is worth; 0 rounds to the nearest."""
-    q = _rounded(w, of, *steps_of(step, of.rows, of.columns, w.shape), weight)
-    most = max(int(q.max()), -int(q.min()))
-    kind = next(kind for kind in NARROW if most <= LIMITS[kind])
-    return q.astype(f"<i{int(kind[1:]) // 8}")
+    return _rounded(w, of, *steps_of(step, of.rows, of.columns, w.shape), weight)
 
 
 def channel_steps(w: Array, of: Frame, step: float) -> Array:
@@ -136,34 +135,67 @@ def quantize_channels(w: Array, of: Frame, scales: Array, weight: float = SLOPE)
 
 
 def _rounded(w: Array, of: Frame, steps: Array, factors: Array, weight: float) -> Array:
-    """Integers i32 in units of steps f64 [rows] x factors f64 [cols], or [0]; code lengths come from some rows."""
-    q = np.empty(w.shape, np.int32)
+    """Integers of the narrowest type in units of steps f64 [rows] x factors f64 [cols], or [0]; code lengths come from
+    some rows."""
     contexts = contexts_of(of, steps, factors)
     lengths = np.zeros((CONTEXTS, 2 * HALF + 1), np.float32)
     if weight > 0:
         for trial, sampled in zip((0.0, weight), SAMPLED, strict=True):
             every = max(1, w.size // sampled)
             counts = np.zeros(lengths.shape, np.int64)
-            _round(w, of, every, steps, factors, contexts, lengths, trial, q, counts)
+            _round(w, of, every, steps, factors, contexts, _thresholds(lengths, trial), counts)
             lengths = _lengths(counts)
-    _round(w, of, 1, steps, factors, contexts, lengths, weight, q, np.zeros((0, 0), np.int64))
-    return q
+    levels = _thresholds(lengths, weight)
+    if of.matrix is not None:
+        return narrowest(_round(w, of, 1, steps, factors, contexts, levels, UNCOUNTED))
+    q = np.empty(w.shape, _wide_enough(w, steps, factors))
+    size = max(1, STRETCH // w.shape[1])
+    for start in range(0, len(w), size):
+        part = slice(start, start + size)
+        q[part] = _round(w[part], of, 1, steps[part], factors, (contexts[0][part], contexts[1]), levels, UNCOUNTED)
+    return narrowest(q)
+
+
+def _thresholds(lengths: Array, weight: float) -> tuple[Array, Array]:
+    lower, upper = (np.empty((lengths.shape[0], lengths.shape[1] + 2)) for _ in range(2))
+    thresholds(lengths, weight, lower, upper)
+    return lower, upper
+
+
+def _wide_enough(w: Array, steps: Array, factors: Array) -> str:
+    """The narrowest of NARROW that holds all weights, each rounded to the nearest integer in its step."""
+    least = (steps * (factors.min() if len(factors) else 1)).astype(np.float32)
+    largest = np.maximum(w.max(axis=1), -w.min(axis=1)).astype(np.float64)
+    units = np.divide(largest, least, out=np.zeros(len(w)), where=least > 0)
+    return _of_limit(min(float(units.max()) + 1, LIMITS["I32"]))
+
+
+def narrowest(q: Array) -> Array:
+    """The same integers in the narrowest type that holds them."""
+    return q.astype(_of_limit(max(int(q.max()), -int(q.min()))), copy=False)
+
+
+def _of_limit(most: float) -> str:
+    kind = next(kind for kind in NARROW if most <= LIMITS[kind])
+    return f"<i{int(kind[1:]) // 8}"
 
 
 def _round(
-    w: Array, of: Frame, every: int, steps: Array, factors: Array, contexts: tuple[Array, Array], lengths: Array,
-    weight: float, q: Array, counts: Array,
-) -> None:  # fmt: skip
-    """Round one row of `every` into q; add to counts, if it has any room, how often each integer came."""
+    w: Array, of: Frame, every: int, steps: Array, factors: Array, contexts: tuple[Array, Array],
+    levels: tuple[Array, Array], counts: Array,
+) -> Array:  # fmt: skip
+    """Integers i32 of one row of `every`; adds to counts, if it has any room, how often each came."""
+    q = np.empty((-(-len(w) // every), w.shape[1]), np.int32)
     if of.matrix is None:
-        round_grid(w, every, steps, factors, contexts, lengths, weight, q, counts)
-        return
-    w, steps, q, contexts = w[::every], steps[::every], q[::every], (contexts[0][::every], contexts[1])
+        round_grid(w, every, steps, factors, contexts, *levels, q, counts)
+        return q
+    w, steps, contexts = w[::every], steps[::every], (contexts[0][::every], contexts[1])
 
     def rounding(aims: Array, inner: Array, start: int, errors: Array) -> None:
-        round_block(w, of.held, steps, factors, contexts, lengths, weight, q, counts, aims, inner, start, errors)
+        round_block(w, of.held, steps, factors, contexts, *levels, q, counts, aims, inner, start, errors)
 
     fed_back(w, of.matrix, BLOCK, rounding)
+    return q
 
 
 def contexts_of(of: Frame, steps: Array, factors: Array) -> tuple[Array, Array]:

@@ -9,14 +9,13 @@ import numpy as np
 
 from mc.dtypes import numpy_dtype
 from mc.lossy.casts import scales_of
-from mc.lossy.loops import group_scales, pack_bits, round_groups, scale_groups, unpack_bits
+from mc.lossy.loops import TRIES, group_scales, pack_bits, round_groups, scale_groups, unpack_bits
 from mc.lossy.schemes import Int
 
 Array = np.ndarray[Any, Any]
-ABSMAX = np.ones(1)
-# Of the absmax scale, among which the squared error is least; twice as many make it half a per cent less. Multiples of
-# eight fill the vectors of the machine.
-SHRINKS = np.linspace(1.0, 0.4, 16)
+ABSMAX = np.empty(0)
+# Of the absmax scale, among which the squared error is least; twice as many make it half a per cent less.
+SHRINKS = np.linspace(1.0, 0.4, TRIES)
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def dequantize(packed: Packed, scheme: Int, shape: tuple[int, int]) -> Array:
 
 
 def _words(q: Array, bits: int) -> Array:
-    words = np.zeros((q.shape[0], -(-q.shape[1] * bits // 32)), np.uint32)
+    words = np.empty((q.shape[0], -(-q.shape[1] * bits // 32)), np.uint32)
     pack_bits(q, bits, words)
     return words.view(np.int32)
 

@@ -15,8 +15,8 @@ import numpy as np
 from mc.codec.trellis import MACHINES
 from mc.lossy import grids
 from mc.lossy.feedback import fed_back
-from mc.lossy.grids import CONTEXTS, HALF, LIMITS, MIDDLE, Frame
-from mc.lossy.schemes import NARROW, Trellis
+from mc.lossy.grids import CONTEXTS, HALF, MIDDLE, Frame
+from mc.lossy.schemes import Trellis
 from mc.lossy.walks import unwalk, walk, walk_block
 
 Array = np.ndarray[Any, Any]
@@ -40,9 +40,7 @@ def quantize(w: Array, of: Frame, step: float, states: int, weights: Array = NON
     contexts, lengths = _lengths(w, of, steps, factors, states, weights, slope, q, 1)
     counts = np.zeros(lengths.shape, np.int64)
     _walk(w, of, 1, steps, factors, weights, contexts, lengths, slope, states, q, counts)
-    most = max(int(q.max()), -int(q.min()))
-    kind = next(kind for kind in NARROW if most <= LIMITS[kind])
-    return q.astype(f"<i{int(kind[1:]) // 8}")
+    return grids.narrowest(q)
 
 
 def estimate(
