@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from mc.automatic import auto
     from mc.loader import Checkpoint
     from mc.lossy.files import open_checkpoint as open
-    from mc.pruning import prune, warm
-    from mc.simplifying import dequantize, measure, quantize
+    from mc.pruning import prune
+    from mc.restoring import dequantize, measure
+    from mc.simplifying import quantize
+    from mc.warming import warm
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,12 +35,12 @@ _HOMES = {
     "analyze": ("mc.analysis.examine", "analyze"),
     "auto": ("mc.automatic", "auto"),
     "compare": ("mc.analysis.against", "compare"),
-    "dequantize": ("mc.simplifying", "dequantize"),
-    "measure": ("mc.simplifying", "measure"),
+    "dequantize": ("mc.restoring", "dequantize"),
+    "measure": ("mc.restoring", "measure"),
     "open": ("mc.lossy.files", "open_checkpoint"),
     "prune": ("mc.pruning", "prune"),
     "quantize": ("mc.simplifying", "quantize"),
-    "warm": ("mc.pruning", "warm"),
+    "warm": ("mc.warming", "warm"),
 }
 
 

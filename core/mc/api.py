@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import stat
@@ -212,18 +211,6 @@ def _compare_others(path: Path, other: Path, folder: Folder) -> Iterator[Finding
             yield Finding(str(path / name), None, "file", f"{other} has no {name}.")
         elif (other / name).read_bytes() != (path / name).read_bytes():
             yield Finding(str(path / name), None, "file", f"{name} differs from the one in {other}.")
-
-
-def warm() -> None:
-    """Compile every loop of every dtype and level, so that no later call has to."""
-    from mc.analysis.examine import analyze
-    from mc.warming import samples
-
-    for data in samples():
-        analyze(io.BytesIO(data), threads=1)
-        for level in ("fast", "default", "best"):
-            if decompress(compress(data, level=level, threads=1), threads=1) != data:
-                raise McError("a loop doesn't give back what it was given. Reinstall mc and numba.")
 
 
 class _Sum:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -12,9 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
-from mc import loader, simplifying
+from mc import loader
 from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
 from mc.atomic import replacing
 from mc.checkpoint import Layout, Source, Tensor, read_layout
@@ -250,22 +246,3 @@ def _prune_folder(
         refuse_missed(str(path), every, job.target)
         rewrite(place, folder, held, without_quantization)
     return PruneReport(tuple(files))
-
-
-def warm() -> None:
-    """Compile every loop of every dtype, level, scheme and method, so that no later call has to."""
-    simplifying.warm()
-    w = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
-    for dtype, data in (("F16", w.astype(np.float16)), ("F32", w), ("F64", w.astype(np.float64))):
-        tensor = {"dtype": dtype, "shape": list(w.shape), "data_offsets": [0, data.nbytes]}
-        header = json.dumps({"w": tensor}).encode()
-        plain = len(header).to_bytes(8, "little") + header + data.tobytes()
-        for method in (
-            "magnitude,sparsity=0.9",
-            "magnitude,sparsity=0.5,scope=row",
-            "2:4",
-            "block,size=4x4,sparsity=0.5",
-        ):
-            packed, back = io.BytesIO(), io.BytesIO()
-            prune(io.BytesIO(plain), packed, method=method, pack=True, threads=1)
-            simplifying.dequantize(io.BytesIO(packed.getvalue()), back, threads=1)

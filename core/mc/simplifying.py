@@ -1,33 +1,23 @@
-"""What `import mc` offers with a stated error: quantize and dequantize, files and folders."""
+"""What `import mc` offers to quantize: fewer bits a weight, in files and folders, with the error stated."""
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
-from mc import api
 from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
 from mc.atomic import replacing
 from mc.checkpoint import Layout, Source, read_layout
-from mc.dtypes import element_bits
 from mc.errors import McError, UsageError, quote
-from mc.folder import PACKED_SUFFIX, Folder, packed_name, plain_name, read_folder
-from mc.loader import Checkpoint
-from mc.lossy import arrays, grids
-from mc.lossy.against import TensorError, errors
-from mc.lossy.configs import index_of, with_quantization, without_quantization
-from mc.lossy.files import Floats, dequantize_file, plain_layout
+from mc.folder import Folder, packed_name, read_folder
+from mc.lossy.configs import index_of, with_quantization
+from mc.lossy.files import plain_layout
 from mc.lossy.frames import Frames
 from mc.lossy.measure import Measured, packed_as
 from mc.lossy.passes import Job, Made, Unweighed
@@ -39,12 +29,11 @@ from mc.lossy.sizes import packed_parts
 from mc.lossy.standards import assign_standard, spared
 from mc.lossy.statistics import open_statistics
 from mc.parallel import Workers, single_blas, workers
-from mc.reports import RestoredFile, TensorReport, UnpackReport
+from mc.reports import TensorReport
 from mc.scratch import scratch
 
 CONFIG = "config.json"
 NOTHING = "no tensor that is to be quantized: none of the floats, or all are kept."
-DTYPES = {"f32": "F32", "fp16": "F16", "bf16": "BF16", "f64": "F64"}
 
 
 @dataclass(frozen=True)
@@ -251,68 +240,6 @@ def _quantize_folder(
     return QuantizeReport(tuple(files))
 
 
-def dequantize(
-    source: PathLike | BinaryIO, target: PathLike | BinaryIO, *, dtype: str | None = None, threads: int | None = None,
-    executor: Executor | None = None, progress: Progress | None = None,
-) -> UnpackReport:  # fmt: skip
-    """Plain floats under the original names, from a quantized file, stream or folder, packed or not. `dtype`: bf16,
-    fp16, f32 or f64, for all floats; by default what each tensor was. DamagedError for bytes that aren't sound."""
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"The dtype {quote(dtype)} isn't one of {', '.join(DTYPES)}.")
-    wanted = DTYPES[dtype] if dtype else None
-    with workers(threads, executor) as work:
-        if is_folder(source):
-            return _dequantize_folder(Path(str(source)), target, wanted, work, progress)
-        with random_access(source) as opened, writing(target) as out:
-            name = str(target) if isinstance(target, str | os.PathLike) else STDIN
-            with Floats(Checkpoint(opened), wanted) as floats:
-                _refuse_plain([floats.recipe], opened.where)
-                return UnpackReport((_dequantize_one(floats, opened, out, name, work, progress),))
-
-
-def _refuse_plain(recipes: Sequence[Recipe], where: str) -> None:
-    if not any(recipes):
-        raise McError(f"{where} is not quantized: it has no recipe. `mc unpack` restores what was packed.")
-
-
-def _dequantize_one(
-    floats: Floats, source: Source, out: BinaryIO, name: str, work: Workers, progress: Progress | None
-) -> RestoredFile:
-    done = Done(sum(_bytes(floats, one) for one in floats.names()), progress)
-    size, sha256 = dequantize_file(floats, out, work, done.step)
-    source.unchanged()
-    return RestoredFile(source.where, name, size, source.size, sha256, False)
-
-
-def _bytes(floats: Floats, name: str) -> int:
-    return prod(floats.shape(name)) * (element_bits(floats.dtype(name)) or 8) // 8
-
-
-def _dequantize_folder(
-    path: Path, target: PathLike | BinaryIO, dtype: str | None, work: Workers, progress: Progress | None
-) -> UnpackReport:
-    folder = read_folder(path)
-    plain = {name: plain_name(name) if folder.packed else name for name in folder.shards}
-    files: list[RestoredFile] = []
-    recipes: list[Recipe] = []
-    held: dict[str, list[tuple[str, int]]] = {}
-    with new_folder(path, target, [*folder.others, *plain.values()]) as place:
-        copy_others(path, place, folder.others)
-        for name in folder.shards:
-            with (
-                Source.of(path / name) as opened,
-                Floats(Checkpoint(opened), dtype) as floats,
-                replacing(place / plain[name]) as out,
-            ):
-                shown = str(Path(str(target)) / plain[name])
-                files.append(_dequantize_one(floats, opened, out, shown, work, progress))
-                held[plain[name]] = [(one, _bytes(floats, one)) for one in floats.names()]
-                recipes.append(floats.recipe)
-        _refuse_plain(recipes, str(path))
-        rewrite(place, folder, held, lambda text, where: without_quantization(text, where, dtype))
-    return UnpackReport(tuple(files))
-
-
 def rewrite(
     place: Path, folder: Folder, held: dict[str, list[tuple[str, int]]], change: Callable[[bytes, str], bytes]
 ) -> None:
@@ -322,66 +249,6 @@ def rewrite(
     if folder.index is not None:
         index = place / folder.index
         index.write_bytes(index_of(index.read_bytes(), held, str(folder.path / folder.index)))
-
-
-def measure(
-    packed: PathLike | BinaryIO, original: PathLike | BinaryIO, *, threads: int | None = None,
-    executor: Executor | None = None, progress: Progress | None = None,
-) -> tuple[TensorError, ...]:  # fmt: skip
-    """The error of every tensor of a quantized file or folder, packed or not, against the original's. DamagedError for
-    bytes that can't be decoded, McError for what can't be read."""
-    with workers(threads, executor) as work:
-        if not is_folder(packed):
-            return tuple(_measure_one(packed, original, work, progress))
-        ours, theirs = Path(str(packed)), Path(str(original))
-        found: list[TensorError] = []
-        for name in read_folder(ours).shards:
-            plain = plain_name(name) if name.endswith(PACKED_SUFFIX) else name
-            found += _measure_one(ours / name, theirs / plain, work, progress)
-        return tuple(found)
-
-
-def _measure_one(
-    packed: PathLike | BinaryIO, original: PathLike | BinaryIO, work: Workers, progress: Progress | None
-) -> list[TensorError]:
-    with random_access(packed) as one, random_access(original) as other:
-        floats, plain = Floats(Checkpoint(one)), Checkpoint(other)
-        done = Done(sum(_bytes(floats, name) for name in floats.names()), progress)
-        found: list[TensorError] = []
-        for error in errors(floats, plain, work):
-            found.append(error)
-            if error.name in floats.names():
-                done.step(_bytes(floats, error.name))
-        return found
-
-
-def warm() -> None:
-    """Compile every loop of every dtype, level and scheme."""
-    api.warm()
-    w = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
-    raw = w.reshape(-1).view(np.uint8)
-    for scheme in (
-        "int4",
-        "int4,symmetric=no,scales=mse",
-        "grid",
-        "grid,columns=yes",
-        "trellis",
-        "trellis,columns=yes",
-    ):
-        for step in (0.5, 0.01, 1e-5):  # integers of one, two and four bytes
-            matrix = arrays.as_matrix(raw, "F32", w.shape)
-            found = arrays.quantize("w", matrix, "F32", w.shape, parse_request(scheme), 0, step, "row")
-            arrays.dequantize("w", found.about, found.stored)
-    tall = np.tile(w, (8, 1))  # so many rows that code lengths come from some of them: feedback has loops for both
-    frame = grids.weighed_frame(tall, w.T @ w)
-    for scheme in ("grid", "trellis"):
-        arrays.quantize("w", tall, "F32", tall.shape, parse_request(scheme), 0, 0.5, "gram", frame)
-    header = json.dumps({"w": {"dtype": "F32", "shape": list(w.shape), "data_offsets": [0, w.nbytes]}}).encode()
-    plain = len(header).to_bytes(8, "little") + header + w.tobytes()
-    for error in (1e-2, 1e-7, 1e-11):  # a trellis of such integers is packed in its own way
-        packed, back = io.BytesIO(), io.BytesIO()
-        quantize(io.BytesIO(plain), packed, scheme="trellis", limit=Target("error", error), pack=True, threads=1)
-        dequantize(io.BytesIO(packed.getvalue()), back, threads=1)
 
 
 class Done:

@@ -1,13 +1,74 @@
-"""Small checkpoints that make every loop compile: each dtype, each context, each coding."""
+"""Every loop compiled ahead of time: small checkpoints are packed, quantized, pruned and restored in every way."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 
 import numpy as np
 
+from mc.analysis.examine import analyze
+from mc.api import compress, decompress
+from mc.errors import McError
+from mc.lossy import arrays, grids
+from mc.lossy.requests import Target, parse_request
+from mc.pruning import prune
+from mc.restoring import dequantize
+from mc.simplifying import quantize
+
 ROWS, COLS = 96, 192  # enough words for contexts to be compared
+
+
+def warm() -> None:
+    """Compile every loop of every dtype, level, scheme and method, so that no later call has to."""
+    for data in samples():
+        analyze(io.BytesIO(data), threads=1)
+        for level in ("fast", "default", "best"):
+            if decompress(compress(data, level=level, threads=1), threads=1) != data:
+                raise McError("a loop doesn't give back what it was given. Reinstall mc and numba.")
+    w = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
+    _quantized(w)
+    _pruned(w)
+
+
+def _quantized(w: np.ndarray) -> None:
+    raw = w.reshape(-1).view(np.uint8)
+    for scheme in (
+        "int4",
+        "int4,symmetric=no,scales=mse",
+        "grid",
+        "grid,columns=yes",
+        "trellis",
+        "trellis,columns=yes",
+    ):
+        for step in (0.5, 0.01, 1e-5):  # integers of one, two and four bytes
+            matrix = arrays.as_matrix(raw, "F32", w.shape)
+            found = arrays.quantize("w", matrix, "F32", w.shape, parse_request(scheme), 0, step, "row")
+            arrays.dequantize("w", found.about, found.stored)
+    tall = np.tile(w, (8, 1))  # so many rows that code lengths come from some of them: feedback has loops for both
+    frame = grids.weighed_frame(tall, w.T @ w)
+    for scheme in ("grid", "trellis"):
+        arrays.quantize("w", tall, "F32", tall.shape, parse_request(scheme), 0, 0.5, "gram", frame)
+    plain = _file("F32", w.tobytes(), w.shape)
+    for error in (1e-2, 1e-7, 1e-11):  # a trellis of such integers is packed in its own way
+        packed = io.BytesIO()
+        quantize(io.BytesIO(plain), packed, scheme="trellis", limit=Target("error", error), pack=True, threads=1)
+        dequantize(io.BytesIO(packed.getvalue()), io.BytesIO(), threads=1)
+
+
+def _pruned(w: np.ndarray) -> None:
+    for dtype, values in (("F16", w.astype(np.float16)), ("F32", w), ("F64", w.astype(np.float64))):
+        plain = _file(dtype, values.tobytes(), w.shape)
+        for method in (
+            "magnitude,sparsity=0.9",
+            "magnitude,sparsity=0.5,scope=row",
+            "2:4",
+            "block,size=4x4,sparsity=0.5",
+        ):
+            packed = io.BytesIO()
+            prune(io.BytesIO(plain), packed, method=method, pack=True, threads=1)
+            dequantize(io.BytesIO(packed.getvalue()), io.BytesIO(), threads=1)
 
 
 def samples() -> Iterator[bytes]:
