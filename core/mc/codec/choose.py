@@ -217,13 +217,14 @@ def _integers(
         codes["palette"] = replace(planefit.blank(integers.PALETTE, width, coder), palette=palette)
     planned: dict[str, tuple[PlaneCode, entropy.Plan]] = {}
     for name, blank in codes.items():
-        planned[name] = planefit.plan_planes(blank, integers.counts_of(integers.planes_of(blank, sample, 0)))
+        seen = integers.counts_of(integers.planes_of(blank, sample, 0))
+        planned[name] = planefit.best_plan(blank, seen, len(sample) // width)
         costs[name] = planefit.cost(*planned[name], len(sample) // width) * scale
     cols = fit.columns_of(shape, nbytes)[0]
     if width == 1 and nbytes % cols == 0 and nbytes // cols >= 16 and floats.ROWS in fit.EFFORTS[level].contexts:
         rows = planefit.by_rows(read, nbytes, cols, coder, each)
         counts = planefit.count(rows, floats.spans(nbytes, cols), read, each)
-        planned["rows"] = planefit.plan_planes(rows, counts)
+        planned["rows"] = planefit.best_plan(rows, counts, nbytes)
         costs["rows"] = planefit.cost(*planned["rows"], nbytes)
     costs["zstd"] = min(_zstd_cost(sample, width, level), _chunk_cost(read(*spans[0]), level)) * nbytes
     grid = _grid(dtype, shape, nbytes, width, read, level, each)
@@ -258,13 +259,13 @@ def _integers(
     spans = integers.spans_of(chosen, nbytes)
     counts = planefit.count(chosen, [(a // width, b // width) for a, b in spans], read, each)
     final, plan = planefit.plan_planes(chosen, counts)
-    arrays = entropy.encoder(coder, final.tables)
+    arrays = entropy.encoder(final.coder, final.tables)
 
     def encode_chunk(k: int, raw: Bytes) -> Bytes:
         return integers.encode_chunk(final, arrays, raw, spans[k][0] // max(final.cols, 1))
 
     head = bytes([PLANES]) + integers.write_head(final, entropy.described(plan))
-    return Coded(PLANES, f"{best}+{coder}", why, head, spans, encode_chunk)
+    return Coded(PLANES, f"{best}+{final.coder}", why, head, spans, encode_chunk)
 
 
 def _grid(

@@ -13,6 +13,7 @@ from mc.errors import DamagedError
 WIDTHS = (4, 8)  # bits of those that planes of nibbles and bytes see too
 ODD = (2, 3, 5, 6, 7)  # of those that lie across bytes, or are too many in one
 SEEN = 1 << 17  # bytes in which such are looked for
+MOSTLY = 64  # one row in so many may have bits behind its integers
 NEAR = 1.05  # times what the cheapest takes: a mask in patterns may save more than that
 
 
@@ -74,9 +75,14 @@ def likely(rows: Bytes, cost: float) -> list[int]:
     found: dict[int, float] = {}
     for bits in ODD:
         cols = 8 * rows.shape[1] // bits
+        behind = (
+            8 * rows.shape[1] - cols * bits
+        )  # bits left over, zero if these are such integers; else chunks stay raw
+        if int(np.count_nonzero(rows[:, -1] >> (8 - behind))) * MOSTLY > len(rows):
+            continue
         counts = np.bincount(split(rows.reshape(-1), bits, cols), minlength=256)
         shares = counts[counts > 0] / counts.sum()
         found[bits] = float(-(shares * np.log2(shares)).sum()) * cols / (8 * rows.shape[1])
-    least = min(cost, *found.values())
+    least = min([cost, *found.values()])
     near = {bits for bits, taken in found.items() if taken < NEAR * least}
     return sorted(near | ({2, 3} if 6 in near else set()))

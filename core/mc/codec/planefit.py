@@ -35,6 +35,16 @@ def plan_planes(code: PlaneCode, counts: Counts) -> tuple[PlaneCode, entropy.Pla
     return replace(code, raw=raw, tables=plan.tables), plan
 
 
+def best_plan(code: PlaneCode, counts: Counts, words: int) -> tuple[PlaneCode, entropy.Plan]:
+    """The same for so many words; with ANS where codes of whole bits lose much, as those of few symbols do."""
+    first = plan_planes(code, counts)
+    if code.coder == entropy.ANS:
+        return first
+    second = plan_planes(replace(code, coder=entropy.ANS), counts)
+    saves = cost(*second, words) * 100 < cost(*first, words) * (100 - entropy.ANS_MUST_SAVE)
+    return second if saves else first
+
+
 def cost(code: PlaneCode, plan: entropy.Plan, words: int) -> float:
     """Bytes of words coded so, head and tables included."""
     return plan.coded_bits / 8 + int(code.raw.sum()) * words + len(integers.write_head(code, entropy.described(plan)))

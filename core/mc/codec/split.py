@@ -8,7 +8,7 @@ a table of its own or raw (FORMAT.md, 7.10).
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,7 +28,6 @@ LOOKED_AT = 1024  # words in which low bits are looked at
 WORTH = 0.3  # bits a word that they must seem to be worth for the cut to be tried
 SHORTER = 0.05  # of a bit: a cut that takes off fewer bits is as good
 FEWEST = 2  # mantissa bits that stay in the upper part
-ANS_COUNTS = 1.03  # times its bytes, for the time that it takes
 LENGTH = struct.Struct("<BI")  # of a chunk: how it is stored, bytes of the upper part
 
 
@@ -129,10 +128,7 @@ def fit_floats(
         return integers.counts_of(integers.planes_of(blank, parts_of(*part)[1], 0))
 
     counts: Counts = np.sum(list(each(count, upper.parts)), axis=0)
-    lower, plan = planefit.plan_planes(blank, counts)
-    other, of_other = planefit.plan_planes(replace(blank, coder=entropy.ANS), counts)
-    if planefit.cost(other, of_other, words) * ANS_COUNTS < planefit.cost(lower, plan, words):
-        lower, plan = other, of_other
+    lower, plan = planefit.best_plan(blank, counts, words)
     arrays = entropy.encoder(lower.coder, lower.tables)
 
     def encode(k: int, raw: Bytes) -> Bytes:
