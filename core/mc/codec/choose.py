@@ -43,6 +43,7 @@ from mc.codec.codings import (
     word_width,
 )
 from mc.codec.fit import Each, Read
+from mc.codec.fitted import Fitted
 from mc.codec.integers import PlaneCode
 from mc.codec.typing import Bytes, Ints
 from mc.codec.ways import raw_chunk
@@ -128,7 +129,7 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
         thin = None
     few = scarce.fit(dtype, fitted.code.cols, nbytes, geometry.width, read, each, fitted.sample.view(np.uint8))
     if few is not None and few.bytes < expected:
-        return _scarce_code(few, f"{why} scarce {8 * few.bytes / words:.2f}".strip())
+        return _chosen(SCARCE, few, f"{why} scarce {8 * few.bytes / words:.2f}".strip())
     parted = split.fit_floats(fitted.sample, geometry, shape, words, read, fit.EFFORTS[level], each)
     if parted is not None and parted.bytes < min(expected, nbytes):
         why = f"whole {8 * expected / words:.2f} split {8 * parted.bytes / words:.2f}"
@@ -144,9 +145,9 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
             why = f"{why} zstd {8 * found / words:.2f}".strip()
             return _zstd_code(nbytes, geometry.width, level, why)
     if thin is not None:
-        return _sparse_code(thin, why)
+        return _chosen(SPARSE, thin, why)
     if parted is not None:
-        return Coded(SPLIT, parted.name, why, bytes([SPLIT]) + parted.head, parted.spans, parted.encode)
+        return _chosen(SPLIT, parted, why)
     if expected >= nbytes:
         return raw_code(nbytes, geometry.width, f"coded {fitted.bits / words:.2f} bits a word")
     spans = [(a * geometry.width, b * geometry.width) for a, b in fitted.parts]
@@ -248,9 +249,9 @@ def _integers(
     if best == "trellis" and walk is not None:
         return _grid_code(walk, why)
     if best == "sparse" and thin is not None:
-        return _sparse_code(thin, why)
+        return _chosen(SPARSE, thin, why)
     if best == "scarce" and few is not None:
-        return _scarce_code(few, why)
+        return _chosen(SCARCE, few, why)
     if best == "raw":
         return raw_code(nbytes, width, why)
     if best == "zstd":
@@ -295,7 +296,7 @@ def _walk(
 
 def _sparse(
     dtype: str, shape: tuple[int, ...], nbytes: int, width: int, sample: Bytes, read: Read, each: Each, least: float
-) -> sparse.Fitted | None:
+) -> Fitted | None:
     """A mask and the other words of integers, or of those that are packed in them; None where there are no rows or no
     frequent word. `least`: bytes that the best other coding takes."""
     if dtype not in (*SIGNED, "U8") or nbytes % width:
@@ -319,7 +320,7 @@ def _sparse(
 
 def _sparse_words(
     dtype: str, nbytes: int, width: int, cols: int, sample: Bytes, read: Read, each: Each
-) -> sparse.Fitted | None:
+) -> Fitted | None:
     seen = sample.view(sparse.unsigned(width))
     absent = 0 if dtype in SIGNED else int(np.bincount(seen).argmax())
     if int((seen == absent).sum()) * sparse.SCARCE < len(seen):
@@ -327,12 +328,8 @@ def _sparse_words(
     return sparse.fit_grid(nbytes, width, cols, read, each, absent)
 
 
-def _sparse_code(found: sparse.Fitted, why: str) -> Coded:
-    return Coded(SPARSE, found.name, why, bytes([SPARSE]) + found.head, found.spans, found.encode)
-
-
-def _scarce_code(found: scarce.Fitted, why: str) -> Coded:
-    return Coded(SCARCE, "scarce", why, bytes([SCARCE]) + found.head, found.spans, found.encode)
+def _chosen(coding: int, found: Fitted, why: str) -> Coded:
+    return Coded(coding, found.name, why, bytes([coding]) + found.head, found.spans, found.encode)
 
 
 def _grid_code(grid: gridfit.Fitted, why: str) -> Coded:

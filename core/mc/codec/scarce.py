@@ -6,7 +6,6 @@ words do. Here nothing stands beside them: probabilities are learnt on the way, 
 """
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from mc.codec.chunks import CODED
 from mc.codec.compiled import inlined, released
 from mc.codec.fields import Reader
 from mc.codec.fit import JOINT, Each, Read
+from mc.codec.fitted import Fitted
 from mc.codec.runs import UNSIGNED
 from mc.codec.typing import Bytes, Ints
 from mc.codec.ways import opened_chunk, raw_chunk
@@ -51,16 +51,6 @@ class ScarceCode:
         """First and last byte (exclusive) of each chunk."""
         step = CHUNK // self.width // max(self.group, 1) * max(self.group, 1) * self.width
         return [(at, min(at + step, nbytes)) for at in range(0, nbytes, step)]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A tensor's code, ready to code its chunks."""
-
-    head: bytes  # after the coding number
-    bytes: float  # all told, about
-    spans: list[tuple[int, int]]
-    encode: Callable[[int, Bytes], Bytes]
 
 
 @inlined
@@ -259,7 +249,7 @@ def _fitted(code: ScarceCode, nbytes: int, read: Read, each: Each) -> Fitted | N
         coded = encode_chunk(code, raw)
         return raw_chunk(raw) if coded is None else coded
 
-    return Fitted(head, len(head) + coded * times, spans, encode_one)
+    return Fitted(head, len(head) + coded * times, "scarce", spans, encode_one)
 
 
 def _size(coded: Bytes | None) -> int | None:

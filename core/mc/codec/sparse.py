@@ -17,6 +17,7 @@ from mc.codec.chunks import CODED
 from mc.codec.codings import FLOATS, GRID
 from mc.codec.fields import Reader
 from mc.codec.fit import Each, Read
+from mc.codec.fitted import Fitted
 from mc.codec.floats import WIDEST, FloatCode, rows_in_chunk, spans
 from mc.codec.grids import GridCode
 from mc.codec.masks import MaskCode
@@ -36,17 +37,6 @@ FIELDS = {
 SCARCE = 16  # one word in so many must be absent for a mask to be thought of
 SCARCE_PACKED = 5  # the same of packed integers: of dense ones of four bits every sixth may be zero
 LENGTH = struct.Struct("<BI")  # of a chunk: how it is stored, bytes of the mask
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A sparse tensor's code, ready to code its chunks."""
-
-    head: bytes  # after the coding number
-    bytes: float  # all told, about
-    name: str  # for people
-    spans: list[tuple[int, int]]
-    encode: Callable[[int, Bytes], Bytes]
 
 
 def unsigned(width: int) -> str:

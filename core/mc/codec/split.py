@@ -16,6 +16,7 @@ from mc.codec import entropy, fit, floats, integers, planefit, planes
 from mc.codec.chunks import CODED
 from mc.codec.fields import Reader
 from mc.codec.fit import Each, Read
+from mc.codec.fitted import Fitted
 from mc.codec.floats import FloatCode
 from mc.codec.integers import PlaneCode
 from mc.codec.planes import Geometry
@@ -39,17 +40,6 @@ class SplitCode:
     taken: int  # low bits of the head that belong to the lower part
     upper: FloatCode
     lower: PlaneCode
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A tensor's code, ready to code its chunks."""
-
-    head: bytes  # after the coding number
-    bytes: float  # all told, about
-    name: str  # for people
-    spans: list[tuple[int, int]]
-    encode: Callable[[int, Bytes], Bytes]
 
 
 def upper_geometry(geometry: Geometry, taken: int) -> Geometry:
