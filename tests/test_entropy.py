@@ -146,7 +146,7 @@ def guarded_decode(coder: str, tables: Tables, data: bytes, sizes: Array) -> tup
     out, array = room[GUARD : GUARD + n], np.frombuffer(data, np.uint8)
     if coder == entropy.HUFFMAN:
         lookups = np.zeros((len(sizes), huffman.LOOKUP), np.uint64)
-        assert huffman.decoder(tables.numbers, 4 if n >= huffman.LANED else 1, lookups) == -1
+        assert huffman.decoder(tables.numbers, tables.lone, 4 if n >= huffman.LANED else 1, lookups) == -1
         sound = huffman.decode(array, sizes, lookups, tables.lone, out)
     else:
         frequency = np.zeros((len(sizes), 256), np.int64)

@@ -132,7 +132,7 @@ class BlobReader:
             self.code.decode(chunk, sealed.coded, raw)
         except DamagedError as error:
             raise DamagedError(f"chunk {chunk}: {error}") from error
-        if xxhash.xxh3_64_intdigest(raw.data, of) != sealed.raw_sum:
+        if xxhash.xxh3_64_intdigest(raw, of) != sealed.raw_sum:
             raise DamagedError(f"chunk {chunk}: its decoded bytes don't match their checksum")
 
     def _take(self, size: int) -> memoryview:

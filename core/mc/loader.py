@@ -19,7 +19,7 @@ from mc.manifest import SAME, is_packed
 from mc.opening import Opening, open_packed
 from mc.parallel import workers
 from mc.streams import FromSource
-from mc.unpacking import Job, decode, naming
+from mc.unpacking import Job, decode, named
 
 
 class Checkpoint:
@@ -132,11 +132,13 @@ class Checkpoint:
         if self._opening is None:
             self._source.read_into(tensor.start + start, out)
             return out
-        with naming(self._source.where, tensor):
+        try:
             pieces = self._pieces(self._opening, tensor, start, stop)
             with workers(self._threads, self._executor) as work:
                 for _ in work.each(lambda piece: _copy_part(piece, out), pieces):
                     pass
+        except DamagedError as error:
+            raise named(error, self._source.where, tensor) from error
         return out
 
     def _pieces(self, opening: Opening, tensor: Tensor, start: int, stop: int) -> Iterator[tuple[Job, int, int]]:
@@ -164,7 +166,7 @@ def _copy_part(piece: tuple[Job, int, int], out: Bytes) -> None:
     job, start, stop = piece
     first, last = job.span
     inside = slice(max(first, start) - start, min(last, stop) - start)
-    if start <= first and last <= stop:
+    if start <= first and last <= stop and inside.start % 8 == 0:  # where words of any width may lie
         decode(job, out[inside])
     else:
         out[inside] = decode(job)[max(start - first, 0) : min(stop, last) - first]

@@ -32,6 +32,7 @@ class Room:
     def __init__(self, size: int) -> None:
         """McError if there isn't so much memory."""
         self._stream, self._place = _blank(size)
+        self._address = self._place.ctypes.data
         self._at = 0
         self._asked = 0  # bytes from the front for which huge pages have been asked, or won't be
         self._slow = 0  # stretches whose first page came slowly
@@ -39,16 +40,24 @@ class Room:
 
     def part(self, start: int, stop: int) -> NDArray[np.uint8]:
         """The bytes from `start` to `stop`, to be filled, on any thread."""
+        if self._asked < stop:
+            self._ask(stop)
+        return self._place[start:stop]
+
+    def aligned(self, start: int) -> bool:
+        """Whether a word of eight bytes may lie at `start`."""
+        return (self._address + start) % 8 == 0
+
+    def _ask(self, stop: int) -> None:
+        """Ask for huge pages up to `stop`."""
         with self._asking:
             while self._asked < stop:
                 # A stretch ends where a huge page does: one that is asked for in part is filled in small ones.
                 end = self._asked + STRETCH
-                end -= (self._place.ctypes.data + end) % HUGE
-                stretch = self._place[self._asked : end]
-                self._asked = end
-                if self._slow < ENOUGH and not _huge_and_quick(stretch):
+                end -= (self._address + end) % HUGE
+                if self._slow < ENOUGH and not _huge_and_quick(self._place[self._asked : end]):
                     self._slow += 1
-        return self._place[start:stop]
+                self._asked = end
 
     def write(self, data: bytes | memoryview) -> int:
         """Put `data` at the position, which moves behind it. Without the interpreter's lock, other than BytesIO."""
@@ -56,6 +65,7 @@ class Room:
         if end > len(self._place):  # a small file whose headers outweigh what coding saves
             before = self._place
             self._stream, self._place = _blank(2 * end)
+            self._address = self._place.ctypes.data
             self._place[: len(before)] = before
         self.part(self._at, end)[:] = np.frombuffer(data, np.uint8)
         self._at = end

@@ -40,14 +40,14 @@ class FromMemory:
 
     def __init__(self, data: memoryview, where: str) -> None:
         self.where = where
-        self._left = data
+        self._data, self._at = data, 0
 
     def take(self, size: int) -> memoryview:
         """The next bytes; DamagedError if the piece ends before."""
-        taken, self._left = self._left[:size], self._left[size:]
-        if len(taken) < size:
-            raise DamagedError(f"{self.where} ends {size - len(taken)} bytes too early: it was cut")
-        return taken
+        start, self._at = self._at, self._at + size
+        if self._at > len(self._data):
+            raise DamagedError(f"{self.where} ends {self._at - len(self._data)} bytes too early: it was cut")
+        return self._data[start : self._at]
 
 
 class FromPipe:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -44,11 +44,20 @@ class Job(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """Chunks of one tensor that are found and decoded together."""
+    """Chunks of one tensor that are found and decoded together: all of a blob that nobody has opened yet, or one."""
 
     tensor: Tensor
     size: int  # bytes when decoded
-    jobs: Callable[[], Iterable[Job]]  # raises DamagedError where the blob can't be followed any further
+    found: Job | Callable[[], blob.BlobReader]
+
+    def jobs(self) -> Iterator[Job]:
+        """The chunks; raises DamagedError where the blob can't be followed any further."""
+        if isinstance(self.found, Job):
+            yield self.found
+            return
+        reader = self.found()
+        for chunk, sealed in reader.frames():
+            yield Job(self.tensor, reader, chunk, sealed)
 
 
 def units(stream: Sequential, opening: Opening, index: int, tensor: Tensor) -> Iterator[Unit]:
@@ -60,29 +69,20 @@ def units(stream: Sequential, opening: Opening, index: int, tensor: Tensor) -> I
     if size == 0:
         return
     if nbytes <= WHOLE:
-        data = stream.take(size)
-
-        def found() -> Iterator[Job]:
-            reader = blob.BlobReader(FromMemory(data, stream.where), size, index, dtype, nbytes)
-            return (Job(tensor, reader, chunk, sealed) for chunk, sealed in reader.frames())
-
-        yield Unit(tensor, nbytes, found)
+        whole = FromMemory(stream.take(size), stream.where)
+        yield Unit(tensor, nbytes, partial(blob.BlobReader, whole, size, index, dtype, nbytes))
         return
     reader = blob.BlobReader(stream, size, index, dtype, nbytes)
     for chunk, sealed in reader.frames():
-        job = Job(tensor, reader, chunk, sealed)
-        yield Unit(tensor, job.span[1] - job.span[0], partial(list, [job]))
+        start, stop = reader.code.spans[chunk]
+        yield Unit(tensor, stop - start, Job(tensor, reader, chunk, sealed))
 
 
 def decode(job: Job, room: Bytes | None = None) -> Bytes:
     """The bytes of a chunk, in `room` if there is any; DamagedError if they aren't what was packed."""
     start, stop = job.span
-    # Words must lie where a machine can load them as words; a header of odd length puts the file's elsewhere.
-    fits = room is not None and room.ctypes.data % 8 == 0
-    raw = room if room is not None and fits else np.empty(stop - start, np.uint8)
+    raw = room if room is not None else np.empty(stop - start, np.uint8)
     job.reader.decode(job.chunk, job.sealed, raw)
-    if room is not None and not fits:
-        room[:] = raw
     return raw
 
 
@@ -141,19 +141,15 @@ class _Blobs:
         self._spool.seek(end)
 
     def _named(self, found: Iterator[Unit], tensor: Tensor) -> Iterator[Unit]:
-        with naming(self._stream.where, tensor):
+        try:
             yield from found
+        except DamagedError as error:
+            raise named(error, self._stream.where, tensor) from error
 
 
-@contextmanager
-def naming(where: str, tensor: Tensor) -> Iterator[None]:
-    """Say in an error which file and tensor it is about."""
-    try:
-        yield
-    except DamagedError as error:
-        raise DamagedError(
-            f"{where}: tensor {quote(tensor.name)}: {error}. The file is damaged; fetch it again."
-        ) from error
+def named(error: DamagedError, where: str, tensor: Tensor) -> DamagedError:
+    """The error with the file and the tensor that it is about."""
+    return DamagedError(f"{where}: tensor {quote(tensor.name)}: {error}. The file is damaged; fetch it again.")
 
 
 def chosen(layout: Layout, globs: Sequence[str], where: str) -> list[Tensor]:
@@ -197,12 +193,12 @@ def chunks(
     opening: Opening,
     wanted: Sequence[Tensor],
     work: Workers,
-    room: Callable[[int, int], Bytes] | None = None,
+    room: Room | None = None,
     put: Callable[[Tensor, int, Bytes], None] | None = None,
 ) -> Iterator[Bytes]:
     """The decoded bytes of the wanted tensors, chunk by chunk in data order. `put` may be given each tensor's bytes
-    from a place on, by the thread that decoded them; or `room` says where the bytes from start to stop of the original
-    are to be put: then none come back, as a thread may hold what it returned for longer than its caller does."""
+    from a place on, by the thread that decoded them; or they are put into `room`, as long as the original: then none
+    come back, as a thread may hold what it returned for longer than its caller does."""
     names = {tensor.name for tensor in wanted}
 
     def every(spool: BinaryIO) -> Iterator[Unit]:
@@ -212,15 +208,17 @@ def chunks(
 
     def decoded(unit: Unit) -> list[Bytes]:
         found = []
-        with naming(stream.where, unit.tensor):
+        try:
             for job in unit.jobs():
-                start, stop = job.span
-                begin = unit.tensor.start
-                raw = decode(job, room(begin + start, begin + stop) if room is not None else None)
+                if room is not None:
+                    _decode_into(room, job)
+                    continue
+                raw = decode(job)
                 if put is not None:
-                    put(unit.tensor, start, raw)
-                if room is None:
-                    found.append(raw)
+                    put(unit.tensor, job.span[0], raw)
+                found.append(raw)
+        except DamagedError as error:
+            raise named(error, stream.where, unit.tensor) from error
         return found
 
     with scratch() if source is None else nullcontext(io.BytesIO()) as spool:
@@ -298,5 +296,16 @@ def restore_bytes(source: Source, work: Workers) -> bytes:
 
 def _fill(out: Room, stream: FromSource, source: Source, opening: Opening, work: Workers) -> None:
     """Decode every tensor into its place; on return no view of it is left."""
-    for _ in chunks(stream, source, opening, opening.original.tensors, work, out.part):
+    for _ in chunks(stream, source, opening, opening.original.tensors, work, out):
         pass
+
+
+def _decode_into(room: Room, job: Job) -> None:
+    """Decode a chunk into its place. Words must lie where a machine can load them as words; a header of odd length
+    puts the file's elsewhere."""
+    (start, stop), begin = job.span, job.tensor.start
+    place = room.part(begin + start, begin + stop)
+    if room.aligned(begin + start):
+        decode(job, place)
+    else:
+        place[:] = decode(job)

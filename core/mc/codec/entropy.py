@@ -145,14 +145,14 @@ def decoder(coder: str, tables: Tables, symbols: int) -> tuple[Ints, Counts]:
     """The arrays with which `decode_symbols` works; DamagedError if the tables are none that can be decoded with.
     `symbols` is about how many there are in all: with few of them, look-ups that yield several don't pay."""
     count, lone = len(tables.lone), tables.lone
+    if coder == HUFFMAN:
+        lookups = np.empty((count, huffman.LOOKUP), np.uint64)
+        if huffman.decoder(tables.numbers, lone, huffman.most_at_once(symbols // max(count, 1)), lookups) >= 0:
+            raise DamagedError("the lengths of a Huffman table make no complete code")
+        return lookups, lone
     # A table is either listed or has a lone symbol, or none: the loops look up nothing for the latter two.
     if (tables.numbers.any(axis=1) != (lone == SEVERAL)).any():
         raise DamagedError("a code table lists no symbols")
-    if coder == HUFFMAN:
-        lookups = np.empty((count, huffman.LOOKUP), np.uint64)
-        if huffman.decoder(tables.numbers, huffman.most_at_once(symbols // max(count, 1)), lookups) >= 0:
-            raise DamagedError("the lengths of a Huffman table make no complete code")
-        return lookups, lone
     frequency = _frequency(tables.numbers)
     entries = np.empty((count, STATES), np.uint32)
     ans.decoder(frequency, entries)

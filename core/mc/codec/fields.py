@@ -4,37 +4,36 @@ import struct
 
 import numpy as np
 
-from mc.codec import entropy
+from mc.codec import arrays, entropy
+from mc.codec.arrays import CODED, PLAIN, SAME
+from mc.codec.compiled import Loop
 from mc.codec.tables import Tables, histogram, read_tables
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
-
-PLAIN, SAME, CODED = 0, 1, 2  # how an array of bytes is stored
 
 
 class Reader:
     """A position in bytes that come from outside."""
 
     def __init__(self, data: memoryview) -> None:
-        self._data = data
+        self._data, self._at = data.toreadonly(), 0
 
     @property
     def left(self) -> int:
         """Bytes that weren't taken yet."""
-        return len(self._data)
+        return len(self._data) - self._at
 
     def take(self, size: int) -> memoryview:
         """The next `size` bytes; DamagedError if there are fewer."""
-        if size > len(self._data):
-            raise DamagedError(f"its head ends {size - len(self._data)} bytes too early")
-        taken, self._data = self._data[:size], self._data[size:]
-        return taken
+        start, stop = self._at, self._at + size
+        if stop > len(self._data):
+            raise DamagedError(f"its head ends {stop - len(self._data)} bytes too early")
+        self._at = stop
+        return self._data[start:stop]
 
     def bytes(self, size: int) -> Bytes:
         """The next `size` bytes as a read-only array."""
-        array = np.frombuffer(self.take(size), np.uint8)
-        array.flags.writeable = False
-        return array
+        return np.frombuffer(self.take(size), np.uint8)
 
     def words(self, count: int, width: int) -> Ints:
         """The next `count` little-endian unsigned words as a read-only array, aligned."""
@@ -56,28 +55,30 @@ class Reader:
 
     def tables(self, count: int, coder: str) -> Tables:
         """Code tables, as `write_tables` wrote them."""
-        data = np.frombuffer(self._data, np.uint8)
-        data.flags.writeable = False
-        tables, used = read_tables(data, count, coder == entropy.ANS)
-        self.take(used)
+        tables, used = read_tables(self._rest(), count, coder == entropy.ANS)
+        self._at += used
         return tables
 
     def array(self, count: int) -> Bytes:
         """Undo `write_array` for an array of `count` bytes."""
-        method = self.byte()
-        if method == PLAIN:
-            return np.frombuffer(self.take(count), np.uint8)
-        if method == SAME:
-            return np.full(count, self.byte(), np.uint8)
-        if method != CODED:
-            raise DamagedError(f"an array in its head is stored in way {method}, and there are ways 0 to 2")
-        decoder = entropy.decoder(entropy.HUFFMAN, self.tables(1, entropy.HUFFMAN), count)
-        return entropy.decode(self.bytes(self.u32()), _one(count), decoder)
+        out = np.empty(count, np.uint8)
+        self.arrays(arrays.read, out)
+        return out
+
+    def arrays(self, loop: Loop, *arguments: object) -> None:
+        """Let a loop of `mc.codec.arrays` fill its arguments from what comes next."""
+        end = int(loop(self._rest(), np.int64(0), *arguments))
+        if end < 0:
+            raise DamagedError(arrays.FAULTS[-end])
+        self._at += end
 
     def end(self) -> None:
         """DamagedError if anything is left."""
-        if len(self._data):
-            raise DamagedError(f"its head has {len(self._data)} bytes too many")
+        if self.left:
+            raise DamagedError(f"its head has {self.left} bytes too many")
+
+    def _rest(self) -> Bytes:
+        return np.frombuffer(self._data, np.uint8)[self._at :]
 
 
 def write_array(values: Bytes) -> bytes:

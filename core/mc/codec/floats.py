@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mc.codec import chunks, entropy, planes, scales, symbols
+from mc.codec import chunks, contexts, entropy, planes, scales, symbols
 from mc.codec.fields import Reader, write_array
 from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
@@ -152,21 +152,12 @@ def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks
         raise DamagedError(f"it has room for {most_chunks} chunks, too few for its {rows} rows")
     frequent_words = reader.words(frequent, geometry.width)
     tables = reader.tables(1 if context == ALONE else symbols.TABLES, entropy.CODERS[coder])
-    row_scales = np.full(rows, base, np.int16)
-    if context != ALONE:
-        offsets = reader.array(rows).astype(np.int32) + base
-        if offsets.max() > 32767:
-            raise DamagedError("its row scales are beyond their range")
-        row_scales = offsets.astype(np.int16)
+    row_scales, classes = np.empty(rows, np.int16), np.empty((geometry.tails, rows), np.uint8)
     columns, order, starts = symbols.EMPTY_SCALES, symbols.EMPTY_WORDS, symbols.EMPTY_COUNTS
     if context == BOTH:
-        columns = reader.array(cols).view(np.int8).astype(np.int16)
-        order, starts = scales.column_order(columns)
-    classes = np.zeros((geometry.tails, rows), np.uint8)
-    for tail in range(geometry.tails):
-        classes[tail] = reader.array(rows)
-    if classes.size and classes.max() > 2:
-        raise DamagedError("its rows have a class above 2")
+        columns, order = np.empty(cols, np.int16), np.empty(2 * cols, np.uint16)
+        starts = np.empty(scales.OCTAVE + 1, np.int64)
+    reader.arrays(contexts.read, base, context != ALONE, row_scales, columns, order, starts, classes)
     if frequent and (classes != classes[:, :1]).any():
         raise DamagedError("it has frequent words, and rows of different classes")
     return FloatCode(
@@ -218,8 +209,7 @@ def decode_chunk(
 ) -> None:  # fmt: skip
     """Fill `raw` with the chunk whose rows begin at `first_row`, given which words of a sparse one are `present` u8;
     DamagedError if `coded` makes no sense."""
-    data = np.frombuffer(coded, np.uint8)
-    data.flags.writeable = False
+    data = np.frombuffer(coded.toreadonly(), np.uint8)
     method = int(data[0]) if len(data) else -1
     if method == chunks.RAW:
         if len(data) != len(raw) + 1:

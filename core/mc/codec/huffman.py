@@ -22,11 +22,12 @@ from mc.codec.bitstream import (
 )
 from mc.codec.compiled import compiled, inlined, released
 from mc.codec.lengths import LONGEST
-from mc.codec.tables import EMPTY
+from mc.codec.tables import EMPTY, SEVERAL
 
 LANES = 4
 LANED = 4096  # a segment with fewer symbols is one lane: four would cost more than they speed up
 LOOKUP = 1 << LONGEST
+FEWEST = 1  # symbols in an entry of the decoder's table
 
 PAIRS = 1 << 16  # of symbols
 PAIR = U64(PAIRS - 1)
@@ -83,12 +84,13 @@ def encoder(lengths, singles, pairs):
 def most_at_once(symbols: int) -> int:
     """How many symbols an entry of the decoder's table should hold, if so many are to be decoded with the table: more
     of them take less time to decode, but the table takes longer to make (4, 11, 17 and 23 us)."""
-    return 1 if symbols < LANED else 2 if symbols < 1 << 17 else 3 if symbols < 1 << 18 else 4
+    return FEWEST if symbols < LANED else 2 if symbols < 1 << 17 else 3 if symbols < 1 << 18 else 4
 
 
 @compiled
-def decoder(lengths, most, lookup):
-    """Fill `lookup` [tables, 4096] u64 for complete codes; return the first table that is none, or -1.
+def decoder(lengths, lone, most, lookup):
+    """Fill `lookup` [tables, 4096] u64 for complete codes; return the first table that is none, or -1. Tables that are
+    no code because they have a `lone` symbol i64, or none, are left out.
 
     An entry holds up to `most` (1 to 4) symbols that fit into 12 bits."""
     codes = np.zeros(256, np.int64)
@@ -100,8 +102,8 @@ def decoder(lengths, most, lookup):
                 return t
             if lengths[t, s] > 0:
                 space += LOOKUP >> lengths[t, s]
-        if space == 0:
-            continue  # a lone symbol, or none: nothing is ever looked up
+        if space == 0 and lone[t] != SEVERAL:
+            continue  # nothing is ever looked up
         if space != LOOKUP:
             return t
         _canonical(lengths[t], codes)

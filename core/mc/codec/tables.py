@@ -112,7 +112,7 @@ def _write(numbers, lone, wide, out):
 
 
 @compiled
-def _read(data, wide, numbers, lone):
+def read(data, wide, numbers, lone):
     """Undo `_write`; returns the bytes taken, or what is wrong: TOO_SHORT or NO_TABLE."""
     at = 0
     for t in range(len(lone)):
@@ -152,7 +152,7 @@ def read_tables(data: Bytes, count: int, wide: bool) -> tuple[Tables, int]:
     """Undo `write_tables`; also returns how many bytes it took. DamagedError where the bytes are no tables."""
     numbers = np.zeros((count, 256), np.uint8)
     lone = np.full(count, SEVERAL, np.int64)
-    used = int(_read(data, wide, numbers, lone))
+    used = int(read(data, wide, numbers, lone))
     if used == TOO_SHORT:
         raise DamagedError("its code tables end too early")
     if used == NO_TABLE:
