@@ -40,7 +40,7 @@ class Stream(Protocol):
 
 
 class Frame(NamedTuple):
-    """A coded chunk on its way into or out of a file."""
+    """A coded chunk on its way into a file."""
 
     coded: memoryview
     coded_sum: int
@@ -71,7 +71,7 @@ def write_frame(sealed: Frame) -> tuple[bytes, memoryview]:
 
 def write_directory(sizes: Sequence[int]) -> bytes:
     """The last part of a blob: the coded bytes of each chunk."""
-    return np.array(sizes, "<u4").tobytes()
+    return struct.pack(f"<{len(sizes)}I", *sizes)
 
 
 def overhead(chunks: int) -> int:
@@ -84,62 +84,81 @@ def most_decoded(size: int) -> int:
     return size // (FRAME.size + ENTRY.size) * (1 << 23)
 
 
+class Chunk(NamedTuple):
+    """A coded chunk in a packed file, not yet compared with its checksums."""
+
+    code: Opened
+    seed: int
+    number: int
+    start: int  # first byte in the tensor
+    stop: int
+    coded: memoryview
+    coded_sum: int
+    raw_sum: int
+
+    def decode(self, raw: Bytes) -> None:
+        """Fill `raw`, and check it; DamagedError if it isn't what was packed. Words must lie where a machine can load
+        them as words: `raw` begins at a multiple of eight bytes."""
+        if xxhash.xxh3_64_intdigest(self.coded, self.seed) != self.coded_sum:
+            raise DamagedError(f"chunk {self.number}: its coded bytes don't match their checksum")
+        try:
+            self.code.decode(self.number, self.coded, raw)
+        except DamagedError as error:
+            raise DamagedError(f"chunk {self.number}: {error}") from error
+        if xxhash.xxh3_64_intdigest(raw, self.seed) != self.raw_sum:
+            raise DamagedError(f"chunk {self.number}: its decoded bytes don't match their checksum")
+
+    def decoded(self) -> Bytes:
+        """The bytes; DamagedError if they aren't what was packed."""
+        raw = np.empty(self.stop - self.start, np.uint8)
+        self.decode(raw)
+        return raw
+
+
 class BlobReader:
     """A blob read front to back. Nothing is allocated that its bytes haven't earned: a chunk costs a frame."""
 
     def __init__(self, stream: Stream, size: int, tensor: int, dtype: str, nbytes: int) -> None:
         """Read the head of the blob of `size` bytes that codes `nbytes` >= 1; DamagedError if it is none."""
-        self._stream, self._left, self._tensor = stream, size, tensor
-        length, checksum = HEAD.unpack(self._take(HEAD.size))
-        head = self._take(length)
+        length, checksum = HEAD.unpack(stream.take(HEAD.size)) if size >= HEAD.size else (size, 0)
+        left = size - HEAD.size - length
+        if left < 0:
+            raise DamagedError(f"it ends {-left} bytes too early")
+        head = stream.take(length)
         if xxhash.xxh3_64_intdigest(head, seed(tensor, OF_HEAD)) != checksum:
             raise DamagedError("its head doesn't match its checksum")
         if nbytes > most_decoded(size):
             raise DamagedError(f"it has too few bytes for {nbytes} decoded ones")
-        self.code: Opened = opened(head, dtype, nbytes, self._left // (FRAME.size + ENTRY.size))
-        if self._left < len(self.code.spans) * (FRAME.size + ENTRY.size):
-            raise DamagedError(f"its {self._left} bytes can't hold {len(self.code.spans)} chunks")
+        self.code: Opened = opened(head, dtype, nbytes, left // (FRAME.size + ENTRY.size))
+        if left < len(self.code.spans) * (FRAME.size + ENTRY.size):
+            raise DamagedError(f"its {left} bytes can't hold {len(self.code.spans)} chunks")
+        self._stream, self._left, self._tensor = stream, left, tensor
 
-    def frames(self) -> Iterator[tuple[int, Frame]]:
-        """Every chunk's number and frame, not yet compared with its checksums; at the end the directory is checked.
-        DamagedError if frames and directory don't agree: then nothing after it can be trusted either."""
+    def chunks(self) -> Iterator[Chunk]:
+        """Every chunk in order; at the end the directory is checked. DamagedError if frames and directory don't agree:
+        then nothing after it can be trusted either."""
+        code, take, left = self.code, self._stream.take, self._left
         sizes: list[int] = []
-        chunks = len(self.code.spans)
-        for chunk in range(chunks):
-            size, coded_sum, raw_sum = FRAME.unpack(self._take(FRAME.size))
-            behind = (chunks - chunk - 1) * (FRAME.size + ENTRY.size) + ENTRY.size * (chunk + 1)
-            if size > self._left - behind:
-                raise DamagedError(f"chunk {chunk} claims {size} bytes, where at most {self._left - behind} can be")
-            coded = self._take(size)
+        behind = len(code.spans) * (FRAME.size + ENTRY.size)  # what has to come yet, at least
+        for number, (start, stop) in enumerate(code.spans):
+            size, coded_sum, raw_sum = FRAME.unpack(take(FRAME.size))
+            left -= FRAME.size
+            behind -= FRAME.size
+            if size > left - behind:
+                raise DamagedError(f"chunk {number} claims {size} bytes, where at most {left - behind} can be")
+            left -= size
             sizes.append(size)
-            yield chunk, Frame(coded, coded_sum, raw_sum)
-        if bytes(self._take(ENTRY.size * chunks)) != write_directory(sizes) or self._left:
+            yield Chunk(code, seed(self._tensor, number), number, start, stop, take(size), coded_sum, raw_sum)
+        if left != behind or take(left) != write_directory(sizes):
             raise DamagedError("its directory doesn't agree with its frames")
 
-    def frame_at(self, stream: Stream, chunk: int, size: int) -> Frame:
-        """The frame of a chunk of `size` coded bytes, at whose start `stream` stands."""
+    def chunk_at(self, stream: Stream, number: int, size: int) -> Chunk:
+        """The chunk of `size` coded bytes, at whose frame `stream` stands."""
         stated, coded_sum, raw_sum = FRAME.unpack(stream.take(FRAME.size))
         if stated != size:
-            raise DamagedError(f"chunk {chunk} claims {stated} bytes, and {size} in the directory")
-        return Frame(stream.take(size), coded_sum, raw_sum)
-
-    def decode(self, chunk: int, sealed: Frame, raw: Bytes) -> None:
-        """Fill `raw`, and check it; DamagedError if it isn't what was packed."""
-        of = seed(self._tensor, chunk)
-        if xxhash.xxh3_64_intdigest(sealed.coded, of) != sealed.coded_sum:
-            raise DamagedError(f"chunk {chunk}: its coded bytes don't match their checksum")
-        try:
-            self.code.decode(chunk, sealed.coded, raw)
-        except DamagedError as error:
-            raise DamagedError(f"chunk {chunk}: {error}") from error
-        if xxhash.xxh3_64_intdigest(raw, of) != sealed.raw_sum:
-            raise DamagedError(f"chunk {chunk}: its decoded bytes don't match their checksum")
-
-    def _take(self, size: int) -> memoryview:
-        if size > self._left:
-            raise DamagedError(f"it ends {size - self._left} bytes too early")
-        self._left -= size
-        return self._stream.take(size)
+            raise DamagedError(f"chunk {number} claims {stated} bytes, and {size} in the directory")
+        of, (start, stop) = seed(self._tensor, number), self.code.spans[number]
+        return Chunk(self.code, of, number, start, stop, stream.take(size), coded_sum, raw_sum)
 
 
 def write_reserved(prefix: bytes) -> bytes:

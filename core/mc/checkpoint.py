@@ -25,7 +25,7 @@ LONGEST_HEADER = 100_000_000  # bytes; the reference reader's limit
 
 _LENGTH_BYTES = 8
 _LIMIT = 2**63  # dimensions and offsets stay below
-_FIELDS = ("dtype", "shape", "data_offsets")
+_FIELDS = dict.fromkeys(("dtype", "shape", "data_offsets"))
 _ADVICE = "The file is damaged or was written wrongly: fetch or write it again."
 
 _OTHER_FORMATS = {
@@ -144,12 +144,12 @@ def _tensor(name: str, entry: object, origin: int, where: str) -> Tensor:
 
 def _described(name: str, entry: object, origin: int) -> Tensor:
     if not isinstance(entry, dict):
-        raise _Fault(f"is {describe(entry)}, where an object with {_listed(_FIELDS)} was expected")
-    if missing := [field for field in _FIELDS if field not in entry]:
-        raise _Fault(f"has no {_listed(missing)}")
-    if len(entry) > len(_FIELDS):
+        raise _Fault(f"is {describe(entry)}, where an object with {_listed(list(_FIELDS))} was expected")
+    if entry.keys() != _FIELDS.keys():
+        if missing := [field for field in _FIELDS if field not in entry]:
+            raise _Fault(f"has no {_listed(missing)}")
         unknown = [quote(field) for field in entry if field not in _FIELDS]
-        raise _Fault(f"has {_listed(unknown)} beside {_listed(_FIELDS)}, which alone are allowed")
+        raise _Fault(f"has {_listed(unknown)} beside {_listed(list(_FIELDS))}, which alone are allowed")
     dtype = entry["dtype"]
     if not isinstance(dtype, str):
         raise _Fault(f"has {describe(dtype)} for its dtype, where a name such as F32 was expected")
@@ -215,7 +215,7 @@ def _damaged(sentence: str) -> DamagedError:
     return DamagedError(f"{sentence}. {_ADVICE}")
 
 
-def _listed(words: list[str] | tuple[str, ...]) -> str:
+def _listed(words: list[str]) -> str:
     """'a', 'a and b', 'a, b and c'; of many, the first few."""
     if len(words) > 4:
         return f"{', '.join(words[:3])} and {len(words) - 3} more"

@@ -19,7 +19,7 @@ from mc.manifest import SAME, is_packed
 from mc.opening import Opening, open_packed
 from mc.parallel import workers
 from mc.streams import FromSource
-from mc.unpacking import Job, decode, named
+from mc.unpacking import named
 
 
 class Checkpoint:
@@ -141,7 +141,7 @@ class Checkpoint:
             raise named(error, self._source.where, tensor) from error
         return out
 
-    def _pieces(self, opening: Opening, tensor: Tensor, start: int, stop: int) -> Iterator[tuple[Job, int, int]]:
+    def _pieces(self, opening: Opening, tensor: Tensor, start: int, stop: int) -> Iterator[tuple[blob.Chunk, int, int]]:
         """The chunks that hold the bytes from `start` to `stop`, found by the directory."""
         entry = opening.packed.manifest.entries[tensor.name]
         number = self._numbers[entry.why if entry.coding == SAME else tensor.name]
@@ -156,20 +156,19 @@ class Checkpoint:
         ends = stream.at + np.cumsum(sizes + blob.FRAME.size)
         if int(ends[-1]) != directory:
             raise DamagedError("its directory doesn't agree with its size")
-        for chunk, (first, last) in enumerate(spans):
+        for number, (first, last) in enumerate(spans):
             if first < stop and last > start:
-                at = FromSource(self._source, int(ends[chunk] - sizes[chunk] - blob.FRAME.size))
-                yield Job(tensor, reader, chunk, reader.frame_at(at, chunk, int(sizes[chunk]))), start, stop
+                at = FromSource(self._source, int(ends[number] - sizes[number] - blob.FRAME.size))
+                yield reader.chunk_at(at, number, int(sizes[number])), start, stop
 
 
-def _copy_part(piece: tuple[Job, int, int], out: Bytes) -> None:
-    job, start, stop = piece
-    first, last = job.span
-    inside = slice(max(first, start) - start, min(last, stop) - start)
-    if start <= first and last <= stop and inside.start % 8 == 0:  # where words of any width may lie
-        decode(job, out[inside])
+def _copy_part(piece: tuple[blob.Chunk, int, int], out: Bytes) -> None:
+    chunk, start, stop = piece
+    inside = slice(max(chunk.start, start) - start, min(chunk.stop, stop) - start)
+    if start <= chunk.start and chunk.stop <= stop and inside.start % 8 == 0:
+        chunk.decode(out[inside])
     else:
-        out[inside] = decode(job)[max(start - first, 0) : min(stop, last) - first]
+        out[inside] = chunk.decoded()[max(start - chunk.start, 0) : min(stop, chunk.stop) - chunk.start]
 
 
 def open_checkpoint(

@@ -195,13 +195,12 @@ def _facts(found: object) -> dict[str, dict[str, object]]:
 
 
 def _entry(name: str, found: object, where: str) -> Entry:
-    match found:
-        case [str(dtype), list(shape), str(coding), *rest] if (
-            all(type(count) is int and count >= 0 for count in shape)
-            and len(rest) <= 1
-            and all(isinstance(why, str) for why in rest)
-        ):
-            return Entry(dtype, tuple(shape), coding, str(rest[0]) if rest else "")
+    if isinstance(found, list) and len(found) in (3, 4):
+        dtype, shape, coding = found[:3]
+        why = found[3] if len(found) == 4 else ""
+        texts = isinstance(dtype, str) and isinstance(coding, str) and isinstance(why, str)
+        if texts and isinstance(shape, list) and all([type(count) is int and count >= 0 for count in shape]):
+            return Entry(dtype, tuple(shape), coding, why)
     raise DamagedError(f"{where}: the manifest's entry for tensor {quote(name)} is {describe(found)}")
 
 

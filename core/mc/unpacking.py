@@ -9,10 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import BinaryIO, NamedTuple
-
-import numpy as np
 
 from mc import blob
 from mc.checkpoint import Layout, Source, Tensor, write_prefix
@@ -29,35 +26,12 @@ from mc.scratch import scratch
 from mc.streams import FromMemory, FromPipe, FromSource, Sequential
 
 
-class Job(NamedTuple):
-    """A chunk to be decoded."""
-
-    tensor: Tensor  # of the original
-    reader: blob.BlobReader
-    chunk: int
-    sealed: blob.Frame
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """First and last byte (exclusive) in the tensor."""
-        return self.reader.code.spans[self.chunk]
-
-
 class Unit(NamedTuple):
-    """Chunks of one tensor that are found and decoded together: all of a blob that nobody has opened yet, or one."""
+    """Chunks of one tensor that are found and decoded together."""
 
     tensor: Tensor
     size: int  # bytes when decoded
-    found: Job | Callable[[], blob.BlobReader]
-
-    def jobs(self) -> Iterator[Job]:
-        """The chunks; raises DamagedError where the blob can't be followed any further."""
-        if isinstance(self.found, Job):
-            yield self.found
-            return
-        reader = self.found()
-        for chunk, sealed in reader.frames():
-            yield Job(self.tensor, reader, chunk, sealed)
+    chunks: Iterable[blob.Chunk]  # raises DamagedError where the blob can't be followed any further
 
 
 def units(stream: Sequential, opening: Opening, index: int, tensor: Tensor) -> Iterator[Unit]:
@@ -70,20 +44,15 @@ def units(stream: Sequential, opening: Opening, index: int, tensor: Tensor) -> I
         return
     if nbytes <= WHOLE:
         whole = FromMemory(stream.take(size), stream.where)
-        yield Unit(tensor, nbytes, partial(blob.BlobReader, whole, size, index, dtype, nbytes))
+        yield Unit(tensor, nbytes, _chunks(whole, size, index, dtype, nbytes))
         return
-    reader = blob.BlobReader(stream, size, index, dtype, nbytes)
-    for chunk, sealed in reader.frames():
-        start, stop = reader.code.spans[chunk]
-        yield Unit(tensor, stop - start, Job(tensor, reader, chunk, sealed))
+    for chunk in _chunks(stream, size, index, dtype, nbytes):
+        yield Unit(tensor, chunk.stop - chunk.start, (chunk,))
 
 
-def decode(job: Job, room: Bytes | None = None) -> Bytes:
-    """The bytes of a chunk, in `room` if there is any; DamagedError if they aren't what was packed."""
-    start, stop = job.span
-    raw = room if room is not None else np.empty(stop - start, np.uint8)
-    job.reader.decode(job.chunk, job.sealed, raw)
-    return raw
+def _chunks(stream: Sequential, size: int, index: int, dtype: str, nbytes: int) -> Iterator[blob.Chunk]:
+    """The chunks of a blob, which is opened when the first is asked for."""
+    yield from blob.BlobReader(stream, size, index, dtype, nbytes).chunks()
 
 
 @dataclass(frozen=True)
@@ -105,46 +74,37 @@ class _Blobs:
         self._wanted = {entry.why for entry in entries.values() if entry.coding == SAME}
         self._spooled: dict[int, int] = {}
 
-    def units(self, number: int, tensor: Tensor, take: bool) -> Iterator[Unit]:
+    def units(self, number: int, tensor: Tensor, take: bool) -> Iterable[Unit]:
         """The chunks of a tensor, the next in order; none if it isn't to be taken."""
         entry = self._opening.packed.manifest.entries[tensor.name]
-        stored = self._opening.packed.blobs[number]
-        if entry.coding == SAME:
-            if take:
-                yield from self._again(self._numbers[entry.why], tensor)
-            return
         if isinstance(self._stream, FromSource):
-            self._stream.at = stored.start
-            if take:
-                yield from self._named(units(self._stream, self._opening, number, tensor), tensor)
-            return
+            blob = self._numbers[entry.why] if entry.coding == SAME else number
+            self._stream.at = self._opening.packed.blobs[blob].start
+            return units(self._stream, self._opening, blob, tensor) if take else ()
+        if entry.coding == SAME:
+            return self._again(self._numbers[entry.why], tensor) if take else ()
+        return self._next(self._stream, number, tensor, take)
+
+    def _next(self, stream: FromPipe, number: int, tensor: Tensor, take: bool) -> Iterator[Unit]:
+        """From a pipe, which may have to be kept for a tensor to come."""
+        stored = self._opening.packed.blobs[number]
         if tensor.name in self._wanted:
             self._spooled[number] = self._spool.tell()
-            self._stream.copy_to(self._spool)
+            stream.copy_to(self._spool)
         if take:
-            yield from self._named(units(self._stream, self._opening, number, tensor), tensor)
+            yield from units(stream, self._opening, number, tensor)
         else:
             for at in range(stored.start, stored.stop, 1 << 20):
-                self._stream.take(min(1 << 20, stored.stop - at))
-        self._stream.copy_to(None)
+                stream.take(min(1 << 20, stored.stop - at))
+        stream.copy_to(None)
 
     def _again(self, number: int, tensor: Tensor) -> Iterator[Unit]:
-        if self._source is not None:
-            stream = FromSource(self._source, self._opening.packed.blobs[number].start)
-            yield from self._named(units(stream, self._opening, number, tensor), tensor)
-            return
+        """What was kept of a pipe."""
         end = self._spool.tell()
         self._spool.flush()
         spooled = Source.of(self._spool, self._stream.where)
-        again = FromSource(spooled, self._spooled[number])
-        yield from self._named(units(again, self._opening, number, tensor), tensor)
+        yield from units(FromSource(spooled, self._spooled[number]), self._opening, number, tensor)
         self._spool.seek(end)
-
-    def _named(self, found: Iterator[Unit], tensor: Tensor) -> Iterator[Unit]:
-        try:
-            yield from found
-        except DamagedError as error:
-            raise named(error, self._stream.where, tensor) from error
 
 
 def named(error: DamagedError, where: str, tensor: Tensor) -> DamagedError:
@@ -204,18 +164,21 @@ def chunks(
     def every(spool: BinaryIO) -> Iterator[Unit]:
         blobs = _Blobs(stream, source, opening, spool)
         for number, tensor in enumerate(opening.original.tensors):
-            yield from blobs.units(number, tensor, tensor.name in names)
+            try:
+                yield from blobs.units(number, tensor, tensor.name in names)
+            except DamagedError as error:
+                raise named(error, stream.where, tensor) from error
 
     def decoded(unit: Unit) -> list[Bytes]:
         found = []
         try:
-            for job in unit.jobs():
+            for chunk in unit.chunks:
                 if room is not None:
-                    _decode_into(room, job)
+                    _decode_into(room, unit.tensor.start, chunk)
                     continue
-                raw = decode(job)
+                raw = chunk.decoded()
                 if put is not None:
-                    put(unit.tensor, job.span[0], raw)
+                    put(unit.tensor, chunk.start, raw)
                 found.append(raw)
         except DamagedError as error:
             raise named(error, stream.where, unit.tensor) from error
@@ -300,12 +263,11 @@ def _fill(out: Room, stream: FromSource, source: Source, opening: Opening, work:
         pass
 
 
-def _decode_into(room: Room, job: Job) -> None:
-    """Decode a chunk into its place. Words must lie where a machine can load them as words; a header of odd length
-    puts the file's elsewhere."""
-    (start, stop), begin = job.span, job.tensor.start
-    place = room.part(begin + start, begin + stop)
-    if room.aligned(begin + start):
-        decode(job, place)
+def _decode_into(room: Room, origin: int, chunk: blob.Chunk) -> None:
+    """Decode a chunk into its place; `origin` is the tensor's. A header of odd length puts its words where no machine
+    can load them as words."""
+    start, stop = origin + chunk.start, origin + chunk.stop
+    if room.aligned(start):
+        chunk.decode(room.part(start, stop))
     else:
-        place[:] = decode(job)
+        room.part(start, stop)[:] = chunk.decoded()

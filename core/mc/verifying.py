@@ -14,7 +14,7 @@ from mc.opening import Opening, open_packed
 from mc.parallel import Workers
 from mc.reports import Finding, VerifiedFile
 from mc.streams import FromSource
-from mc.unpacking import Unit, decode, units
+from mc.unpacking import Unit, units
 
 Step = Callable[[int, int], None]
 
@@ -110,11 +110,11 @@ def _attempts(found: tuple[Unit | None, Tensor, DamagedError | None]) -> list[At
     unit, tensor, damage = found
     attempts: list[Attempt] = []
     try:
-        for job in unit.jobs() if unit is not None else ():
+        for chunk in unit.chunks if unit is not None else ():
             try:
-                attempts.append((tensor, job.chunk, (tensor.start + job.span[0], decode(job))))
+                attempts.append((tensor, chunk.number, (tensor.start + chunk.start, chunk.decoded())))
             except DamagedError as error:
-                attempts.append((tensor, job.chunk, error))
+                attempts.append((tensor, chunk.number, error))
     except DamagedError as error:
         damage = error
     return [*attempts, (tensor, None, damage)] if damage is not None else attempts

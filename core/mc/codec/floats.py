@@ -28,6 +28,7 @@ CONTEXTS = ("alone", "rows", "both")
 
 UNSIGNED = 1  # flag of a float tensor
 MOST_FREQUENT = 8  # frequent words
+NOWHERE = np.uint8(0)  # the number of the word that is absent where all are present
 
 
 @dataclass(frozen=True)
@@ -209,8 +210,8 @@ def decode_chunk(
 ) -> None:  # fmt: skip
     """Fill `raw` with the chunk whose rows begin at `first_row`, given which words of a sparse one are `present` u8;
     DamagedError if `coded` makes no sense."""
-    data = np.frombuffer(coded.toreadonly(), np.uint8)
-    method = int(data[0]) if len(data) else -1
+    data = np.frombuffer(coded, np.uint8)
+    method = coded[0] if len(coded) else -1
     if method == chunks.RAW:
         if len(data) != len(raw) + 1:
             raise DamagedError(f"a raw chunk has {len(data) - 1} bytes where {len(raw)} belong")
@@ -219,10 +220,10 @@ def decode_chunk(
     if method not in (chunks.CODED, chunks.CODED | chunks.ESCAPES):
         raise DamagedError(f"a chunk is stored in way {method}, and there are ways 0, 1 and 3")
     words = planes.words_of(raw, code.geometry)
-    rows = code.rows_of(first_row, len(words))
+    rows = slice(first_row, first_row + -(-len(words) // code.cols))
     fault = chunks.decode(
         data, code.frequent_if_any, code.shape, code.scales_of(rows), code.classes[:, rows], *coder, words,
-        present, np.uint8(code.zero_number),
+        present, NOWHERE if present is None else np.uint8(code.zero_number),
     )  # fmt: skip
     if fault:
         raise DamagedError(chunks.FAULTS[fault])
