@@ -19,6 +19,7 @@ HUGE = 1 << 21  # bytes of a huge page
 STRETCH = 1 << 23  # bytes for which huge pages are asked at once
 SLOW = 0.001  # seconds for the first page of a stretch; it usually takes a fifth of this
 ENOUGH = 2  # slow ones
+SHORT = 1 << 12  # bytes whose copying isn't worth letting the interpreter's lock go for
 
 
 class Room:
@@ -67,7 +68,10 @@ class Room:
             self._stream, self._place = _blank(2 * end)
             self._address = self._place.ctypes.data
             self._place[: len(before)] = before
-        self.part(self._at, end)[:] = np.frombuffer(data, np.uint8)
+        if len(data) < SHORT:
+            self.part(self._at, end).data[:] = data
+        else:
+            self.part(self._at, end)[:] = np.frombuffer(data, np.uint8)
         self._at = end
         return len(data)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mc.codec import chunks, contexts, entropy, planes, scales, symbols
 from mc.codec.fields import Reader, write_array
-from mc.codec.tables import Tables
+from mc.codec.tables import Tables, narrow
 from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
 from mc.codec.ways import raw_chunk
 from mc.errors import DamagedError
@@ -185,10 +185,9 @@ def widest_window(code: FloatCode) -> Words:
 
 def window_of(code: FloatCode) -> Words:
     """The lowest and the highest symbol that stand in one of the code's tables, be it alone."""
-    low, high = widest_window(code)
-    found = np.concatenate([np.flatnonzero(code.tables.numbers.any(axis=0)), code.tables.lone])
-    used = found[(low <= found) & (found <= high)]
-    return np.array([used.min(), used.max()] if len(used) else [low, low], np.uint16)
+    window = widest_window(code)
+    narrow(code.tables.numbers, code.tables.lone, window)
+    return window
 
 
 def encode_chunk(

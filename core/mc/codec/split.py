@@ -14,6 +14,7 @@ import numpy as np
 
 from mc.codec import entropy, fit, floats, integers, planefit, planes
 from mc.codec.chunks import CODED
+from mc.codec.compiled import compiled, inlined
 from mc.codec.fields import Reader
 from mc.codec.fit import Each, Read
 from mc.codec.fitted import Fitted
@@ -72,29 +73,55 @@ def join(upper: Bytes, lower: Bytes, geometry: Geometry, raw: Bytes) -> None:
     words |= lower.view(UNSIGNED[len(lower) // len(words)]).astype(words.dtype)
 
 
-def taken_bits(sample: Ints, geometry: Geometry) -> int | None:
-    """How many low bits of the head to take off, with all tails; None if low bits are as good as random.
-
-    Zeros aren't looked at: they are better told by other means."""
-    some = sample[sample != 0]
-    some = some[:: max(1, len(some) // LOOKED_AT)]
-    if geometry.width == 1 or len(some) < LOOKED_AT:
-        return None
-    raw = np.ascontiguousarray(some).view(np.uint8).reshape(len(some), geometry.width)
-    of_tails = sum(8 - _entropy(np.bincount(raw[:, k], minlength=256)) for k in range(2 * geometry.tails))
-    counts = np.bincount(raw[:, 2 * geometry.tails], minlength=256)
-    saved = [0.0]
-    for taken in range(1, min(geometry.mantissa - FEWEST, 8) + 1):
-        saved.append(taken - _entropy(counts.reshape(-1, 1 << taken).sum(axis=0)))
-    if max(saved) + of_tails < WORTH:
-        return None
-    return next(taken for taken, bits in enumerate(saved) if bits > max(saved) - SHORTER)
-
-
-def _entropy(counts: Counts) -> float:
+@inlined
+def _entropy(counts):
     """Bits a symbol, corrected for how much too low so few counts make it (Miller, 1955)."""
-    share = counts[counts > 0] / counts.sum()
-    return -float((share * np.log2(share)).sum()) + (len(share) - 1) / (2 * float(np.log(2)) * int(counts.sum()))
+    total, distinct, bits = 0, 0, 0.0
+    for s in range(len(counts)):
+        if counts[s] > 0:
+            total += counts[s]
+            distinct += 1
+            bits -= counts[s] * np.log2(counts[s])
+    return bits / total + np.log2(total) + (distinct - 1) / (2 * np.log(2.0) * total)
+
+
+@compiled
+def _saved(sample, tails, saved):
+    """Bits a word that the bytes of the tails would save; None of so few words. `saved` f64: what the lowest so many
+    bits of the head would. Zeros aren't looked at: they are better told by other means."""
+    some = 0
+    for i in range(len(sample)):
+        some += sample[i] != 0
+    if some < LOOKED_AT:
+        return None
+    counts, step, seen = np.zeros((2 * tails + 1, 256), np.int64), some // LOOKED_AT, 0
+    for i in range(len(sample)):
+        if sample[i] != 0:
+            if seen % step == 0:
+                for k in range(2 * tails + 1):
+                    counts[k, (sample[i] >> (8 * k)) & 255] += 1
+            seen += 1
+    of_tails = 0.0
+    for k in range(2 * tails):
+        of_tails += 8 - _entropy(counts[k])
+    head = counts[2 * tails]
+    for taken in range(len(saved)):
+        low = np.zeros(1 << taken, np.int64)
+        for s in range(256):
+            low[s & ((1 << taken) - 1)] += head[s]
+        saved[taken] = taken - _entropy(low)
+    return of_tails
+
+
+def taken_bits(sample: Ints, geometry: Geometry) -> int | None:
+    """How many low bits of the head to take off, with all tails; None if low bits are as good as random."""
+    if geometry.width == 1:
+        return None
+    saved = np.empty(1 + min(geometry.mantissa - FEWEST, 8))
+    of_tails = _saved(sample, geometry.tails, saved)
+    if of_tails is None or max(saved) + of_tails < WORTH:
+        return None
+    return next(taken for taken, bits in enumerate(saved.tolist()) if bits > max(saved) - SHORTER)
 
 
 def fit_floats(

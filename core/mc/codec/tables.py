@@ -64,6 +64,19 @@ def summary(counts, lone):
 
 
 @compiled
+def narrow(numbers, lone, window):
+    """Narrow the `window` u16 of a lowest and a highest symbol to those in it that stand in one of the tables, or to
+    its lowest if none does."""
+    low, high = np.int64(window[0]), np.int64(window[1])
+    first, last = high + 1, low
+    for t in range(len(lone)):
+        for s in range(low, high + 1):
+            if numbers[t, s] > 0 or lone[t] == s:
+                first, last = min(first, s), max(last, s)
+    window[0], window[1] = min(first, last), last
+
+
+@compiled
 def tables_size(numbers, lone, wide):
     """How many bytes `write_tables` makes of tables with these numbers [tables, 256] and lone symbols [tables]."""
     size = 0
