@@ -162,7 +162,7 @@ def fit(
         return _scan(matrix, planes.words_of(raw, geometry), part[0] // cols)
 
     scanned: list[_Scan] = list(each(scan, parts))
-    sample = np.concatenate([s.sample for s in scanned])
+    sample = scanned[0].sample if len(scanned) == 1 else np.concatenate([s.sample for s in scanned])
     sample.flags.writeable = False
     code = _alone(matrix, scanned, sample, effort)
     candidates = _candidates(matrix, code, scanned, contexts, effort)
@@ -237,7 +237,7 @@ def _candidates(
         rows = scales.known_rows(np.concatenate([s.rows for s in scanned]))
         candidates[ROWS] = (replace(code, context=ROWS, row_scales=rows), floats.write_rows(rows))
     if BOTH in contexts:
-        sums: Counts = np.sum([s.columns for s in scanned], axis=0, dtype=np.int64)
+        sums: Counts = sum((s.columns for s in scanned[1:]), scanned[0].columns.astype(np.int64))
         columns = scales.column_scales(sums, sum(s.column_rows for s in scanned), matrix.mantissa)
         variance = int((columns.astype(np.int64) ** 2).sum()) * 4 // len(columns)
         if variance >= effort.columns_must_vary:

@@ -64,7 +64,7 @@ class FloatCode:
         """Tables, one for each segment of a chunk."""
         return 1 if self.context == ALONE else symbols.TABLES
 
-    @cached_property
+    @property
     def frequent_if_any(self) -> Ints | None:
         """The frequent words, or None if there are none: then the loops are compiled without what is for them."""
         return self.frequent if len(self.frequent) else None

@@ -130,7 +130,7 @@ def column_scales(columns: Counts, rows: int, mantissa: int) -> Scales:
     """Scales of the columns about their mean, from the sums of `scan` over `rows` rows."""
     scales = (columns * OCTAVE) // (rows << mantissa)
     scales -= int(scales.sum()) // max(len(scales), 1)
-    return np.clip(scales, -128, 127).astype(np.int16)
+    return np.minimum(np.maximum(scales, -128), 127).astype(np.int16)
 
 
 def known_rows(rows: Scales) -> Scales:

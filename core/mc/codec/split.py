@@ -94,13 +94,13 @@ def _saved(sample, tails, saved):
         some += sample[i] != 0
     if some < LOOKED_AT:
         return None
-    counts, step, seen = np.zeros((2 * tails + 1, 256), np.int64), some // LOOKED_AT, 0
+    counts, left = np.zeros((2 * tails + 1, 256), np.int64), 1
     for i in range(len(sample)):
-        if sample[i] != 0:
-            if seen % step == 0:
-                for k in range(2 * tails + 1):
-                    counts[k, (sample[i] >> (8 * k)) & 255] += 1
-            seen += 1
+        left -= sample[i] != 0
+        if left == 0:
+            left = some // LOOKED_AT
+            for k in range(2 * tails + 1):
+                counts[k, (sample[i] >> (8 * k)) & 255] += 1
     of_tails = 0.0
     for k in range(2 * tails):
         of_tails += 8 - _entropy(counts[k])
