@@ -105,7 +105,7 @@ class Chunk(NamedTuple):
             self.code.decode(self.number, self.coded, raw)
         except DamagedError as error:
             raise DamagedError(f"chunk {self.number}: {error}") from error
-        if xxhash.xxh3_64_intdigest(raw, self.seed) != self.raw_sum:
+        if xxhash.xxh3_64_intdigest(raw.data, self.seed) != self.raw_sum:
             raise DamagedError(f"chunk {self.number}: its decoded bytes don't match their checksum")
 
     def decoded(self) -> Bytes:

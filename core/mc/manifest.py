@@ -199,7 +199,7 @@ def _entry(name: str, found: object, where: str) -> Entry:
         dtype, shape, coding = found[:3]
         why = found[3] if len(found) == 4 else ""
         texts = isinstance(dtype, str) and isinstance(coding, str) and isinstance(why, str)
-        if texts and isinstance(shape, list) and all([type(count) is int and count >= 0 for count in shape]):
+        if texts and isinstance(shape, list) and all(type(count) is int and count >= 0 for count in shape):
             return Entry(dtype, tuple(shape), coding, why)
     raise DamagedError(f"{where}: the manifest's entry for tensor {quote(name)} is {describe(found)}")
 

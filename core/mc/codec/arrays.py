@@ -8,6 +8,7 @@ from mc.codec.bitstream import U64, read32
 from mc.codec.compiled import compiled, inlined
 
 PLAIN, SAME, CODED = 0, 1, 2  # how an array of bytes is stored
+NIBBLES = np.bool_(False)  # what tables of Huffman codes are listed in; of this type, as a literal is another to numba
 
 # What is returned in place of where an array ends, negative.
 FAULTS = (
@@ -26,12 +27,14 @@ CUT, NO_TABLE, NO_WAY, NO_CODE, UNSOUND, TOO_FAR, NO_CLASS = range(-1, -len(FAUL
 @inlined
 def _coded(data, at, out):
     """Undo a Huffman-coded array that begins at byte `at`."""
-    numbers, lone = np.zeros((1, 256), np.uint8), np.full(1, tables.SEVERAL, np.int64)
-    used = tables.read(data[at:], False, numbers, lone)
+    numbers, lone = np.zeros((1, 256), np.uint8), np.empty(1, np.int64)
+    lone[0] = tables.SEVERAL
+    used = tables.read(data[at:], NIBBLES, numbers, lone)
     if used < 0:
         return CUT if used == tables.TOO_SHORT else NO_TABLE
     at += used
-    lookup, sizes = np.empty((1, huffman.LOOKUP), np.uint64), np.full(1, len(out), np.int64)
+    lookup, sizes = np.empty((1, huffman.LOOKUP), np.uint64), np.empty(1, np.int64)
+    sizes[0] = len(out)
     if huffman.decoder(numbers, lone, huffman.FEWEST, lookup) >= 0:
         return NO_CODE
     if at + 4 > len(data):
@@ -51,14 +54,12 @@ def read(data, at, out):
     at += 1
     if method == CODED:
         return _coded(data, at, out)
-    if method == SAME:
-        if at >= len(data):
-            return CUT
-        out[:] = data[at]
-        return at + 1
-    if method != PLAIN:
+    if method > CODED:
         return NO_WAY
-    if at + len(out) > len(data):
+    step = 1 - np.int64(method)  # PLAIN, or SAME
+    end = at + (len(out) if method == PLAIN else 1)
+    if end > len(data):
         return CUT
-    out[:] = data[at : at + len(out)]
-    return at + len(out)
+    for i in range(len(out)):
+        out[i] = data[at + i * step]
+    return end

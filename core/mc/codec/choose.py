@@ -130,7 +130,9 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
     few = scarce.fit(dtype, fitted.code.cols, nbytes, geometry.width, read, each, fitted.sample.view(np.uint8))
     if few is not None and few.bytes < expected:
         return _chosen(SCARCE, few, f"{why} scarce {8 * few.bytes / words:.2f}".strip())
-    parted = split.fit_floats(fitted.sample, geometry, shape, words, read, fit.EFFORTS[level], each)
+    parted = split.fit_floats(
+        fitted.sample, fitted.code.classes, geometry, shape, words, read, fit.EFFORTS[level], each
+    )
     if parted is not None and parted.bytes < min(expected, nbytes):
         why = f"whole {8 * expected / words:.2f} split {8 * parted.bytes / words:.2f}"
         expected, thin = int(parted.bytes), None

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mc.codec import entropy, fit, floats, integers, planefit, planes
+from mc.codec import entropy, fit, floats, integers, lowbits, planefit, planes, tails
 from mc.codec.chunks import CODED
-from mc.codec.compiled import compiled, inlined
 from mc.codec.fields import Reader
 from mc.codec.fit import Each, Read
 from mc.codec.fitted import Fitted
@@ -29,6 +28,7 @@ from mc.errors import DamagedError
 LOOKED_AT = 1024  # words in which low bits are looked at
 WORTH = 0.3  # bits a word that they must seem to be worth for the cut to be tried
 SHORTER = 0.05  # of a bit: a cut that takes off fewer bits is as good
+SHORTENED = np.array([0, tails.TOP_SHIFT, 16])  # bits of a tail that aren't stored, by its row's class
 FEWEST = 2  # mantissa bits that stay in the upper part
 LENGTH = struct.Struct("<BI")  # of a chunk: how it is stored, bytes of the upper part
 
@@ -73,62 +73,31 @@ def join(upper: Bytes, lower: Bytes, geometry: Geometry, raw: Bytes) -> None:
     words |= lower.view(UNSIGNED[len(lower) // len(words)]).astype(words.dtype)
 
 
-@inlined
-def _entropy(counts):
-    """Bits a symbol, corrected for how much too low so few counts make it (Miller, 1955)."""
-    total, distinct, bits = 0, 0, 0.0
-    for s in range(len(counts)):
-        if counts[s] > 0:
-            total += counts[s]
-            distinct += 1
-            bits -= counts[s] * np.log2(counts[s])
-    return bits / total + np.log2(total) + (distinct - 1) / (2 * np.log(2.0) * total)
-
-
-@compiled
-def _saved(sample, tails, saved):
-    """Bits a word that the bytes of the tails would save; None of so few words. `saved` f64: what the lowest so many
-    bits of the head would. Zeros aren't looked at: they are better told by other means."""
-    some = 0
-    for i in range(len(sample)):
-        some += sample[i] != 0
-    if some < LOOKED_AT:
-        return None
-    counts, left = np.zeros((2 * tails + 1, 256), np.int64), 1
-    for i in range(len(sample)):
-        left -= sample[i] != 0
-        if left == 0:
-            left = some // LOOKED_AT
-            for k in range(2 * tails + 1):
-                counts[k, (sample[i] >> (8 * k)) & 255] += 1
-    of_tails = 0.0
-    for k in range(2 * tails):
-        of_tails += 8 - _entropy(counts[k])
-    head = counts[2 * tails]
-    for taken in range(len(saved)):
-        low = np.zeros(1 << taken, np.int64)
-        for s in range(256):
-            low[s & ((1 << taken) - 1)] += head[s]
-        saved[taken] = taken - _entropy(low)
-    return of_tails
-
-
-def taken_bits(sample: Ints, geometry: Geometry) -> int | None:
-    """How many low bits of the head to take off, with all tails; None if low bits are as good as random."""
+def taken_bits(sample: Ints, geometry: Geometry, classes: Bytes) -> int | None:
+    """How many low bits of the head to take off, with all tails; None if low bits are as good as random, but for what
+    the `classes` [tails, rows] of rows save already."""
     if geometry.width == 1:
         return None
     saved = np.empty(1 + min(geometry.mantissa - FEWEST, 8))
-    of_tails = _saved(sample, geometry.tails, saved)
-    if of_tails is None or max(saved) + of_tails < WORTH:
+    of_tails = lowbits.saved(sample, geometry.tails, LOOKED_AT, saved)
+    short = SHORTENED[classes].sum() / max(classes.shape[1], 1)
+    if of_tails is None or max(saved) + max(of_tails - short, 0) < WORTH:
         return None
     return next(taken for taken, bits in enumerate(saved.tolist()) if bits > max(saved) - SHORTER)
 
 
 def fit_floats(
-    sample: Ints, geometry: Geometry, shape: tuple[int, ...], words: int, read: Read, effort: fit.Effort, each: Each
+    sample: Ints,
+    classes: Bytes,
+    geometry: Geometry,
+    shape: tuple[int, ...],
+    words: int,
+    read: Read,
+    effort: fit.Effort,
+    each: Each,
 ) -> Fitted | None:
     """Both parts' codes for a tensor of so many words; None if nothing in the sample speaks for a cut."""
-    taken = taken_bits(sample, geometry)
+    taken = taken_bits(sample, geometry, classes)
     if taken is None or taken + geometry.tails == 0:
         return None
 

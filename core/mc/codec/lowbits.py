@@ -1,0 +1,46 @@
+"""What coding the low bits of words would save, by their entropies in a sample."""
+
+import numpy as np
+
+from mc.codec.compiled import compiled, inlined
+
+
+@inlined
+def _entropy(counts):
+    """Bits a symbol, corrected for how much too low so few counts make it (Miller, 1955)."""
+    total, distinct, bits = 0, 0, 0.0
+    for s in range(len(counts)):
+        if counts[s] > 0:
+            total += counts[s]
+            distinct += 1
+            bits -= counts[s] * np.log2(counts[s])
+    return bits / total + np.log2(total) + (distinct - 1) / (2 * np.log(2.0) * total)
+
+
+@compiled
+def saved(sample, tails, looked_at, of_head):
+    """Bits a word that the bytes of the tails would save, by about `looked_at` words of the sample; None if there are
+    fewer. `of_head` f64: what the lowest so many bits of the head would save. Zeros aren't looked at: they are better
+    told by other means."""
+    some = 0
+    for i in range(len(sample)):
+        some += sample[i] != 0
+    if some < looked_at:
+        return None
+    counts, left = np.zeros((2 * tails + 1, 256), np.int64), 1
+    for i in range(len(sample)):
+        left -= sample[i] != 0
+        if left == 0:
+            left = some // looked_at
+            for k in range(2 * tails + 1):
+                counts[k, (sample[i] >> (8 * k)) & 255] += 1
+    of_tails = 0.0
+    for k in range(2 * tails):
+        of_tails += 8 - _entropy(counts[k])
+    head = counts[2 * tails]
+    for taken in range(len(of_head)):
+        low = np.zeros(1 << taken, np.int64)
+        for s in range(256):
+            low[s & ((1 << taken) - 1)] += head[s]
+        of_head[taken] = taken - _entropy(low)
+    return of_tails
