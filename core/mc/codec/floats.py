@@ -10,8 +10,9 @@ from functools import cached_property
 
 import numpy as np
 
-from mc.codec import chunks, contexts, entropy, planes, scales, symbols
+from mc.codec import chunks, entropy, planes, scales, symbols
 from mc.codec.fields import Reader, write_array
+from mc.codec.rows import read_rows
 from mc.codec.tables import Tables, narrow
 from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
 from mc.codec.ways import raw_chunk
@@ -158,7 +159,7 @@ def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks
     if context == BOTH:
         columns, order = np.empty(cols, np.int16), np.empty(2 * cols, np.uint16)
         starts = np.empty(scales.OCTAVE + 1, np.int64)
-    reader.arrays(contexts.read, base, context != ALONE, row_scales, columns, order, starts, classes)
+    reader.arrays(read_rows, base, context != ALONE, row_scales, columns, order, starts, classes)
     if frequent and (classes != classes[:, :1]).any():
         raise DamagedError("it has frequent words, and rows of different classes")
     return FloatCode(

@@ -9,7 +9,7 @@ from mc.codec.scales import order_columns
 
 
 @compiled
-def read(data, at, base, scaled, rows, columns, order, starts, classes):
+def read_rows(data, at, base, scaled, rows, columns, order, starts, classes):
     """Fill what tells of the rows and columns of a float tensor, from byte `at` on: `rows` i16 with scales above
     `base`, or with it alone unless they are `scaled`; `columns` i16, if there are any, with scales, and what
     `order_columns` makes of them; `classes` u8 [tails, rows]. Returns the byte behind, or a fault."""
