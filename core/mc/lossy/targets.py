@@ -20,6 +20,7 @@ from mc.parallel import Workers
 from mc.scratch import scratch
 
 CLOSE = 0.995  # of a limit: near enough
+CLOSER = 0.997  # the same of one tensor's error, as its search begins near by: .02 % of the size
 ROUNDS = 24  # of a search, at most; it takes about five
 LOOKED_AT, LEAST_ROWS = 1 << 15, 16  # weights and rows, at least, that a search for one tensor's step begins with
 WIDEST = 64.0  # deviations in a step, where a search starts
@@ -77,7 +78,7 @@ def _step_for(held: Held, job: Job, limit: float) -> float:
         every = min(w.size // LOOKED_AT, len(w) // LEAST_ROWS)
         if every > 1 and not only_trellises(job, [held]):
             near = _widest(lambda step: error(step, every), limit, near) or near
-        return _widest(error, limit, near)
+        return _widest(error, limit, near, CLOSER)
 
 
 def _meet_error(files: Files, job: Job, limit: float, gridded: Sequence[Held], work: Workers) -> float:
@@ -124,8 +125,8 @@ def _typical(job: Job, gridded: Sequence[Held], work: Workers) -> float:
     return sqrt(total / sum(size for _, size in found)) if total else 1.0
 
 
-def _widest(error: Callable[[float], float], limit: float, start: float) -> float:
-    """The widest step, within half a per cent of the error, whose error is at most `limit`. The error grows about with
+def _widest(error: Callable[[float], float], limit: float, start: float, close: float = CLOSE) -> float:
+    """The widest step whose error is at most `limit`, and `close` of it where any is. The error grows about with
     the square of the step, so each trial aims anew; between two that
     bracket the limit it halves where that fails."""
     low, high = 0.0, inf  # steps below and above the limit
@@ -134,7 +135,7 @@ def _widest(error: Callable[[float], float], limit: float, start: float) -> floa
         found = error(step)
         if found <= limit:
             low = step
-            if found >= CLOSE * limit or found == 0:
+            if found >= close * limit or found == 0:
                 break
         else:
             high = step
