@@ -116,12 +116,12 @@ def test_order_that_zstd_sees_is_found_though_a_grid_saves(built: Callable[..., 
 
 
 def test_contexts_are_those_that_all_words_would_choose() -> None:
-    q = made(3000, 700, 1, 0, 2.0)  # more words than contexts are tried on
+    q = made(4100, 700, 1, 0, 2.0)  # more words than contexts are tried on
     parts = spans(q.size, 700)
-    rows, columns = np.zeros(3000, np.int64), np.zeros(700, np.int64)
+    rows, columns = np.zeros(4100, np.int64), np.zeros(700, np.int64)
     grids.energies(q.reshape(-1), 700, rows, columns[:0], columns[:0])
     grids.energies(q.reshape(-1), 700, rows, columns, np.minimum((700 << 16) // np.maximum(rows, 1), 1 << 26))
-    codes = gridfit.codes_of(rows, 700), gridfit.codes_of(columns, 3000 << 16)
+    codes = gridfit.codes_of(rows, 700), gridfit.codes_of(columns, 4100 << 16)
     least = None
     for by_rows, by_columns in product(gridfit.COARSER, gridfit.COARSER):
         of_rows, of_columns = (

@@ -19,7 +19,7 @@ FEWEST_ROWS = 16
 # Fewer bits of the codes of rows, and of columns, that are tried: what they tell may be worth less than they take. Of
 # rows of one power it is: .004 bits a weight on MiniLM. The last leaves nothing, as codes are below 128.
 COARSER = (0, 1, 2, 7)
-PIECES, TRIED = 16, 1 << 20  # pieces of whole rows on which this is tried, and words in them, about
+PIECES, TRIED = 16, 1 << 21  # pieces of whole rows on which this is tried, and words in them, about
 FRACTIONS = np.array([2.0 ** (k / EIGHTHS - 1) for k in range(EIGHTHS)])  # that frexp can give, from a half up
 
 
