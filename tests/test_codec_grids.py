@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import product
 from math import erf
 from typing import Any
 
@@ -16,6 +17,7 @@ import mc
 from anatomy import dissect
 from mc.codec import entropy, gridfit, grids, trellis
 from mc.codec.fields import Reader
+from mc.codec.floats import spans
 from mc.codec.grids import GridCode
 from mc.errors import DamagedError
 
@@ -105,6 +107,32 @@ def test_pack_chooses_it_for_quantized_matrices(dtype: str, built: Callable[...,
         assert dissect(packed).manifest["tensors"]["w"][2] == "grid+ans"
         assert mc.decompress(packed) == data
         assert packed == mc.compress(data, level=level, threads=3)
+
+
+def test_order_that_zstd_sees_is_found_though_a_grid_saves(built: Callable[..., bytes]) -> None:
+    q = made(40, 512, 1, 0, 3.0)
+    data = built({"w": ("I8", np.tile(q, (30, 1)))})
+    assert len(mc.compress(data, threads=1)) < len(data) / 15  # a grid: a half
+
+
+def test_contexts_are_those_that_all_words_would_choose() -> None:
+    q = made(4100, 700, 1, 0, 2.0)  # more words than contexts are tried on
+    parts = spans(q.size, 700)
+    rows, columns = np.zeros(4100, np.int64), np.zeros(700, np.int64)
+    grids.energies(q.reshape(-1), 700, rows, columns[:0], columns[:0])
+    grids.energies(q.reshape(-1), 700, rows, columns, np.minimum((700 << 16) // np.maximum(rows, 1), 1 << 26))
+    codes = gridfit.codes_of(rows, 700), gridfit.codes_of(columns, 4100 << 16)
+    least = None
+    for by_rows, by_columns in product(gridfit.COARSER, gridfit.COARSER):
+        of_rows, of_columns = (
+            (codes[0] >> by_rows << by_rows).astype(np.uint8),
+            (codes[1] >> by_columns << by_columns).astype(np.uint8),
+        )
+        counts = np.zeros((int(of_rows.max()) + int(of_columns.max()) + 1, 1, 256), np.int64)
+        grids.count_symbols(q.reshape(-1), of_rows, of_columns, counts[:, 0])
+        found = int(gridfit.sizes(counts, 1.0, of_rows, of_columns, 1, entropy.ANS, len(parts), 0).min())
+        least = found if least is None else min(least, found)
+    assert least is not None and least <= fitted(q).bytes <= 1.0002 * least
 
 
 def test_below_one_bit_a_weight(built: Callable[..., bytes]) -> None:

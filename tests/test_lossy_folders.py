@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mc as library
-from mc.errors import LimitError, McError
+from mc.errors import LimitError, McError, UsageError
 from mc.lossy.requests import Target, parse_request
 
 Built = Callable[..., bytes]
@@ -181,3 +181,10 @@ def test_dequantized_folders_state_the_dtype_that_was_asked_for(tmp_path: Path, 
     assert json.loads((tmp_path / "b" / "config.json").read_text()) == changed
     with library.open(tmp_path / "b" / "m-0.safetensors") as shard:
         assert {shard.dtype(name) for name in shard.names()} == {"BF16"}
+
+
+def test_what_readers_load_is_said_where_they_would_load_nothing(built: Callable[..., bytes], tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "model.safetensors").write_bytes(built({"w": ("F32", np.ones((4, 4), np.float32))}))
+    with pytest.raises(UsageError, match=r"a matrix NAME\.weight"):
+        library.quantize(tmp_path / "f", tmp_path / "q", scheme=replace(parse_request("int4"), standard=True))

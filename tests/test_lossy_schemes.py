@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import mc as library
 from mc.dtypes import numpy_dtype
-from mc.errors import DamagedError, McError
+from mc.errors import DamagedError, McError, UsageError
 from mc.lossy import arrays, codebooks, grids, loops
 from mc.lossy.recipe import Quantized
 from mc.lossy.requests import Request, Target, parse_request
@@ -299,3 +299,9 @@ def test_packed_words_hold_every_integer_in_its_bits(bits: int) -> None:
         assert number == sum((int(k) + half) << (bits * at) for at, k in enumerate(row))
     loops.unpack_bits(words, bits, back)
     assert np.array_equal(back, q)
+
+
+@pytest.mark.parametrize("nonsense", ["int4,group=8,group=16", f"int4,group={'9' * 5000}", "codebook,rows=3000000000"])
+def test_a_key_given_twice_or_a_number_beyond_all_is_refused(nonsense: str) -> None:
+    with pytest.raises(UsageError, match=r"twice|from 1 to 2147483647"):
+        parse_request(nonsense)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import mc
 from mc.errors import LimitError, UsageError
 from mc.lossy.requests import Request, Target, parse_request
+from mc.lossy.targets import finest_step
 from mc.plan.goals import Goal
 
 Built = Callable[..., bytes]
@@ -46,6 +48,30 @@ def test_steps_beyond_the_type_of_scales_are_no_other_fault(built: Built) -> Non
     w = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float16)
     with pytest.raises(LimitError):
         quantized(built({"a.weight": ("F16", w)}), Request(**{**vars(parse_request("grid")), "standard": True}), 3)
+
+
+def test_a_size_below_what_zeros_take_is_given_up_soon() -> None:
+    tried: list[float] = []
+
+    def size(step: float) -> float:
+        tried.append(step)
+        return 1000 + 4000 / (1 + step) if step < 100 else 1000
+
+    assert finest_step(size, 900, 1000, 0.3, 1e-9) == (inf, 1000)
+    assert len(tried) < 12
+    found, _ = finest_step(size, 1100, 1000, 0.3, 1e-9)
+    assert 0.995 * 1100 <= size(found) <= 1100
+
+
+@pytest.mark.parametrize("shape", [(600, 512), (3, 40000), (40000, 3)])
+@pytest.mark.parametrize("limit", [0.0007, 0.03, 0.4])
+def test_the_error_of_each_tensor_is_just_below_its_limit(built: Built, shape: tuple[int, int], limit: float) -> None:
+    rng = np.random.default_rng(0)
+    w = (rng.normal(size=shape) * np.exp(rng.normal(size=(shape[0], 1)))).astype(np.float32)
+    report = mc.quantize(
+        io.BytesIO(built({"w": ("F32", w)})), io.BytesIO(), scheme="grid", limit=Target("error", limit), threads=1
+    )
+    assert 0.995 * limit <= report.files[0].error <= limit
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0, -1])

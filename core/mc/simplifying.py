@@ -34,6 +34,7 @@ from mc.scratch import scratch
 
 CONFIG = "config.json"
 NOTHING = "no tensor that is to be quantized: none of the floats, or all are kept."
+NO_LINEAR = "no tensor that readers of compressed-tensors load: a matrix NAME.weight, no embedding. --set names others."
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def quantize(
             wanted = assign_standard(layout.tensors, default, given, keep)
             refuse_unused(wanted[1], [pattern for pattern, _ in given], keep, opened.where)
             if not wanted[0]:
-                raise UsageError(f"{opened.where} has {NOTHING}")
+                raise UsageError(f"{opened.where} has {NO_LINEAR if default.standard else NOTHING}")
             with writing(target) as out:
                 name = str(target) if isinstance(target, str | os.PathLike) else STDIN
                 done = Done(opened.size, progress)
@@ -201,7 +202,7 @@ def _quantize_folder(
         raise McError(f"{path} holds packed shards. Unpack it first, then quantize.")
     default, sets, keep = asked
     if not any(scheme for _, _, scheme in plan(path, default, sets, keep)):
-        raise UsageError(f"{path} has {NOTHING}")
+        raise UsageError(f"{path} has {NO_LINEAR if default.standard else NOTHING}")
     renamed = {name: packed_name(name) if pack else name for name in folder.shards}
     done = Done(sum((path / name).stat().st_size for name in folder.shards), progress)
     files: list[QuantizedFile] = []

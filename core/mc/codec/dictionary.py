@@ -9,6 +9,7 @@ from mc.errors import DamagedError
 MOST_WORDS = 256
 FIRST_LOOK = 512  # words
 LEVELS = {"fast": 3, "default": 9, "best": 19}
+QUICK = 1  # a level for a first look
 # A chunk's frame must declare its size; no frame of ours needs a window beyond the largest chunk.
 LARGEST_WINDOW = 1 << 24
 

@@ -61,9 +61,8 @@ def _bits_of_frequency() -> Counts:
 
 
 @compiled
-def _plan(counts, cost, numbers, lone):
-    """Fill `numbers` and `lone` as Tables has them; returns what Plan states, in its order. cost: of a frequency, from
-    `_bits_of_frequency`; None for Huffman codes."""
+def measured(counts, cost, numbers, lone):
+    """Fill `numbers` and `lone` as Tables has them; returns what Plan states, in its order. cost: from `costs`."""
     summary(counts, lone)
     if cost is None:
         bits = code_lengths(counts, numbers)
@@ -88,11 +87,15 @@ def _plan(counts, cost, numbers, lone):
     return bits, tables_size(numbers, lone, cost is not None), symbols, likeliest
 
 
+def costs(coder: str) -> Counts | None:
+    """What `measured` needs to know of a coder: bits of a frequency, times 2 ** FRACTION; None for Huffman codes."""
+    return _bits_of_frequency() if coder == ANS else None
+
+
 def plan(coder: str, counts: Counts) -> Plan:
     """Tables for counts [tables, 256] i64, and their exact code length."""
     numbers, lone = np.zeros(counts.shape, np.uint8), np.empty(len(counts), np.int64)
-    found = _plan(counts, _bits_of_frequency() if coder == ANS else None, numbers, lone)
-    return Plan(coder, Tables(numbers, lone), *found)
+    return Plan(coder, Tables(numbers, lone), *measured(counts, costs(coder), numbers, lone))
 
 
 def _frequency(steps: Bytes) -> Counts:

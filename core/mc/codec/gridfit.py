@@ -6,24 +6,20 @@ from functools import cache
 
 import numpy as np
 
-from mc.codec import entropy, grids, trellis
+from mc.codec import contexts, entropy, grids, trellis
 from mc.codec.fields import write_array
 from mc.codec.fit import Each, Read
 from mc.codec.floats import spans
-from mc.codec.grids import MOST_SHIFT, MOST_TABLES, GridCode
-from mc.codec.tables import SEVERAL
+from mc.codec.grids import MOST_SHIFT, GridCode
 from mc.codec.typing import Bytes, Counts
 
 EIGHTHS = 4  # codes for an octave of the mean square: eighths of an octave of the magnitude
 DEEPEST = 100  # codes between the least and the largest row, or column
 FEWEST_ROWS = 16
-LANES_FROM = 4096  # symbols of a segment that has four lanes (FORMAT.md, 6.3)
-LANE = 8  # bytes of a lane's head
-HEAD = 8  # bytes before arrays and tables
 # Fewer bits of the codes of rows, and of columns, that are tried: what they tell may be worth less than they take. Of
 # rows of one power it is: .004 bits a weight on MiniLM. The last leaves nothing, as codes are below 128.
 COARSER = (0, 1, 2, 7)
-TRIED = 8  # chunks, at most, that this is tried on
+PIECES, TRIED = 16, 1 << 21  # pieces of whole rows on which this is tried, and words in them, about
 FRACTIONS = np.array([2.0 ** (k / EIGHTHS - 1) for k in range(EIGHTHS)])  # that frexp can give, from a half up
 
 
@@ -100,17 +96,28 @@ def fit(
             counts += one
         return counts
 
-    @cache
-    def tried(by_rows: int, by_columns: int, every: int) -> Fitted:
-        among, of_rows, of_columns = parts[::every], _coarser(rows, by_rows), _coarser(columns, by_columns)
-        times = words / sum(stop - start for start, stop in among)
-        counts = counted(of_rows, of_columns, among)
-        return _cheapest(counts, times, of_rows, of_columns, width, cols, coder, len(parts), states)
+    some = _some(words // cols, cols)
+    times = words / sum(stop - start for start, stop in some)
 
-    every = -(-len(parts) // TRIED)
-    by_rows = min(COARSER, key=lambda by: tried(by, 0, every).bytes)
-    by_columns = min(COARSER, key=lambda by: tried(by_rows, by, every).bytes)
-    return tried(by_rows, by_columns, 1)
+    @cache
+    def tried(by_rows: int, by_columns: int) -> int:
+        of_rows, of_columns = _coarser(rows, by_rows), _coarser(columns, by_columns)
+        counts = counted(of_rows, of_columns, some)
+        return int(sizes(counts, times, of_rows, of_columns, width, coder, len(parts), states).min())
+
+    by_rows = min(COARSER, key=lambda by: tried(by, 0))
+    by_columns = min(COARSER, key=lambda by: tried(by_rows, by))
+    rows, columns = _coarser(rows, by_rows), _coarser(columns, by_columns)
+    return _cheapest(counted(rows, columns, parts), rows, columns, width, cols, coder, len(parts), states)
+
+
+def _some(rows: int, cols: int) -> list[tuple[int, int]]:
+    """First and last word (exclusive) of pieces of whole rows, evenly spread; of all, if they are few."""
+    size = max(TRIED // PIECES // cols, 1)
+    if rows <= PIECES * size:
+        return [(0, rows * cols)]
+    starts = ((rows - size) * k // (PIECES - 1) for k in range(PIECES))
+    return [(start * cols, (start + size) * cols) for start in starts]
 
 
 def _coarser(codes: Bytes, by: int) -> Bytes:
@@ -133,28 +140,24 @@ def _words(read: Read, part: tuple[int, int], dtype: str) -> Counts:
 
 
 def _cheapest(
-    counts: Counts, times: float, rows: Bytes, columns: Bytes, width: int, cols: int, coder: str, chunks: int,
-    states: int,
-) -> Fitted:  # fmt: skip
-    """The best contexts of 2^shift codes each, for `times` as many words as were counted."""
-    top = len(counts)
-    side = len(write_array(rows)) + len(write_array(columns))
-    found = []
-    for shift in range(MOST_SHIFT + 1):
-        contexts = ((top - 1) >> shift) + 1
-        if contexts > MOST_TABLES:
-            continue
-        merged = np.add.reduceat(counts, np.arange(0, top, 1 << shift), axis=0).reshape(-1, 256)
-        plan = entropy.plan(coder, merged)
-        of_rows, of_columns = rows, columns
-        if shift == MOST_SHIFT:  # all in one context: nothing is known of rows and columns
-            of_rows, of_columns = np.zeros_like(rows), np.zeros_like(columns)
-            side = len(write_array(of_rows)) + len(write_array(of_columns))
-        code = GridCode(width, cols, shift, of_rows, of_columns, coder, plan.tables, states)
-        sizes = merged.sum(axis=1) * times / chunks
-        lanes = np.where(sizes >= LANES_FROM, 4, plan.tables.lone == SEVERAL)
-        coded = plan.coded_bits // 8 + int(merged[:, grids.ESCAPE].sum()) * width
-        counted = 3 * contexts if states else 0
-        whole = int(coded * times) + HEAD + side + plan.table_bytes + chunks * (5 + counted + LANE * int(lanes.sum()))
-        found.append(Fitted(code, plan, whole))
-    return min(found, key=lambda one: one.bytes)
+    counts: Counts, rows: Bytes, columns: Bytes, width: int, cols: int, coder: str, chunks: int, states: int
+) -> Fitted:
+    """The best contexts of 2^shift codes each."""
+    found = sizes(counts.copy(), 1.0, rows, columns, width, coder, chunks, states)
+    shift = int(found.argmin())
+    plan = entropy.plan(coder, np.add.reduceat(counts, np.arange(0, len(counts), 1 << shift), axis=0).reshape(-1, 256))
+    if shift == MOST_SHIFT:  # all in one context: nothing is known of rows and columns
+        rows, columns = np.zeros_like(rows), np.zeros_like(columns)
+    return Fitted(GridCode(width, cols, shift, rows, columns, coder, plan.tables, states), plan, int(found[shift]))
+
+
+def sizes(
+    counts: Counts, times: float, rows: Bytes, columns: Bytes, width: int, coder: str, chunks: int, states: int
+) -> Counts:
+    """Bytes i64 [shifts] of `times` as many words as `counts` i64 [contexts, lattices, 256] has, which is used up, in
+    contexts of 2^shift codes each."""
+    found = np.empty(MOST_SHIFT + 1, np.int64)
+    contexts.measure(counts, entropy.costs(coder), times, width, chunks, 3 if states else 0, found)
+    found[:MOST_SHIFT] += len(write_array(rows)) + len(write_array(columns))
+    found[MOST_SHIFT] += len(write_array(np.zeros_like(rows))) + len(write_array(np.zeros_like(columns)))
+    return found

@@ -8,15 +8,17 @@ are missing next to nothing more (FORMAT.md, 7.8).
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from math import lgamma, log
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mc.codec import entropy
 from mc.codec.compiled import inlined, released
+from mc.codec.contexts import LANE, LANES_FROM
 from mc.codec.entropy import Plan
 from mc.codec.fields import Reader
-from mc.codec.gridfit import LANE, LANES_FROM
 from mc.codec.tables import SEVERAL, Tables
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
@@ -105,25 +107,44 @@ def scatter(symbols, group, expected, sizes, lone, lines):
     return unused == 0
 
 
+@released
+def tally(lines, there):
+    """Add to `there` i64 [WIDEST + 1, WIDEST + 1] how many whole groups of each size, the first index, in lines u8
+    [rows, blocks] have how many blocks that are there."""
+    sums = np.zeros(lines.shape[1] + 1, np.int64)
+    for r in range(len(lines)):
+        for c in range(lines.shape[1]):
+            sums[c + 1] = sums[c] + np.int64(lines[r, c])
+        for group in range(LEAST, min(WIDEST, lines.shape[1] // 2) + 1):
+            for start in range(0, lines.shape[1] + 1 - group, group):
+                there[group, sums[start + group] - sums[start]] += 1
+
+
 def likely(lines: Ints) -> tuple[float, int, int]:
     """Bits a block of a mask bool [rows, blocks] by its likeliest groups, their size, and how many of each are there at
     most; 1 bit where rows are too short for any."""
-    blocks = lines.shape[1]
-    sums = np.zeros((min(len(lines), max(SEEN // blocks, 1)), blocks + 1), np.int64)
-    np.cumsum(lines[:: max(len(lines) // len(sums), 1)][: len(sums)], axis=1, out=sums[:, 1:])
+    rows, blocks = min(len(lines), max(SEEN // lines.shape[1], 1)), lines.shape[1]
+    there = np.zeros((WIDEST + 1, WIDEST + 1), np.int64)
+    tally(np.ascontiguousarray(lines[:: max(len(lines) // rows, 1)][:rows]).view(np.uint8), there)
+    n = np.maximum(there.sum(axis=1), 1)
+    shares = there / n[:, None]
+    coded = (shares * (_choices() - np.log2(np.where(there > 0, shares, 1.0)))).sum(axis=1)
+    noise = 0.72 * (np.count_nonzero(there, axis=1) - 1) / n  # half a degree of freedom each (Miller, 1955)
     best = 1.0, 0, 0
     for group in range(LEAST, min(WIDEST, blocks // 2) + 1):
-        ends = sums[:, ::group]
-        there = np.bincount(np.diff(ends, axis=1).ravel(), minlength=group + 1)
-        n = int(there.sum())
-        live = np.flatnonzero(there)
-        choices = (lgamma(group + 1) - np.array([lgamma(k + 1) + lgamma(group - k + 1) for k in live])) / log(2)
-        shares = there[live] / n
-        noise = 0.72 * (len(live) - 1) / n  # half a degree of freedom each (Miller, 1955)
-        bits = (float((shares * (choices - np.log2(shares))).sum()) + noise) / group
+        bits = float(coded[group] + noise[group]) / group
         if bits < 0.995 * best[0]:  # of multiples that are as good, the first
-            best = bits, group, int(live[-1])
+            best = bits, group, int(np.flatnonzero(there[group])[-1])
     return best
+
+
+@cache
+def _choices() -> NDArray[np.float64]:
+    """Logarithms of how many ways there are to choose k of m, [m, k], both up to WIDEST; what isn't one where k > m."""
+    logs = np.array([lgamma(k + 1) for k in range(WIDEST + 1)])
+    sizes = np.arange(WIDEST + 1)
+    found: NDArray[np.float64] = (logs[:, None] - logs - logs[np.abs(sizes[:, None] - sizes)]) / log(2)
+    return found
 
 
 def fit(pieces: Iterable[Bytes], group: int, expected: int, blocks: int, chunks: int) -> tuple[GroupCode, Plan, int]:

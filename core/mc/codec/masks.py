@@ -17,7 +17,7 @@ from mc.codec.fit import Each
 from mc.codec.floats import rows_in_chunk
 from mc.codec.grids import MOST_SHIFT, MOST_TABLES, GridCode
 from mc.codec.groups import GroupCode
-from mc.codec.tables import Tables
+from mc.codec.tables import Tables, histogram
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
 
@@ -87,23 +87,32 @@ def blocks_of(present: Ints, first: int) -> tuple[int, int]:
 def is_structured(present: Ints, in_contexts: bool) -> bool:
     """Whether a mask like this, bool [rows, cols], is worth coding by itself: what a table of words and zeros can't see
     saves bits, or there are so few words that it loses some. `in_contexts`: such tables go by row and column."""
-    share = float(present.mean())
+    share = int(np.count_nonzero(present)) / present.size
     if share < SCARCE or share == 1:
         return share < 1
     if max(1 - float(present.any(axis=axis).mean()) for axis in (0, 1)) > MUST_SAVE:
         return True  # whole rows or columns are gone, which contexts don't tell from small ones
     lines = [
-        float(_bits(present.mean(axis=axis)).mean()) + 0.72 / present.shape[axis] for axis in (0, 1)
+        float(_bits(np.count_nonzero(present, axis=axis) / present.shape[axis]).mean()) + 0.72 / present.shape[axis]
+        for axis in (0, 1)
     ]  # half a degree of freedom for each line is noise (Miller, 1955)
     whole = float(_bits(np.array([share])).sum())
     seen = min(whole, *lines) if in_contexts else whole
     found = [] if in_contexts else lines
     found += [_patterned(present), groups.likely(present)[0]]
     if len(present) > 1:
-        after = [present[1:][present[:-1] == before] for before in (False, True)]
-        sums = [len(one) * float(_bits(np.array([one.mean()])).sum()) for one in after if len(one)]
-        found.append(sum(sums) / present[1:].size)
+        found.append(_below(present))
     return min(found, default=seen) < (1 - MUST_SAVE) * seen
+
+
+def _below(present: Ints) -> float:
+    """Bits a word of a mask whose words are told by whether the word above is there."""
+    above, words = int(np.count_nonzero(present[:-1])), present[1:].size
+    there, both = int(np.count_nonzero(present[1:])), int(np.count_nonzero(present[1:] & present[:-1]))
+    bits = 0.0
+    for seen, of in ((both, above), (there - both, words - above)):
+        bits += of * float(_bits(np.array([seen / of])).sum()) if of else 0.0
+    return bits / words
 
 
 def likely_blocks(present: Ints) -> tuple[int, int]:
@@ -123,7 +132,7 @@ def _patterned(present: Ints) -> float:
     if cols == 0:
         return 1.0
     patterns = np.packbits(present[:, :cols], axis=1)
-    counts = np.bincount(patterns.reshape(-1), minlength=256)
+    counts = histogram(patterns.reshape(-1), np.array([patterns.size]))[0]
     likely = counts[counts > 0] / patterns.size
     return (float(-(likely * np.log2(likely)).sum()) + 0.72 * len(likely) / patterns.size) / 8
 

@@ -7,12 +7,13 @@ So compressed-tensors stores them: q + 2^(bits - 1), the first in the lowest bit
 import numpy as np
 
 from mc.codec.compiled import released
+from mc.codec.tables import histogram
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError
 
 WIDTHS = (4, 8)  # bits of those that planes of nibbles and bytes see too
 ODD = (2, 3, 5, 6, 7)  # of those that lie across bytes, or are too many in one
-SEEN = 1 << 17  # bytes in which such are looked for
+SEEN = 1 << 16  # bytes in which such are looked for
 MOSTLY = 64  # one row in so many may have bits behind its integers
 NEAR = 1.05  # times what the cheapest takes: a mask in patterns may save more than that
 
@@ -80,7 +81,8 @@ def likely(rows: Bytes, cost: float) -> list[int]:
         )  # bits left over, zero if these are such integers; else chunks stay raw
         if int(np.count_nonzero(rows[:, -1] >> (8 - behind))) * MOSTLY > len(rows):
             continue
-        counts = np.bincount(split(rows.reshape(-1), bits, cols), minlength=256)
+        values = split(rows.reshape(-1), bits, cols)
+        counts = histogram(values, np.array([len(values)]))[0]
         shares = counts[counts > 0] / counts.sum()
         found[bits] = float(-(shares * np.log2(shares)).sum()) * cols / (8 * rows.shape[1])
     least = min([cost, *found.values()])

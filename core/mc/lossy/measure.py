@@ -63,13 +63,12 @@ def bound(w: Array, squared: float) -> float:
         low += int(live.min())
         counts = np.convolve(counts, np.bincount(live - live.min()))
     variances = np.exp2((low + np.arange(len(counts))) / EIGHTH)
-    least, most = 0.0, float(variances.max())
-    for _ in range(60):
-        level = (least + most) / 2
-        if float((np.minimum(level, variances) * counts).sum()) > squared:
-            most = level
-        else:
-            least = level
+    # With the water at a variance, those below it are errors, and the others have it each; in between it is linear.
+    below, over = np.cumsum(variances * counts), np.cumsum(counts[::-1])[::-1] - counts
+    full = below + variances * over
+    k = min(int(np.searchsorted(full, squared)), len(counts) - 1)
+    rest = squared - (float(below[k - 1]) if k else 0.0)
+    most = min(rest / float(over[k] + counts[k]), float(variances[-1]))
     above = variances > most
     return float((counts[above] * np.log2(variances[above] / most)).sum()) / 2 / w.size if most > 0 else 0.0
 

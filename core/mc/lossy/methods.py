@@ -84,7 +84,7 @@ def _set(method: Method, key: str, value: str) -> Method:
             return replace(method, scope=value)
         case "axis" if value in ("rows", "columns"):
             return replace(method, axis=value)
-        case "rank" if value.isdecimal() and 1 <= int(value) < 2**31:
+        case "rank" if value.isdecimal() and len(value) < 11 and 1 <= int(value) < 2**31:
             return replace(method, rank=int(value))
         case "pattern":
             return _pattern(method, value)

@@ -150,9 +150,10 @@ def results(
 
 
 def write(
-    source: Source, layout: Layout, job: Job, steps: Mapping[str, float], out: Out, work: Workers, step: Step
-) -> Made:
-    """Write the file; all of `source` is read."""
+    source: Source, layout: Layout, job: Job, steps: Mapping[str, float], out: Out, work: Workers, step: Step,
+    trial: bool = False,
+) -> Made:  # fmt: skip
+    """Write the file; all of `source` is read. Of a trial, whose size alone matters, no bounds are found."""
     done: dict[str, Result] = {}
     sizes: dict[str, int] = {}
     bounds: dict[str, float] = {}
@@ -165,9 +166,11 @@ def write(
                 for part, (dtype, shape) in listed.items():
                     writer.add(part, dtype, shape, result.stored[part])
                 sizes[tensor.name] = sum(array.nbytes for array in result.stored.values())
-                with naming(source.where, tensor.name):
-                    w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
-                bounds[tensor.name] = bound(w, result.error)
+                bounds[tensor.name] = 0.0
+                if not trial:
+                    with naming(source.where, tensor.name):
+                        w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
+                    bounds[tensor.name] = bound(w, result.error)
                 done[tensor.name] = replace(result, stored={})
             step(tensor.stop - tensor.start)
         step_made = (Quantize({name: result.about for name, result in done.items()}),) if done else ()

@@ -20,6 +20,7 @@ KEYS = {
 SCHEMES = "bf16, fp16, fp8, int2 to int8, codebook, nf4, grid or trellis"
 Asked = TypeVar("Asked")  # how a tensor is to be quantized, or pruned
 YES_NO = {"yes": True, "no": False}
+MOST_GROUPED = 2**31 - 1  # columns or rows that share something
 FORMATS = {"e4m3": "F8_E4M3", "e5m2": "F8_E5M2"}
 
 
@@ -67,11 +68,15 @@ def parse_request(text: str, **defaults: int | str) -> Request:
         raise UsageError(f"The scheme {quote(name)} isn't one of {SCHEMES}.")
     request = Request(kind, bits=int(whole[1]) if whole else 0, group=NF4_GROUP if kind == "nf4" else 0)
     settings = {key: str(value) for key, value in defaults.items() if key in KEYS[kind]}
+    seen: set[str] = set()
     for setting in given:
         key, equals, value = setting.partition("=")
         if not equals or key not in KEYS[kind]:
             known = f"it has {' and '.join(KEYS[kind])}" if KEYS[kind] else "it has no keys"
             raise UsageError(f"The scheme {quote(text)} has {quote(setting)}; {known}, each as key=value.")
+        if key in seen:
+            raise UsageError(f"The scheme {quote(text)} has {key} twice.")
+        seen.add(key)
         settings[key] = value
     for key, value in settings.items():
         request = _set(request, key, value)
@@ -90,20 +95,26 @@ def _set(request: Request, key: str, value: str) -> Request:
             return replace(request, columns=YES_NO[value])
         case "scales", ("absmax" | "mse"):
             return replace(request, least_error=value == "mse")
-        case "group", _ if value.isdecimal() and 1 <= int(value) < 2**31:
+        case "group", _ if _between(1, value, MOST_GROUPED):
             return replace(request, group=int(value))
-        case "effort", _ if value.isdecimal() and int(value) in EFFORTS:
+        case "effort", _ if _between(1, value, MOST_GROUPED) and int(value) in EFFORTS:
             return replace(request, effort=int(value))
-        case "codes", _ if value.isdecimal() and 2 <= int(value) <= MOST_CODES:
+        case "codes", _ if _between(2, value, MOST_CODES):
             return replace(request, codes=int(value))
-        case "rows", _ if value.isdecimal() and 1 <= int(value) < 2**31:
+        case "rows", _ if _between(1, value, MOST_GROUPED):
             return replace(request, rows=int(value))
     expected = {
         "format": "e4m3 or e5m2", "per": "channel or tensor", "scales": "absmax or mse",
-        "codes": f"a number from 2 to {MOST_CODES}", "group": "a number from 1", "rows": "a number from 1",
+        "codes": f"a number from 2 to {MOST_CODES}", "group": f"a number from 1 to {MOST_GROUPED}",
+        "rows": f"a number from 1 to {MOST_GROUPED}",
         "effort": "4, 8, 64 or 256",
     }  # fmt: skip
     raise UsageError(f"{key}={value} was given, where {key} is {expected.get(key, 'yes or no')}.")
+
+
+def _between(least: int, value: str, most: int) -> bool:
+    """Whether this is a number from `least` to `most`; thousands of digits aren't read."""
+    return value.isdecimal() and len(value) <= len(str(most)) and least <= int(value) <= most
 
 
 def spelled(request: Request) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf, prod, sqrt
 
 from mc.checkpoint import Layout, Source
@@ -19,8 +20,11 @@ from mc.parallel import Workers
 from mc.scratch import scratch
 
 CLOSE = 0.995  # of a limit: near enough
+CLOSER = 0.997  # the same of one tensor's error, as its search begins near by: .02 % of the size
 ROUNDS = 24  # of a search, at most; it takes about five
+LOOKED_AT, LEAST_ROWS = 1 << 15, 16  # weights and rows, at least, that a search for one tensor's step begins with
 WIDEST = 64.0  # deviations in a step, where a search starts
+STILL = 4.0  # times as wide a step that makes nothing smaller: there is nothing left
 FINEST = 2.0**-23  # the same, where it ends: weights of f32 tell no more, and integers must not run out
 
 
@@ -57,23 +61,24 @@ def _step_for(held: Held, job: Job, limit: float) -> float:
         w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
         objective, frame = framed(tensor.name, w, job.wanted[tensor.name], job)
 
-        def error(step: float) -> float:
+        def error(step: float, every: int = 1) -> float:
+            some, of = w[::every], frame
+            if frame is not None and every > 1:
+                rows = None if frame.rows is None else frame.rows[::every]
+                of = replace(frame, rows=rows, row_power=frame.row_power[::every])
+            shape = some.shape if every > 1 else tensor.shape
             found = arrays.quantize(
-                tensor.name,
-                w,
-                tensor.dtype,
-                tensor.shape,
-                job.wanted[tensor.name],
-                job.seed,
-                step,
-                objective,
-                frame,
+                tensor.name, some, tensor.dtype, shape, job.wanted[tensor.name], job.seed, step, objective, of,
                 tensor.name in job.pruned,
-            )
+            )  # fmt: skip
             return found.about.error
 
         scale = sqrt(float(frame.row_power.mean())) / frame.unit if frame and frame.unit else 1.0
-        return _widest(error, limit, _near(job, [held], limit, sqrt(12 * limit) * scale, Workers(None, 1)))
+        near = _near(job, [held], limit, sqrt(12 * limit) * scale, Workers(None, 1))
+        every = min(w.size // LOOKED_AT, len(w) // LEAST_ROWS)
+        if every > 1 and not only_trellises(job, [held]):
+            near = _widest(lambda step: error(step, every), limit, near) or near
+        return _widest(error, limit, near, CLOSER)
 
 
 def _meet_error(files: Files, job: Job, limit: float, gridded: Sequence[Held], work: Workers) -> float:
@@ -120,8 +125,8 @@ def _typical(job: Job, gridded: Sequence[Held], work: Workers) -> float:
     return sqrt(total / sum(size for _, size in found)) if total else 1.0
 
 
-def _widest(error: Callable[[float], float], limit: float, start: float) -> float:
-    """The widest step, within half a per cent of the error, whose error is at most `limit`. The error grows about with
+def _widest(error: Callable[[float], float], limit: float, start: float, close: float = CLOSE) -> float:
+    """The widest step whose error is at most `limit`, and `close` of it where any is. The error grows about with
     the square of the step, so each trial aims anew; between two that
     bracket the limit it halves where that fails."""
     low, high = 0.0, inf  # steps below and above the limit
@@ -130,7 +135,7 @@ def _widest(error: Callable[[float], float], limit: float, start: float) -> floa
         found = error(step)
         if found <= limit:
             low = step
-            if found >= CLOSE * limit or found == 0:
+            if found >= close * limit or found == 0:
                 break
         else:
             high = step
@@ -148,7 +153,7 @@ def _meet_size(where: str, files: Files, job: Job, target: Target, gridded: Sequ
 
     def packed_one(source: Source, layout: Layout, step: float) -> int:
         with scratch() as out:
-            made = write(source, layout, job, _every(gridded, step), out, work, lambda _: None)
+            made = write(source, layout, job, _every(gridded, step), out, work, lambda _: None, trial=True)
             out.flush()
             parts, size = packed_parts(Source.of(out, source.where), made.recipe, job.level, work)
         return size if target.kind == "size" else sum(one.packed_bytes for one in parts.values())
@@ -165,9 +170,9 @@ def _meet_size(where: str, files: Files, job: Job, target: Target, gridded: Sequ
     step: float = typical * max(FINEST, min(WIDEST, 3.5 * 2.0 ** -min(8 * limit / weights, 64.0)))
     if only_trellises(job, gridded):
         rest = expected_rest(tensors_of(files), gridded) if target.kind == "size" else 0.0
-        near, _ = _finest(lambda step: rest + estimated(job, gridded, step, work)[1] / 8, limit, free, step, finest)
+        near, _ = finest_step(lambda step: rest + estimated(job, gridded, step, work)[1] / 8, limit, free, step, finest)
         step = near if near < inf else step
-    high, least = _finest(packed, limit, free, step, finest)
+    high, least = finest_step(packed, limit, free, step, finest)
     if high == inf:
         raise LimitError(
             f"{where} takes at least {int(least)} bytes, and the target allows {int(limit)}. "
@@ -176,15 +181,20 @@ def _meet_size(where: str, files: Files, job: Job, target: Target, gridded: Sequ
     return high
 
 
-def _finest(size: Callable[[float], float], limit: float, free: int, step: float, finest: float) -> tuple[float, float]:
+def finest_step(
+    size: Callable[[float], float], limit: float, free: int, step: float, finest: float
+) -> tuple[float, float]:
     """The finest step, within half a per cent of the limit, that takes at most `limit` bytes, infinite if there is
     none; and the least bytes that were seen. Each trial aims anew from `step` on, for `free` weights; none is below
     `finest`."""
     low, high = 0.0, inf  # steps that take too many bytes, and few enough
-    least = inf
+    least, first = inf, step  # bytes, and the step that they were seen at first
     for _ in range(ROUNDS):
         found = size(step)
-        least = min(least, found)
+        if limit < found and high == inf and found >= least and step >= STILL * first:
+            break  # all integers are zero: wider steps make nothing smaller
+        if found < least:
+            least, first = found, step
         if found <= limit:
             high = step
             if found >= CLOSE * limit or step <= finest:
