@@ -145,7 +145,8 @@ def prune(
         show.document("prune", facts | asdict(report), manner)
     elif not manner.quiet:
         show.table(COLUMNS, rows(report), manner)
-    for line in coarse(report, limit):
+    stay = [f"{name} stays, tied to {first}" for file in report.files for name, first in file.tied]
+    for line in [*stay, *coarse(report, limit)]:
         show.closing(line, manner, after_table=True)
     show.closing(summary(report, seconds, target), manner, after_table=True)
     return 0
