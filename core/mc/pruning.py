@@ -103,7 +103,7 @@ def prune(
             layout = plain_layout(opened)
             wanted, used = _assigned(layout.tensors, job, asked)
             _refuse_unfit(job, layout.tensors, opened.where)
-            refuse_unused(used, _patterns(asked), keep, opened.where)
+            refuse_unused(used, _patterns(asked), keep, opened.where, "matrix of floats")
             if not wanted:
                 raise UsageError(f"{opened.where} has {NOTHING}")
             with writing(target) as out:
@@ -137,7 +137,7 @@ def plan(
             seen += tensors
             found += [(str(path), one.name, spelled(wanted[one.name]) if one.name in wanted else "") for one in tensors]
         _refuse_unfit(job, seen, str(source))
-    refuse_unused(used, _patterns(asked), keep, str(source))
+    refuse_unused(used, _patterns(asked), keep, str(source), "matrix of floats")
     return tuple(found)
 
 
@@ -148,9 +148,8 @@ def _patterns(asked: Asked) -> list[str]:
 def _assigned(tensors: Sequence[Tensor], job: PruneJob, asked: Asked) -> tuple[dict[str, Method], set[str]]:
     """The method of each tensor that is to be pruned, and the patterns that fit any. Tensors of fewer than two
     dimensions have no rows to prune, whatever names them."""
-    wanted, used = assign(tensors, *asked)
-    matrices = {tensor.name for tensor in tensors if len(tensor.shape) > 1}
-    found = {name: method for name, method in wanted.items() if name in matrices}
+    found, used = assign([tensor for tensor in tensors if len(tensor.shape) > 1], *asked)
+    used |= assign(tensors, None, (), asked[2])[1]
     if job.masks is not None:
         listed = set(job.masks.names())
         for tensor in tensors:
@@ -265,7 +264,7 @@ def _prune_folder(
         every_one = [tensor for _, tensor in tensors_of(shards)]
         wanted, used = _assigned(every_one, job, asked)
         _refuse_unfit(job, every_one, str(path))
-        refuse_unused(used, _patterns(asked), asked[2], str(path))
+        refuse_unused(used, _patterns(asked), asked[2], str(path), "matrix of floats")
         if not wanted:
             raise UsageError(f"{path} has {NOTHING}")
         place = stack.enter_context(new_folder(path, target, [*folder.others, *renamed.values()]))

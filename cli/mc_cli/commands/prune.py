@@ -161,6 +161,8 @@ def coarse(report: PruneReport, limit: Any) -> list[str]:
         reached = float(sum(file.packed_bytes for file in report.files))
     else:
         reached = sum(one.squared for one in tensors) / (sum(one.power for one in tensors) or 1.0)
+    if limit.kind == "size" and not any(one.squared for one in tensors):
+        return ["the limit is met with all weights as they were"]
     short = 1 - reached / limit.value
     return [f"the limit is met with {short:.2%} to spare: no rank or threshold was found between"] * (short > CLOSE)
 
