@@ -159,6 +159,13 @@ def test_a_multiplier_for_all_beats_the_same_share_in_each(tmp_path: Path, built
     assert 29_000 <= (tmp_path / "p.mc.safetensors").stat().st_size == report.files[0].packed_bytes <= 30_000
 
 
+@pytest.mark.parametrize("objective", ["diag", "gram", "none"])
+def test_objectives_that_pruning_does_not_have_are_refused(objective: str, built: Callable[..., bytes]) -> None:
+    data = io.BytesIO(built({"w": ("F32", drawn((8, 8), 0))}))
+    with pytest.raises(UsageError, match="isn't one of plain, tensor, row"):
+        mc.prune(data, io.BytesIO(), method="magnitude,sparsity=0.5", objective=objective)
+
+
 def test_entries_that_lie_outside_are_damage() -> None:
     left = np.ones((2, 3), np.float32)
     for places in ([0, 9], [1, 1], [-1, 2], [3, 1]):

@@ -22,7 +22,7 @@ from mc.lossy.files import Writer, plain_layout
 from mc.lossy.methods import NEED_STATS, Method, parse_method, spelled
 from mc.lossy.pruned import Made, PrunedTensor, packed_as, refuse_missed
 from mc.lossy.pruning import Array, PruneJob
-from mc.lossy.recipe import OBJECTIVES
+from mc.lossy.recipe import OBJECTIVES, WEIGHED
 from mc.lossy.requests import Target, assign, matches
 from mc.lossy.schemes import FLOATS
 from mc.lossy.shards import checkpoints, tensors_of
@@ -78,8 +78,9 @@ def prune(
     leaves what it doesn't list. `mask_out` is written with the masks of what was pruned. The shards of a folder meet
     the limit together. Raises UsageError for what doesn't make sense, McError and its kin for tensors that
     can't be pruned, LimitError where the limit isn't met; nothing is written then."""
-    if objective not in OBJECTIVES:
-        raise UsageError(f"The objective {quote(objective)} isn't one of {', '.join(OBJECTIVES)}.")
+    known = [one for one in OBJECTIVES if one not in WEIGHED]  # statistics weigh by themselves, where they are given
+    if objective not in known:
+        raise UsageError(f"The objective {quote(objective)} isn't one of {', '.join(known)}.")
     if method is None and mask is None and not sets:
         raise UsageError("Nothing says how to prune: give a method, or a file of masks.")
     default = parse_method(method) if isinstance(method, str) else method
