@@ -121,6 +121,9 @@ def prune(
         raise click.UsageError("Only one of --sparsity, --max-error and --target-size can be met at once.")
     if method is None and mask is None and not sets:
         raise click.UsageError("Nothing says how to prune: name a --method, or a --mask.")
+    for option, name in {"--mask": mask, "--mask-out": mask_out, "--stats": stats}.items():
+        if name == files.STDIO:
+            raise click.UsageError(f"{option} wants a file, and - is none: a pipe has the checkpoint alone.")
     began = time.perf_counter()
     target = files.STDIO if files.is_stdout(output) else output
     if mask_out is not None:
