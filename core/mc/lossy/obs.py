@@ -20,8 +20,8 @@ BLOCK = 128  # columns
 DAMPED = 0.01  # share of the mean of the Gram matrix's diagonal, while masks are chosen
 MOST_STEPS = 64  # of conjugate gradients
 CLOSE = 1e-7  # of what is left of the squared gradient, by row: then no step helps
-# Where fewer inputs were recorded than there are, nothing changes along some directions: a curve there, relative to that
-# of its weights one by one, is what rounding leaves of zero, and a step by it would be endless.
+# Where fewer inputs were recorded than there are, nothing changes along some directions: a curve there, relative to
+# that of its weights one by one, is what rounding leaves of zero, and a step by it would be endless.
 FLAT = 128.0  # roundings of the Gram matrix, which is in f32
 WIDE = 512  # columns from which single precision has to do
 
