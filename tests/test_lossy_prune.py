@@ -122,6 +122,20 @@ def test_compensation_is_the_least_squares_of_what_stays(rows: int, cols: int, s
         assert np.allclose(found, direct, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("cols", [64, 384, 640])
+@pytest.mark.parametrize("pattern", [(0.5, 0, 0), (0.0, 2, 4)])
+def test_compensation_is_no_worse_than_none_where_inputs_are_few(cols: int, pattern: tuple[float, int, int]) -> None:
+    """The Gram matrix of few samples says nothing of most directions, along which steps had no end."""
+    draw = np.random.default_rng(cols)
+    x = draw.normal(size=(cols // 8, cols // 16)) @ draw.normal(size=(cols // 16, cols))
+    gram = (x.T @ x / len(x)).astype(np.float32)
+    unseen = np.linalg.svd(x)[2][cols // 16 :]  # what inputs have nothing of
+    for w in (drawn((24, cols), 0), (draw.normal(size=(24, len(unseen))) @ unseen).astype(np.float32)):
+        mask, after = obs.prune(w, gram, *pattern)
+        lost, alone = (float((((w - v) @ x.T) ** 2).mean()) for v in (after, w * mask))
+        assert lost <= alone and np.abs(after).max() < 100 * np.abs(w).max()
+
+
 def test_obs_keeps_patterns() -> None:
     w = drawn((20, 200), 0)
     mask, after = obs.prune(w, np.eye(200, dtype=np.float32), 0.0, 2, 4)
@@ -157,6 +171,13 @@ def test_a_multiplier_for_all_beats_the_same_share_in_each(tmp_path: Path, built
         assert all(0.05 < one.error <= 0.1 for one in report.files[0].tensors)
     report = mc.prune(data, tmp_path / "p.mc.safetensors", method="magnitude", limit=Target("size", 30_000), pack=True)
     assert 29_000 <= (tmp_path / "p.mc.safetensors").stat().st_size == report.files[0].packed_bytes <= 30_000
+
+
+@pytest.mark.parametrize("objective", ["diag", "gram", "none"])
+def test_objectives_that_pruning_does_not_have_are_refused(objective: str, built: Callable[..., bytes]) -> None:
+    data = io.BytesIO(built({"w": ("F32", drawn((8, 8), 0))}))
+    with pytest.raises(UsageError, match="isn't one of plain, tensor, row"):
+        mc.prune(data, io.BytesIO(), method="magnitude,sparsity=0.5", objective=objective)
 
 
 def test_entries_that_lie_outside_are_damage() -> None:

@@ -130,6 +130,8 @@ def writing(source: str, target: str, *, force: bool) -> Iterator[Path | BinaryI
                 raise Refused(f"Binary data is not written to a terminal, and '{target}' is one.")
             yield stream
     else:
+        if target.endswith(os.sep) and not Path(source).is_dir():
+            raise Refused(f"'{target}' names a folder; name a file in it with -o.")
         allow(Path(source) if source != STDIO else None, Path(target), force=force)
         with naming(target, WRITE_ERRORS):
             yield Path(target)

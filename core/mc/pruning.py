@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -22,8 +22,9 @@ from mc.lossy.files import Writer, plain_layout
 from mc.lossy.methods import NEED_STATS, Method, parse_method, spelled
 from mc.lossy.pruned import Made, PrunedTensor, packed_as, refuse_missed
 from mc.lossy.pruning import Array, PruneJob
-from mc.lossy.recipe import OBJECTIVES
-from mc.lossy.requests import Target, assign
+from mc.lossy.recipe import OBJECTIVES, WEIGHED
+from mc.lossy.requests import Target, assign, matches
+from mc.lossy.schemes import FLOATS
 from mc.lossy.shards import checkpoints, tensors_of
 from mc.lossy.statistics import open_statistics
 from mc.parallel import Workers, single_blas, workers
@@ -32,6 +33,7 @@ from mc.scratch import scratch
 from mc.simplifying import Done, finished, names_of, refuse_unused, rewrite, shards_of
 
 NOTHING = "no tensor that is to be pruned: no matrix of floats, or all are kept."
+LISTED = f"{', '.join(FLOATS[:-1])} and {FLOATS[-1]}"
 MOST_NAMED = 5  # tensors in a message
 Asked = tuple[Method | None, Sequence[tuple[str, Method]], Sequence[str]]
 
@@ -53,6 +55,7 @@ class PrunedFile:
     tensors: tuple[PrunedTensor, ...]
     kept: tuple[str, ...]  # tensors that stay as they are
     unweighted: tuple[str, ...]  # pruned tensors without statistics, where some were given
+    tied: tuple[tuple[str, str], ...] = ()  # tensors that stay because one that they are tied to does, and that one
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,9 @@ def prune(
     leaves what it doesn't list. `mask_out` is written with the masks of what was pruned. The shards of a folder meet
     the limit together. Raises UsageError for what doesn't make sense, McError and its kin for tensors that
     can't be pruned, LimitError where the limit isn't met; nothing is written then."""
-    if objective not in OBJECTIVES:
-        raise UsageError(f"The objective {quote(objective)} isn't one of {', '.join(OBJECTIVES)}.")
+    known = [one for one in OBJECTIVES if one not in WEIGHED]  # statistics weigh by themselves, where they are given
+    if objective not in known:
+        raise UsageError(f"The objective {quote(objective)} isn't one of {', '.join(known)}.")
     if method is None and mask is None and not sets:
         raise UsageError("Nothing says how to prune: give a method, or a file of masks.")
     default = parse_method(method) if isinstance(method, str) else method
@@ -84,6 +88,7 @@ def prune(
     asked: Asked = (default, given, keep)
     if stats is None and any(one is not None and one.kind in NEED_STATS for one in (default, *(m for _, m in given))):
         raise UsageError("wanda and obs need --stats FILE: what layers are given. `mc analyze --inputs` writes it.")
+    _refuse_useless([one.kind for one in (default, *(one for _, one in given)) if one], mask, mask_out, dense, shrink)
     with (
         workers(threads, executor) as work,
         single_blas(),
@@ -91,22 +96,25 @@ def prune(
     ):
         masks = stack.enter_context(loader.open_checkpoint(mask)) if mask is not None else None
         statistics = stack.enter_context(open_statistics(stats, names_of(source))) if stats is not None else None
-        job = PruneJob({}, objective, seed, "default", limit, dense, shrink, statistics, masks)
-        taken = stack.enter_context(_taken_masks(mask_out))
+        job = PruneJob({}, objective, seed, "default", limit, dense, shrink, statistics, masks, keep)
+        taken = _Masks(mask_out, stack.enter_context(Writer())) if mask_out is not None else None
         if is_folder(source):
             return _prune_folder(Path(str(source)), target, job, asked, pack, work, progress, taken)
         with random_access(source) as opened:
             layout = plain_layout(opened)
             wanted, used = _assigned(layout.tensors, job, asked)
-            _refuse_foreign(job, layout.tensors, opened.where)
-            refuse_unused(used, _patterns(asked), keep, opened.where)
+            _refuse_unfit(job, layout.tensors, opened.where)
+            refuse_unused(used, _patterns(asked), keep, opened.where, "matrix of floats")
             if not wanted:
                 raise UsageError(f"{opened.where} has {NOTHING}")
             with writing(target) as out:
                 name = str(target) if isinstance(target, str | os.PathLike) else STDIN
                 done = Done(opened.size, progress)
                 chosen = allot(opened.where, [(opened, layout)], replace(job, wanted=wanted), work)
+                _refuse_held([chosen], opened.where)
                 file, _ = _prune_one(opened, layout, out, name, chosen, pack, work, done.step, taken)
+                if taken is not None:
+                    taken.write()  # before the output is put in its place: both are there, or neither
         return PruneReport((file,))
 
 
@@ -129,8 +137,8 @@ def plan(
             used |= fitting
             seen += tensors
             found += [(str(path), one.name, spelled(wanted[one.name]) if one.name in wanted else "") for one in tensors]
-        _refuse_foreign(job, seen, str(source))
-    refuse_unused(used, _patterns(asked), keep, str(source))
+        _refuse_unfit(job, seen, str(source))
+    refuse_unused(used, _patterns(asked), keep, str(source), "matrix of floats")
     return tuple(found)
 
 
@@ -141,21 +149,49 @@ def _patterns(asked: Asked) -> list[str]:
 def _assigned(tensors: Sequence[Tensor], job: PruneJob, asked: Asked) -> tuple[dict[str, Method], set[str]]:
     """The method of each tensor that is to be pruned, and the patterns that fit any. Tensors of fewer than two
     dimensions have no rows to prune, whatever names them."""
-    wanted, used = assign(tensors, *asked)
-    matrices = {tensor.name for tensor in tensors if len(tensor.shape) > 1}
-    found = {name: method for name, method in wanted.items() if name in matrices}
+    found, used = assign([tensor for tensor in tensors if len(tensor.shape) > 1], *asked)
+    used |= assign(tensors, None, (), asked[2])[1]
     if job.masks is not None:
         listed = set(job.masks.names())
-        found |= {tensor.name: Method("mask") for tensor in tensors if tensor.name in listed}
+        for tensor in tensors:
+            kept = any(matches(pattern, tensor.name) for pattern in asked[2])
+            if tensor.name in listed and tensor.start < tensor.stop and not kept:
+                found[tensor.name] = Method("mask")
     return found, used
 
 
-def _refuse_foreign(job: PruneJob, tensors: Sequence[Tensor], where: str) -> None:
+def _refuse_useless(
+    kinds: Sequence[str], mask: PathLike | None, mask_out: PathLike | None, dense: bool, shrink: bool
+) -> None:
+    """UsageError for an option that none of the methods heeds."""
+    thin = bool(kinds) and all(kind == "low-rank" for kind in kinds) and mask is None
+    if dense and "low-rank" not in kinds:
+        raise UsageError("--dense writes low ranks as products, and no method is low-rank.")
+    if shrink and thin:
+        raise UsageError("--shrink takes out what rows, columns, heads and channels prune, and a low rank has none.")
+    if mask_out is not None and thin:
+        raise UsageError("--mask-out writes what stays, and a low rank has no mask.")
+
+
+def _refuse_held(plans: Sequence[Allotted], where: str) -> None:
+    """UsageError if nothing is left to prune, as all stays tied to what stays."""
+    if not any(plan.job.wanted for plan in plans):
+        name, first = next((one for plan in plans for one in plan.tied.items()), ("", ""))
+        raise UsageError(f"{where} has {NOTHING} {quote(name)} stays, tied to {quote(first)}.")
+
+
+def _refuse_unfit(job: PruneJob, tensors: Sequence[Tensor], where: str) -> None:
     """McError if there are masks of tensors that aren't there: they were made for another model, or under other names,
-    and leaving them out would leave weights that were to be zero."""
+    and leaving them out would leave weights that were to be zero. So it is with masks of what is no float."""
     if job.masks is None:
         return
-    there = {tensor.name for tensor in tensors}
+    there = {tensor.name: tensor.dtype for tensor in tensors}
+    for name in job.masks.names():
+        if there.get(name, FLOATS[0]) not in FLOATS:
+            raise McError(
+                f"{job.masks.where} has a mask of {quote(name)}, which in {where} is {there[name]}: only {LISTED} can "
+                "be pruned."
+            )
     foreign = [name for name in job.masks.names() if name not in there]
     if foreign:
         named = ", ".join(map(quote, foreign[:MOST_NAMED])) + f" and {len(foreign) - MOST_NAMED} more" * (
@@ -164,24 +200,30 @@ def _refuse_foreign(job: PruneJob, tensors: Sequence[Tensor], where: str) -> Non
         raise McError(f"{job.masks.where} has masks of tensors that {where} hasn't: {named}.")
 
 
-@contextmanager
-def _taken_masks(path: PathLike | None) -> Iterator[Callable[[str, tuple[int, ...], Array], None] | None]:
-    """What takes masks u8 and at the end writes them, as BOOL tensors, to a file; None if none is wanted."""
-    if path is None:
-        yield None
-        return
-    with replacing(path) as out, Writer() as writer:
-        yield lambda name, shape, mask: writer.add(name, "BOOL", shape, mask)
-        writer.finish(out, {})
+@dataclass(frozen=True)
+class _Masks:
+    """The masks of what was pruned, u8, on their way to a file of BOOL tensors."""
+
+    path: PathLike
+    writer: Writer
+
+    def add(self, name: str, shape: tuple[int, ...], mask: Array) -> None:
+        """Take one."""
+        self.writer.add(name, "BOOL", shape, mask)
+
+    def write(self) -> None:
+        """Write them all."""
+        with replacing(self.path) as out:
+            self.writer.finish(out, {})
 
 
 def _prune_one(
     source: Source, layout: Layout, out: BinaryIO, name: str, chosen: Allotted, pack: bool, work: Workers,
-    step: Callable[[int], None], taken: Callable[[str, tuple[int, ...], Array], None] | None,
+    step: Callable[[int], None], taken: _Masks | None,
 ) -> tuple[PrunedFile, Made]:  # fmt: skip
     """Prune into a temporary file, and copy or pack that."""
     with scratch() as plain:
-        made = prune_file(source, layout, chosen, plain, work, step, taken)
+        made = prune_file(source, layout, chosen, plain, work, step, taken.add if taken else None)
         source.unchanged()
         sizes, size = finished(plain, source.where, made.recipe, chosen.job.level, work, out, pack)
     return _report(source, name, chosen.job, made, sizes, size), made
@@ -201,13 +243,13 @@ def _report(
         8 * sum(one.packed_bytes for one in tensors) / weights if weights else 0.0,
         sum(one.squared for one in tensors) / power if power else 0.0, weighted, tensors,
         tuple(name for name in before if name not in pruned),
-        tuple(one.name for one in tensors if one.weighted is None) if job.statistics is not None else (),
+        tuple(one.name for one in tensors if one.weighted is None) if job.statistics is not None else (), made.tied,
     )  # fmt: skip
 
 
 def _prune_folder(
     path: Path, target: PathLike | BinaryIO, job: PruneJob, asked: Asked, pack: bool, work: Workers,
-    progress: Progress | None, taken: Callable[[str, tuple[int, ...], Array], None] | None,
+    progress: Progress | None, taken: _Masks | None,
 ) -> PruneReport:  # fmt: skip
     folder = read_folder(path)
     if folder.packed:
@@ -222,8 +264,8 @@ def _prune_folder(
         shards = [(source, plain_layout(source)) for source in sources]
         every_one = [tensor for _, tensor in tensors_of(shards)]
         wanted, used = _assigned(every_one, job, asked)
-        _refuse_foreign(job, every_one, str(path))
-        refuse_unused(used, _patterns(asked), asked[2], str(path))
+        _refuse_unfit(job, every_one, str(path))
+        refuse_unused(used, _patterns(asked), asked[2], str(path), "matrix of floats")
         if not wanted:
             raise UsageError(f"{path} has {NOTHING}")
         place = stack.enter_context(new_folder(path, target, [*folder.others, *renamed.values()]))
@@ -235,6 +277,7 @@ def _prune_folder(
         plans = [
             allot(str(path), group, replace(job, wanted=one), work) for group, one in zip(groups, asked_of, strict=True)
         ]
+        _refuse_held(plans, str(path))
         each = [plan for plan, group in zip(plans, groups, strict=True) for _ in group]
         for name, (opened, layout), chosen in zip(folder.shards, shards, each, strict=True):
             with replacing(place / renamed[name]) as out:
@@ -245,4 +288,6 @@ def _prune_folder(
             held[name] = list(made.listed)
         refuse_missed(str(path), every, job.target)
         rewrite(place, folder, held, without_quantization)
+        if taken is not None:
+            taken.write()
     return PruneReport(tuple(files))

@@ -146,11 +146,14 @@ def shards_of(path: Path) -> list[Path]:
     return [path / name for name in read_folder(path).shards] if path.is_dir() else [path]
 
 
-def refuse_unused(used: set[str], sets: Sequence[str], keep: Sequence[str], where: str) -> None:
-    """UsageError for a pattern that fits no tensor: it would be a wish without effect."""
+def refuse_unused(
+    used: set[str], sets: Sequence[str], keep: Sequence[str], where: str, wanted: str = "tensor of floats"
+) -> None:
+    """UsageError for a pattern that fits no tensor, of `sets` none that is `wanted`: it would be a wish without
+    effect."""
     for pattern in [*sets, *keep]:
         if pattern not in used:
-            kind = "tensor of floats" if pattern in sets else "tensor"
+            kind = wanted if pattern in sets else "tensor"
             raise UsageError(f"{where} has no {kind} whose name fits {quote(pattern)}. `mc analyze` lists the names.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import xxhash
 
@@ -14,23 +14,36 @@ MOST_COMPARED = 4  # different tensors of one fingerprint that a further one is 
 
 
 def find_twins(source: Source, layout: Layout) -> dict[str, str]:
-    """Tensors whose bytes are those of an earlier one: its name by theirs. A fingerprint of the first, middle and
-    last bytes sorts out the candidates; only a comparison of all bytes decides."""
-    return find_twins_over([(source, layout)])
+    """Tensors whose bytes are those of an earlier one, of any dtype and shape: its name by theirs."""
+    return _found([(source, tensor) for tensor in layout.tensors], lambda tensor: None)
 
 
-def find_twins_over(files: Sequence[tuple[Source, Layout]]) -> dict[str, str]:
-    """The same of several files, whose tensors have names of their own: an earlier one may be in an earlier file."""
+def find_tied(files: Sequence[tuple[Source, Layout]]) -> dict[str, str]:
+    """Tensors that are an earlier one once more, dtype and shape included, so that what is done to that can be done to
+    them; of several files, whose tensors have names of their own, an earlier one may be in an earlier file."""
+    listed = [(source, tensor) for source, layout in files for tensor in layout.tensors]
+    return _found(listed, lambda tensor: (tensor.dtype, tensor.shape))
+
+
+def tied_with(name: str, twins: Mapping[str, str]) -> list[str]:
+    """A tensor and all that it is tied to, the earliest first."""
+    first = twins.get(name, name)
+    return [first, *(other for other, one in twins.items() if one == first)]
+
+
+def _found(listed: Sequence[tuple[Source, Tensor]], kind: Callable[[Tensor], object]) -> dict[str, str]:
+    """The first tensor of its kind with the same bytes, by name. A fingerprint of the first, middle and last bytes
+    sorts out the candidates; only a comparison of all bytes decides."""
     twins: dict[str, str] = {}
-    alike: dict[tuple[int, int], list[tuple[Source, Tensor]]] = {}
-    for source, tensor in ((source, tensor) for source, layout in files for tensor in layout.tensors):
+    alike: dict[tuple[object, int, int], list[tuple[Source, Tensor]]] = {}
+    for source, tensor in listed:
         nbytes = tensor.stop - tensor.start
         if nbytes == 0:
             continue
         digest = xxhash.xxh3_64()
         for at in (0, nbytes // 2, nbytes - min(nbytes, FINGERPRINT)):
             digest.update(source.read(tensor.start + at, tensor.start + min(at + FINGERPRINT, nbytes)))
-        earlier = alike.setdefault((nbytes, digest.intdigest()), [])
+        earlier = alike.setdefault((kind(tensor), nbytes, digest.intdigest()), [])
         for theirs, other in earlier[:MOST_COMPARED]:
             if _equal(source, tensor, theirs, other):
                 twins[tensor.name] = other.name

@@ -121,6 +121,9 @@ def prune(
         raise click.UsageError("Only one of --sparsity, --max-error and --target-size can be met at once.")
     if method is None and mask is None and not sets:
         raise click.UsageError("Nothing says how to prune: name a --method, or a --mask.")
+    for option, name in {"--mask": mask, "--mask-out": mask_out, "--stats": stats}.items():
+        if name == files.STDIO:
+            raise click.UsageError(f"{option} wants a file, and - is none: a pipe has the checkpoint alone.")
     began = time.perf_counter()
     target = files.STDIO if files.is_stdout(output) else output
     if mask_out is not None:
@@ -145,7 +148,8 @@ def prune(
         show.document("prune", facts | asdict(report), manner)
     elif not manner.quiet:
         show.table(COLUMNS, rows(report), manner)
-    for line in coarse(report, limit):
+    stay = [f"{name} stays, tied to {first}" for file in report.files for name, first in file.tied]
+    for line in [*stay, *coarse(report, limit)]:
         show.closing(line, manner, after_table=True)
     show.closing(summary(report, seconds, target), manner, after_table=True)
     return 0
@@ -160,6 +164,8 @@ def coarse(report: PruneReport, limit: Any) -> list[str]:
         reached = float(sum(file.packed_bytes for file in report.files))
     else:
         reached = sum(one.squared for one in tensors) / (sum(one.power for one in tensors) or 1.0)
+    if limit.kind == "size" and not any(one.squared for one in tensors):
+        return ["the limit is met with all weights as they were"]
     short = 1 - reached / limit.value
     return [f"the limit is met with {short:.2%} to spare: no rank or threshold was found between"] * (short > CLOSE)
 

@@ -20,8 +20,7 @@ from mc.lossy.files import Target as Out
 from mc.lossy.files import naming
 from mc.lossy.masks import Threshold
 from mc.lossy.methods import Method, is_free
-from mc.lossy.moments import moments_of
-from mc.lossy.pruned import Made, Masks, Step, refuse_missed, results, tied, write
+from mc.lossy.pruned import Made, Masks, Step, refuse_missed, results, together, write
 from mc.lossy.pruning import Array, PruneJob, component_bits, largest, matrix_of, prune_tensor, units_of
 from mc.lossy.requests import Target
 from mc.lossy.schemes import matrix, scale_dtype
@@ -30,7 +29,7 @@ from mc.lossy.sizes import packed_parts
 from mc.lossy.thresholds import by_components, settled
 from mc.parallel import Workers
 from mc.scratch import scratch
-from mc.twins import find_twins_over
+from mc.twins import find_tied
 
 PACKED = 0.7  # of the bytes of a component, at least, are left once it is packed
 ROUNDS = 14  # of a search for a share, which is then within 1e-4
@@ -43,6 +42,7 @@ class Allotted:
 
     job: PruneJob  # with every share decided
     cuts: Cuts  # the thresholds of tensors that share one
+    tied: Mapping[str, str]  # tensors that stay because one that they are tied to does, and that one
     alone: bool  # whether there is one file only
 
 
@@ -50,9 +50,10 @@ def allot(where: str, files: Files, job: PruneJob, work: Workers) -> Allotted:
     """The shares and thresholds with which all files meet the target together; `where` names the whole. McError,
     naming the tensor, for numbers that are not finite and methods that don't fit;
     LimitError where the target can't be met."""
-    twins = find_twins_over(files)
-    job = replace(job, wanted=tied(twins, job.wanted), twins=twins)
-    return Allotted(*_allotted(where, files, job, work), len(files) == 1)
+    twins = find_tied(files)
+    wanted, stay, masked = together(twins, job.wanted, job.keep)
+    job = replace(job, wanted=wanted, twins=twins, masked=masked)
+    return Allotted(*_allotted(where, files, job, work), stay, len(files) == 1)
 
 
 def prune_file(
@@ -64,7 +65,8 @@ def prune_file(
     target = plan.job.target
     if plan.alone or (target is not None and not target.overall):
         refuse_missed(source.where, [made], target)
-    return made
+    tied = tuple((tensor.name, plan.tied[tensor.name]) for tensor in layout.tensors if tensor.name in plan.tied)
+    return replace(made, tied=tied)
 
 
 def _allotted(where: str, files: Files, job: PruneJob, work: Workers) -> tuple[PruneJob, Cuts]:
@@ -179,7 +181,7 @@ def _globals(tensors: Sequence[Held], job: PruneJob, work: Workers) -> Cuts:
             source, tensor = held
             with naming(source.where, tensor.name):
                 _, w = matrix_of(source, tensor)
-                moments = moments_of(job.statistics, tensor.name, w.shape[1])
+                moments = job.moments(tensor.name, w.shape[1])
                 return units_of(tensor, w, job.wanted[tensor.name], job.objective, moments)
 
         count = masks.wanted(sparsity, int(counts.sum()))
@@ -201,7 +203,7 @@ def _counted(tensors: Sequence[Held], job: PruneJob, work: Workers) -> tuple[Arr
         with naming(source.where, tensor.name):
             _, w = matrix_of(source, tensor)
             method = job.wanted[tensor.name]
-            moments = moments_of(job.statistics, tensor.name, w.shape[1])
+            moments = job.moments(tensor.name, w.shape[1])
             if method.kind == "low-rank":
                 rest = w * (1 - largest(tensor, w, method.residual)) if method.residual else w
                 found = lowrank.decomposed(rest, moments.gram if moments is not None else None)

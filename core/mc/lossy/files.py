@@ -18,7 +18,7 @@ from mc.dtypes import element_bits, numpy_dtype
 from mc.errors import McError, quote
 from mc.loader import Checkpoint
 from mc.lossy import arrays
-from mc.lossy.recipe import Quantize, Recipe, read_recipe, undone
+from mc.lossy.recipe import MOST_STEPS, Quantize, Recipe, read_recipe, undone
 from mc.lossy.schemes import FLOATS, Int, parts
 from mc.lossy.slices import as_cut, by_rows
 from mc.manifest import RECIPE_KEY, is_packed
@@ -28,6 +28,7 @@ from mc.scratch import scratch
 Array = np.ndarray[Any, Any]
 Step = Callable[[int], None]
 COPIED = 1 << 22  # bytes at once
+ADDED = 2  # steps, at most, of one command: a plan may prune and quantize
 
 
 class Target(Protocol):
@@ -244,8 +245,14 @@ def plain_layout(source: Source) -> Layout:
     layout = read_layout(source)
     if is_packed(layout, source.where):
         raise McError(f"{source.where} is packed. Unpack it first.")
-    if any(isinstance(step, Quantize) for step in read_recipe(layout, source.where)):
+    recipe = read_recipe(layout, source.where)
+    if any(isinstance(step, Quantize) for step in recipe):
         raise McError(f"{source.where} is quantized already. Quantize what it was made from; dequantize gives floats.")
+    if len(recipe) > MOST_STEPS - ADDED:
+        raise McError(
+            f"{source.where} was pruned {len(recipe)} times, and a recipe has at most {MOST_STEPS} steps. Prune what "
+            "it was made from; `mc unpack --dequantize` gives it as plain floats."
+        )
     return layout
 
 

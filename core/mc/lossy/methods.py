@@ -53,8 +53,8 @@ def parse_method(text: str, **defaults: object) -> Method:
     for setting in given:
         key, equals, value = setting.partition("=")
         if not equals or key not in known:
-            listed = f"it has {' and '.join(known)}" if known else "it has no keys"
-            raise UsageError(f"The method {quote(text)} has {quote(setting)}; {listed}, each as key=value.")
+            listed = f"it has {' and '.join(known)}, each as key=value" if known else "it has no keys"
+            raise UsageError(f"The method {quote(text)} has {quote(setting)}; {listed}.")
         settings[key] = value
     if any(setting.partition("=")[0] in RANKS for setting in given):  # one that is given excludes the defaults
         settings = {k: v for k, v in settings.items() if k not in RANKS or f"{k}={v}" in given}

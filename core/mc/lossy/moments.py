@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +41,10 @@ def damped_root(gram: Array, damped: float) -> Array:
             damped *= 10
 
 
-def moments_of(statistics: Statistics | None, name: str, features: int) -> Moments | None:
-    """Those of the weight `name`, if there are any."""
-    squares = None if statistics is None else statistics.mean_squares(name, features)
-    if statistics is None or squares is None:
-        return None
-    return Moments(squares, statistics.gram(name, features))
+def moments_of(statistics: Statistics, names: Sequence[str], features: int) -> Moments | None:
+    """Those of the first of these weights, which are tied, that has any; a Gram matrix goes before mean squares."""
+    for name in sorted(names, key=lambda one: not statistics.has_gram(one)):
+        squares = statistics.mean_squares(name, features)
+        if squares is not None:
+            return Moments(squares, statistics.gram(name, features))
+    return None

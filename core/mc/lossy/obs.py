@@ -20,6 +20,9 @@ BLOCK = 128  # columns
 DAMPED = 0.01  # share of the mean of the Gram matrix's diagonal, while masks are chosen
 MOST_STEPS = 64  # of conjugate gradients
 CLOSE = 1e-7  # of what is left of the squared gradient, by row: then no step helps
+# Where fewer inputs were recorded than there are, nothing changes along some directions: a curve there, relative to
+# that of its weights one by one, is what rounding leaves of zero, and a step by it would be endless.
+FLAT = 128.0  # roundings of the Gram matrix, which is in f32
 WIDE = 512  # columns from which single precision has to do
 
 
@@ -83,10 +86,11 @@ def compensated(w: Array, gram: Array, mask: Array, start: Array) -> Array:
     direction = gradient * steps
     size = np.einsum("ij,ij->i", gradient, direction, dtype=np.float64)
     enough = CLOSE**2 * size if kind == np.float64 else CLOSE * size
+    flat = FLAT * float(np.finfo(np.float32).eps) * np.diagonal(h)
     for _ in range(MOST_STEPS):
         pushed = (direction @ h) * free
         curve = np.einsum("ij,ij->i", direction, pushed, dtype=np.float64)
-        live = (size > enough) & (curve > 0)
+        live = (size > enough) & (curve > np.square(direction, dtype=np.float64) @ flat)
         if not live.any():
             break
         length = np.divide(size, curve, out=np.zeros_like(size), where=live).astype(kind)[:, None]

@@ -20,6 +20,7 @@ from mc.lossy.schemes import matrix, parts
 from mc.lossy.statistics import Statistics
 from mc.manifest import RECIPE_KEY
 from mc.parallel import Workers
+from mc.twins import tied_with
 
 Step = Callable[[int], None]
 
@@ -76,18 +77,13 @@ def unweighed(job: Job, tensors: Iterable[Tensor]) -> tuple[Unweighed, ...]:
         request = job.wanted.get(tensor.name)
         if request is None or request.kind not in STEPPED:
             continue
-        tied = _tied(tensor.name, job)
+        tied = tied_with(tensor.name, job.twins)
         features = matrix(tensor.shape)[1]
         if all(statistics.mean_squares(one, features) is None for one in tied):
             found.append(Unweighed(tensor.name, "tensor" if is_embedding(tied) else "row"))
         elif job.objective == "gram" and not any(statistics.has_gram(one) for one in tied):
             found.append(Unweighed(tensor.name, "diag"))
     return tuple(found)
-
-
-def _tied(name: str, job: Job) -> list[str]:
-    first = job.twins.get(name, name)
-    return [first, *(other for other, twin in job.twins.items() if twin == first)]
 
 
 def framed(name: str, w: Array, request: Request, job: Job) -> tuple[str, grids.Frame | None]:
@@ -98,7 +94,7 @@ def framed(name: str, w: Array, request: Request, job: Job) -> tuple[str, grids.
     if job.objective not in WEIGHED or job.statistics is None:
         return job.objective, grids.frame(w, job.objective, request.columns)
     # What is tied has one frame: by the statistics of the first of them that has any.
-    tied = _tied(name, job)
+    tied = tied_with(name, job.twins)
     if job.objective == "gram":
         if job.frames is not None and (kept := job.frames.get(name)) is not None:
             return "gram", kept

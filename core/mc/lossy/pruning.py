@@ -5,7 +5,7 @@ squared error by the objective and Omega the numbers that remain (PRUNE.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,9 +25,11 @@ from mc.lossy.recipe import Quantized
 from mc.lossy.requests import Target
 from mc.lossy.schemes import LowRank, Scheme, Shape, Shrunk, Sparse, parts, scale_dtype
 from mc.lossy.statistics import Statistics
+from mc.twins import tied_with
 
 Array = np.ndarray[Any, Any]
 MOST = float(np.finfo(np.float32).max)
+UNSURE = 0.1  # of the mean square of an input: ten times what `obs.DAMPED` adds to each
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,13 @@ class PruneJob:
     shrink: bool = False  # what is structured is taken out
     statistics: Statistics | None = None
     masks: Checkpoint | None = None  # bool tensors to apply
+    keep: Sequence[str] = ()  # patterns of tensors that stay
     twins: Mapping[str, str] = field(default_factory=dict)  # tensors that are tied to earlier ones
+    masked: Mapping[str, str] = field(default_factory=dict)  # tensors that take the mask of one that they are tied to
+
+    def moments(self, name: str, features: int) -> Moments | None:
+        """Of the inputs of the tensor `name`, or of one that it is tied to, so that both are pruned alike."""
+        return None if self.statistics is None else moments_of(self.statistics, tied_with(name, self.twins), features)
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class Pruned:
 
 def prune_tensor(tensor: Tensor, raw: Array, w: Array, method: Method, job: PruneJob, cut: Threshold | None) -> Pruned:
     """The tensor of these bytes, which is the matrix w f32, as `method` says; `cut` where it is shared out."""
-    moments = moments_of(job.statistics, tensor.name, w.shape[1])
+    moments = job.moments(tensor.name, w.shape[1])
     if method.kind in NEED_STATS and (moments is None or (method.kind == "obs" and moments.gram is None)):
         missing = "second moments" if moments is None else "Gram matrix (`mc analyze --gram`)"
         raise McError(
@@ -75,6 +83,7 @@ def prune_tensor(tensor: Tensor, raw: Array, w: Array, method: Method, job: Prun
         if method.sparsity is None and not method.keep:
             raise UsageError("obs needs a sparsity, a pattern or --max-error: how much of a tensor goes.")
         mask, after = obs.prune(w, moments.gram, method.sparsity or 0.0, method.keep, method.of)
+        _refuse_worse(moments, w, after)
         with np.errstate(over="ignore"):
             values = after.astype(numpy_dtype(tensor.dtype))
         if not np.isfinite(values).all():
@@ -89,16 +98,28 @@ def prune_tensor(tensor: Tensor, raw: Array, w: Array, method: Method, job: Prun
     return replace(found, stored={tensor.name: kept.view(numpy_dtype(tensor.dtype)).reshape(tensor.shape)}, mask=mask)
 
 
+def _refuse_worse(moments: Moments, w: Array, after: Array) -> None:
+    """McError where compensation, which takes the least of all errors on the inputs, made one below zero or above that
+    of zeros everywhere: no inputs have such products. What damping and rounding make of true ones is far less."""
+    lost, most = moments.energy(w - after.astype(np.float32)), moments.energy(w)
+    slack = UNSURE * float(np.mean(moments.squares)) * float(np.einsum("ij,ij->", w, w, dtype=np.float64))
+    if not -slack <= lost <= most + slack:
+        raise McError("has a Gram matrix in the statistics that no inputs have: it isn't positive semidefinite")
+
+
 def _mask(
     tensor: Tensor, w: Array, method: Method, job: PruneJob, cut: Threshold | None, moments: Moments | None
 ) -> Array:
     """What stays, u8 [rows, cols]."""
     if method.kind == "mask" and job.masks is not None:
-        mask = job.masks.data(tensor.name)
-        if job.masks.dtype(tensor.name) != "BOOL" or job.masks.shape(tensor.name) != tensor.shape:
+        name = job.masked.get(tensor.name, tensor.name)
+        dtype, shape = job.masks.dtype(name), job.masks.shape(name)
+        if (dtype, shape) != ("BOOL", tensor.shape):
             raise McError(
-                f"has a mask that is {job.masks.dtype(tensor.name)} of shape {list(job.masks.shape(tensor.name))}"
+                f"has a mask in {job.masks.where} that is {dtype} of shape {list(shape)}, where BOOL of shape "
+                f"{list(tensor.shape)} was expected"
             )
+        mask = job.masks.data(name)
         applied: Array = (mask.reshape(w.shape) != 0).astype(np.uint8)
         return applied
     of = units_of(tensor, w, method, job.objective if cut is not None else "plain", moments)

@@ -15,7 +15,7 @@ from mc.lossy.shards import Files, tensors_of
 from mc.lossy.targets import steps_for
 from mc.lossy.zeros import pruned_in, refuse_unheld
 from mc.parallel import Workers
-from mc.twins import find_twins_over
+from mc.twins import find_tied
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def decided(where: str, files: Files, job: Job, work: Workers) -> Decided:
     """The schemes and steps with which all files meet the target together; `where` names the whole. McError,
     naming the tensor, for numbers that are not finite or too large, without statistics
     where the job is strict, or whose zeros a trellis would lose; LimitError where the target can't be met."""
-    twins = find_twins_over(files)
+    twins = find_tied(files)
     # A tied tensor is quantized as the one it is tied to, so that it stays tied.
     wanted, tied = dict(job.wanted), {}
     for name, twin in twins.items():

@@ -11,6 +11,7 @@ import numpy as np
 from mc.lossy.passes import USUAL, is_embedding
 from mc.lossy.recipe import WEIGHED
 from mc.lossy.statistics import Statistics
+from mc.twins import tied_with
 
 Array = np.ndarray[Any, Any]
 BLOCK = 1 << 20  # weights compared at once
@@ -41,7 +42,7 @@ def measure_of(
     if objective not in WEIGHED or statistics is None:
         return Measure(objective, None, 1.0)
     factor = USUAL / max(shape[0] * shape[1], 1)
-    tied = [name, *(other for other, first in twins.items() if first == name)]
+    tied = tied_with(name, twins)
     for one in tied if objective == "gram" else ():
         if (gram := statistics.gram(one, shape[1])) is not None:
             return Measure("row", gram, factor)

@@ -27,7 +27,7 @@ from mc.plan.menus import KINDS, Sample, at_rows, grid, lossless, plain, trellis
 from mc.plan.thinned import THINNED
 from mc.plan.thinned import asked as asked_thinned
 from mc.plan.ways import Combined
-from mc.twins import find_twins
+from mc.twins import find_tied
 
 Array = np.ndarray[Any, Any]
 SAMPLED = 1 << 15  # weights of a tensor on which candidates are tried, at least
@@ -100,7 +100,7 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers, frames: Frame
         layout = plain_layout(source)
         pruned |= pruned_in([(source, layout)])
         listed += [(shard, tensor) for tensor in layout.tensors]
-        twins |= find_twins(source, layout)
+        twins |= find_tied([(source, layout)])
     names = [tensor.name for _, tensor in listed]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

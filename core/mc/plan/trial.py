@@ -34,7 +34,7 @@ from mc.plan.plans import Plan, written
 from mc.plan.thinned import is_cut, of_weights, threshold
 from mc.plan.ways import Combined, gridded
 from mc.scratch import scratch
-from mc.twins import find_twins
+from mc.twins import find_tied, find_twins
 
 Array = np.ndarray[Any, Any]
 
@@ -90,7 +90,7 @@ def carry_out(
     """The quantized form of one shard, in a temporary file: what the plan doesn't change is copied. None if it changes
     nothing. McError where a tensor can't hold what the plan wants. `frames` keeps those of tensors as they are."""
     layout = plain_layout(source)
-    twins = find_twins(source, layout)
+    twins = find_tied([(source, layout)])
     lossy = requests_of(layout, twins, plan)
     if not lossy:
         listed = tuple((tensor.name, tensor.stop - tensor.start) for tensor in layout.tensors)
@@ -99,7 +99,7 @@ def carry_out(
         ready = source
         if any(isinstance(one.request, Combined) for one in lossy.values()):
             thin = stack.enter_context(scratch())
-            ready = pruned_first(source, layout, lossy, plan, thin, work, statistics)
+            ready = pruned_first(source, layout, lossy, plan, thin, work, statistics, twins)
         wanted: dict[str, Request] = {}
         steps: dict[str, float] = {}
         tied = dict(twins)
@@ -131,12 +131,12 @@ def carry_out(
 
 def pruned_first(
     source: Source, layout: Layout, lossy: Mapping[str, Choice], plan: Plan, out: BinaryIO, work: Workers,
-    statistics: Statistics | None,
+    statistics: Statistics | None, twins: Mapping[str, str],
 ) -> Source:  # fmt: skip
     """The shard with what is to be pruned first pruned, written to `out`; thresholds of magnitudes are those of each
     tensor, weighed by the objective."""
     methods = {name: one.request.method for name, one in lossy.items() if isinstance(one.request, Combined)}
-    job = PruneJob(methods, of_weights(plan.objective), plan.seed, plan.level, None, statistics=statistics)
+    job = PruneJob(methods, of_weights(plan.objective), plan.seed, plan.level, None, statistics=statistics, twins=twins)
 
     def cut(tensor: Tensor) -> tuple[str, Threshold]:
         with naming(source.where, tensor.name):
@@ -242,7 +242,7 @@ def lost(
     layout = plain_layout(source)
     before = len(read_recipe(layout, source.where))
     changed = {name for step in made.recipe[before:] for name in step.tensors if name in plan.choices}
-    floats, twins = Floats(Checkpoint(quantized), since=before), find_twins(source, layout)
+    floats, twins = Floats(Checkpoint(quantized), since=before), find_tied([(source, layout)])
 
     def of(tensor: Tensor) -> tuple[str, tuple[float, float]]:
         with naming(source.where, tensor.name):
