@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from math import inf
 from typing import Any
 
@@ -91,3 +92,47 @@ def test_an_error_is_met_where_some_rows_are_beyond_all_scales() -> None:
     w[[100, 101, 102]] *= 1e-15
     report = planned(written({"moment": w, "other": w[:64] * 3}), Goal("error", 0.002))
     assert report.loss <= 0.002
+
+
+@pytest.mark.parametrize("data", [layered(), mixed()], ids=["layered", "mixed"])
+def test_the_least_that_a_refusal_states_is_met_and_so_is_all_above(data: bytes) -> None:
+    with pytest.raises(LimitError) as refused:
+        planned(data, Goal("size", 100))
+    least = int(re.findall(r"found to take is (\d+) bytes", str(refused.value))[0])
+    for allowed in (least, least + 1, round(1.01 * least), round(1.02 * least)):
+        assert planned(data, Goal("size", allowed)).packed_bytes <= allowed
+    with pytest.raises(LimitError) as refused:
+        planned(data, Goal("bits", 1e-4))
+    bits = float(re.findall(r"found to take is (\S+) bits a weight", str(refused.value))[0])
+    report = planned(data, Goal("bits", bits))
+    assert taken(report) <= bits * report.weights / 8
+
+
+def test_the_least_loss_that_a_refusal_states_is_met() -> None:
+    sets = [("*.weight", "int4,group=32")]
+    with pytest.raises(LimitError) as refused:
+        planned(layered(), Goal("error", 1e-9), sets=sets)
+    least = float(re.findall(r"found is (\S+), and", str(refused.value))[0])
+    assert planned(layered(), Goal("error", least), sets=sets).loss <= least
+
+
+def test_a_kind_that_disappoints_is_given_up_though_others_did_before() -> None:
+    """Rows that no step reaches, in two tensors, as in the moments of dead units: only casts keep them."""
+    random = np.random.default_rng(0)
+    tensors: dict[str, Array] = {}
+    for name in ("exp_avg", "exp_avg_sq"):
+        w = random.normal(0, 1e-3, (600, 400))
+        w[random.permutation(600)[:12]] *= 1e-20
+        tensors[name] = w
+    report = planned(written(tensors), Goal("ratio", 1.8), sets=[("*", "auto")])
+    assert report.loss < 1e-5
+    assert report.packed_bytes <= 2 * 600 * 400 * 4 / 1.8 * 1.001
+
+
+def test_room_that_one_multiplier_leaves_is_filled() -> None:
+    """Casts and tensors as they are, of which no multiplier takes some and not others that are alike."""
+    random = np.random.default_rng(0)
+    data = written({f"{number}.weight": random.normal(size=(64, 48)) for number in range(12)})
+    forced = [("*.weight", "auto")]
+    report = planned(data, Goal("ratio", 1.35), sets=forced)
+    assert 0.995 * len(data) / 1.35 <= report.packed_bytes <= len(data) / 1.35

@@ -24,12 +24,14 @@ from mc.lossy.recipe import OBJECTIVES, WEIGHED
 from mc.lossy.requests import Request
 from mc.lossy.statistics import Statistics, open_statistics
 from mc.parallel import Workers, single_blas, workers
+from mc.plan.again import replayed
+from mc.plan.bench import Bench, plan_of
 from mc.plan.goals import Goal
-from mc.plan.meet import Bench, meet, plan_of
+from mc.plan.meet import meet
 from mc.plan.plans import Plan, loaded, written
 from mc.plan.search import Limit, search
 from mc.plan.survey import Asked, Survey, survey
-from mc.plan.trial import Latest, Trial, packed, refuse_unknown, try_plan
+from mc.plan.trial import Latest, Trial, packed, try_plan
 from mc.plan.ways import parse_way
 from mc.simplifying import rewrite
 
@@ -125,7 +127,8 @@ def auto(
         if (objective in WEIGHED) != (statistics is not None):
             raise UsageError(f"The objectives diag and gram, and they alone, need statistics; this is {objective}.")
         if plan is not None:
-            found, trial = replayed(sources, given, work, latest)
+            trial, weights, most = replayed(sources, given, work, latest)
+            found = Survey((), {}, {}, False)
         elif score is not None and limit is not None:
             tries = [objective, *(JUDGED if open_ended else ())]
             every = [asked_for(one, seed, level, sets, keep, statistics) for one in tries]
@@ -139,7 +142,9 @@ def auto(
             one.unchanged()
         if target is not None:
             deliver(sources, folder, target, trial, pack, work, latest, progress)
-        return report_of(sources, source, target, found, trial, latest)
+        if plan is None:
+            weights, most = found.weights, found.most
+        return report_of(sources, source, target, found, trial, latest, weights, most)
 
 
 def planned(
@@ -203,13 +208,6 @@ def restore_trial(
     return (restored if folder is not None else restored / path.name), content
 
 
-def replayed(sources: Sequence[Source], plan: Plan, work: Workers, latest: Latest) -> tuple[Survey, Trial]:
-    """Carry out a plan that was written before. McError for tensors that aren't there."""
-    names = [tensor.name for source in sources for tensor in read_layout(source).tensors]
-    refuse_unknown(plan, names, sources[0].where)
-    return Survey((), {}, {}, False), try_plan(sources, plan, work, latest)
-
-
 def deliver(
     sources: Sequence[Source], folder: Folder | None, target: PathLike | BinaryIO, trial: Trial, pack: bool,
     work: Workers, latest: Latest, progress: Progress | None,
@@ -222,7 +220,8 @@ def deliver(
         nonlocal done
         quantized, made = ready[number]
         if pack:
-            size, expected = packed(quantized, made, trial.plan, work, out).size, trial.shards[number].size
+            alone = len(sources) == 1
+            size, expected = packed(quantized, made, trial.plan, work, out, alone).size, trial.shards[number].size
             if size != expected:
                 where = sources[number].where
                 raise McError(f"{where} changed while it was read: {expected} bytes were planned, and {size} came.")
@@ -252,13 +251,13 @@ def deliver(
 
 def report_of(
     sources: Sequence[Source], source: PathLike | BinaryIO, target: PathLike | BinaryIO | None, found: Survey,
-    trial: Trial, latest: Latest,
+    trial: Trial, latest: Latest, weights: int, most: float,
 ) -> AutoReport:  # fmt: skip
-    """The report of a trial."""
+    """The report of a trial, of tensors of so many weights, of which storing nothing loses `most`."""
     shown = [str(one) if isinstance(one, str | os.PathLike) else STDIN for one in (source, target)]
     return AutoReport(
-        shown[0], None if target is None else shown[1], sum(one.size for one in sources), trial.size, found.weights,
-        trial.loss / (found.most or 1.0), written(trial.plan), found.kept, without(found, latest), found.state,
+        shown[0], None if target is None else shown[1], sum(one.size for one in sources), trial.size, weights,
+        trial.loss / (most or 1.0), written(trial.plan), found.kept, without(found, latest), found.state,
     )  # fmt: skip
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from mc.analysis.examine import group_of
 from mc.errors import McError
-from mc.plan.allocate import Choice, Priced, bracket, choices, expected_bytes, picks, priced
+from mc.plan.allocate import Choice, Factors, Priced, acts, bracket, choices, expected_bytes, picks, priced
+from mc.plan.bench import Bench, lossless, try_choices
 from mc.plan.goals import Goal
 from mc.plan.learnt import Learnt
-from mc.plan.meet import Bench, try_choices
 from mc.plan.plans import Plan, short
 from mc.plan.trial import Trial, with_plan
 
@@ -70,14 +70,18 @@ def search(benches: Sequence[Bench], score: Score, limit: Limit, most: int) -> t
     learnt = Learnt({}, 0.0)
     best = try_choices(_silent(bench), lossless(bench), Goal("lossless"), learnt)
     owner = bench
+    known: dict[tuple[object, ...], bool] = {}
     if not bench.found.menus or most < 2:
         return bench, finished(best, log, limit), log
 
     def attempt(on: Bench, picked: dict[str, Choice], learnt: Learnt) -> bool:
         nonlocal best, owner
+        act = (on.asked.objective, tuple(acts(picked).items()))
+        if act in known:  # two multipliers may choose alike
+            return known[act]
         trial = try_choices(_silent(on), picked, Goal("score"), learnt)
         found = score(trial)
-        passed = limit.passes(found, original)
+        passed = known[act] = limit.passes(found, original)
         log.append(Tried(trial.size, found, passed))
         bench.note(f"{trial.size} bytes score {found:g}: {'within' if passed else 'beyond'} the limit")
         if passed and trial.size < best.size:
@@ -89,12 +93,13 @@ def search(benches: Sequence[Bench], score: Score, limit: Limit, most: int) -> t
 
     place = _bracketed(passes(bench, learnt), START, OCTAVES, most - 1)
     for other in benches[1:]:
-        theirs = Learnt({}, learnt.rest)
-        points = priced(other.found, theirs.known)
+        # Coded bytes are off alike; losses are in other units.
+        theirs = Learnt({key: Factors(bytes=one.bytes) for key, one in learnt.known.items()}, learnt.rest)
         for share in CHALLENGES:
             if len(log) >= most:
                 break
             bench.note(f"the objective {other.asked.objective} instead, at {share:.0%} of the bytes")
+            points = priced(other.found, theirs.known)
             start = log2(alpha_of(points, other.found.weights, share * best.size - theirs.rest))
             if passes(other, theirs)(start):
                 bench, learnt = other, theirs
@@ -110,11 +115,6 @@ def search(benches: Sequence[Bench], score: Score, limit: Limit, most: int) -> t
 
 def _silent(bench: Bench) -> Bench:
     return replace(bench, note=lambda _: None)
-
-
-def lossless(bench: Bench) -> dict[str, Choice]:
-    """Every tensor as it is."""
-    return {menu.name: Choice(None, 0.0, 0.0, 0.0) for menu in bench.found.menus}
 
 
 def alpha_of(points: list[Priced], weights: int, allowed: float) -> float:
