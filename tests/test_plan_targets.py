@@ -118,7 +118,7 @@ def test_the_least_loss_that_a_refusal_states_is_met() -> None:
 
 
 def test_a_kind_that_disappoints_is_given_up_though_others_did_before() -> None:
-    """Rows that no step reaches and no sample sees, in two tensors, as in the moments of dead units; and one that stays."""
+    """Rows that no step reaches and no sample sees, in two tensors, as in moments of dead units; and one that stays."""
     random = np.random.default_rng(0)
     tensors: dict[str, Array] = {"model.weight": random.normal(0, 0.1, (300, 400))}
     for name, tiny in (("exp_avg", 1e-38), ("exp_avg_sq", 1e-22)):
@@ -142,3 +142,11 @@ def test_room_that_one_multiplier_leaves_is_filled() -> None:
     assert at[worst] == 0
     assert filled(points, [2] * 4, 3.0, of_loss=True) != [2] * 4
     assert sum(points[k].losses[one] for k, one in enumerate(filled(points, [2] * 4, 3.0, of_loss=True))) <= 3.0
+
+
+@pytest.mark.parametrize("goal", [Goal("error", 0.01), Goal("alpha", 0.01)])
+def test_what_takes_fewest_bytes_as_it_is_stays_so(goal: Goal) -> None:
+    """Weights of three values: nothing is gained by a cast, whose bytes are estimated from a sample."""
+    w = np.random.default_rng(0).integers(-1, 2, (128, 256)).astype(np.float64)
+    report = planned(written({"w.weight": w}), goal)
+    assert report.loss == 0 and {entry["as"] for entry in report.plan["tensors"].values()} == {"lossless"}

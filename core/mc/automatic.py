@@ -171,8 +171,9 @@ def searched(
 
     def of(trial: Trial | None) -> float:
         if trial is None:
-            digest = hashlib.sha256("".join(sha256_of(source) for source in sources).encode())
-            return score(path, digest.hexdigest(), sum(source.size for source in sources))
+            with tempfile.TemporaryDirectory(prefix="mc-auto-") as place:
+                copied, content = copy_original(path, sources, folder, Path(place))
+                return score(copied, content, sum(source.size for source in sources))
         with tempfile.TemporaryDirectory(prefix="mc-auto-") as place:
             restored, content = restore_trial(path, sources, folder, trial, Path(place), work, latest)
             return score(restored, content, trial.size)
@@ -182,12 +183,34 @@ def searched(
     return bench.found, trial
 
 
-def sha256_of(source: Source) -> str:
-    """Of a whole file."""
-    digest = hashlib.sha256()
-    for at in range(0, source.size, 1 << 22):
-        digest.update(source.read(at, min(at + (1 << 22), source.size)))
-    return digest.hexdigest()
+def copy_original(
+    path: Path, sources: Sequence[Source], folder: Folder | None, place: Path
+) -> tuple[Path, str]:  # fmt: skip
+    """Copy the checkpoint below `place`, so that a program that writes to what it scores does no harm; where, and the
+    sha256 of all."""
+    restored, names = candidate_place(path, folder, place)
+    digests = []
+    for source, name in zip(sources, names, strict=True):
+        digest = hashlib.sha256()
+        with open(restored / name, "wb") as out:
+            for at in range(0, source.size, COPIED):
+                part = source.read(at, min(at + COPIED, source.size))
+                digest.update(part)
+                out.write(part)
+        digests.append(digest.hexdigest())
+    content = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return (restored if folder is not None else restored / path.name), content
+
+
+def candidate_place(path: Path, folder: Folder | None, place: Path) -> tuple[Path, tuple[str, ...]]:
+    """The folder below `place` where the files of a candidate belong, with the checkpoint's other files in it, and
+    their names."""
+    if folder is None:
+        return place, (path.name,)
+    restored = place / path.resolve().name
+    restored.mkdir()
+    copy_others(folder.path, restored, folder.others)
+    return restored, tuple(folder.shards)
 
 
 def restore_trial(
@@ -195,11 +218,7 @@ def restore_trial(
     latest: Latest,
 ) -> tuple[Path, str]:  # fmt: skip
     """Write plain floats as `mc unpack --dequantize` would give them, below `place`; where, and the sha256 of all."""
-    names = folder.shards if folder is not None else (path.name,)
-    restored = place / path.resolve().name if folder is not None else place
-    if folder is not None:
-        restored.mkdir()
-        copy_others(folder.path, restored, folder.others)
+    restored, names = candidate_place(path, folder, place)
     digests = []
     for (quantized, _), name in zip(latest.of(sources, trial.plan, work), names, strict=True):
         with open(restored / name, "wb") as out:

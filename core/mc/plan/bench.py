@@ -80,6 +80,11 @@ class Quota:
             return sum(one.bytes for one in picked.values()) + learnt.rest
         return sum(one.loss for one in picked.values())
 
+    def cost(self, trial: Trial) -> float:
+        """Loss and bytes together, where the goal is a multiplier."""
+        bits = 8 * trial.size / max(self.bench.found.weights, 1)
+        return trial.loss / (self.bench.found.most or 1.0) + self.goal.value * bits
+
     def fits(self, trial: Trial) -> bool:
         """Whether the limit is met."""
         return self.value(trial) <= self.limit

@@ -52,7 +52,9 @@ def meet(bench: Bench, goal: Goal) -> Trial:
     free = all(curve_of(menu, None) is not None for menu in bench.found.menus)
     if goal.kind == "alpha":
         points = priced(bench.found, learnt.known)
-        return try_choices(bench, choices(points, picks(points, goal.value, bench.found.weights)), goal, learnt)
+        picked = choices(points, picks(points, goal.value, bench.found.weights))
+        tried = try_choices(bench, picked, goal, learnt)
+        return min([tried, exact] if free else [tried], key=quota.cost)
     if free and not quota.of_loss and quota.fits(exact):
         return exact
     trials = _allocated(quota, learnt)
@@ -63,9 +65,7 @@ def meet(bench: Bench, goal: Goal) -> Trial:
         if after is not None and (before is None or quota.worth(after) < quota.worth(before)):
             bench.note(f"one step of {spelled(request)} for all tensors is better than what was expected to be best")
         trials += others
-    best = quota.best(trials)
-    if best is None and quota.of_loss and free:
-        best = exact
+    best = quota.best([*trials, exact] if free else trials)
     return _topped(quota, best, learnt) if best is not None else _least(quota, trials, learnt)
 
 
