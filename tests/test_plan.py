@@ -23,7 +23,7 @@ from mc.plan.explain import sentences, spoken
 from mc.plan.goals import Goal
 from mc.plan.losses import loss, measure_of
 from mc.plan.plans import dumped, loaded, written
-from mc.plan.search import Limit
+from mc.plan.search import Limit, Tried, noisy
 from mc.plan.ways import parse_way, spelled
 
 Array = np.ndarray[Any, Any]
@@ -331,6 +331,13 @@ def test_scores_are_searched_with_few_evaluations(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_limits_of_scores(limit: Limit, score: float, original: float, passes: bool) -> None:
     assert limit.passes(score, original) is passes
+
+
+def test_scores_are_noisy_where_a_smaller_file_scored_better() -> None:
+    rising = [Tried(100, 0.9, True), Tried(300, 0.97, True), Tried(200, 0.95, False)]
+    up, down = Limit(0.1, True), Limit(0.1, True, lower_is_better=True)
+    assert not noisy(rising, up) and noisy(rising, down)
+    assert noisy([*rising, Tried(50, 0.96, True)], up) and not noisy([], up)
 
 
 def test_losses_are_what_their_names_say() -> None:

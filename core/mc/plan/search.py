@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import isfinite, log2
 from typing import Any
 
@@ -26,6 +27,7 @@ OCTAVES = 2.0  # between the candidates of a bracket
 CLOSE = 0.15  # octaves between the last that passes and the first that doesn't: about 0.08 bits a weight
 FINEST, COARSEST = -40.0, 6.0
 CHALLENGES = 0.97, 0.9, 0.82  # of the bytes of the best so far: where another objective passes, it is taken
+BEYOND = 1.5, 1.0, 0.5  # octaves: where scores are noisy, one look at each until one passes
 COARSER = 2.0  # by how much alpha is larger for a group that is refined
 
 
@@ -92,6 +94,11 @@ def search(benches: Sequence[Bench], score: Score, limit: Limit, most: int) -> t
         return lambda at: attempt(on, at_alpha(on, learnt, 2.0**at), learnt)
 
     place = _bracketed(passes(bench, learnt), START, OCTAVES, most - 1)
+    if noisy(log[1:], limit) and best.size < log[0].size:  # what fails by a hair may hide what passes beyond
+        for further in BEYOND:
+            if len(log) < most and passes(bench, learnt)(place + further):
+                place += further
+                break
     for other in benches[1:]:
         # Coded bytes are off alike; losses are in other units.
         theirs = Learnt({key: Factors(bytes=one.bytes) for key, one in learnt.known.items()}, learnt.rest)
@@ -111,6 +118,13 @@ def search(benches: Sequence[Bench], score: Score, limit: Limit, most: int) -> t
             break
         attempt(bench, picked, learnt)
     return owner, finished(best, log, limit), log
+
+
+def noisy(log: Sequence[Tried], limit: Limit) -> bool:
+    """Whether a smaller file scored better than a larger one."""
+    sign = -1 if limit.lower_is_better else 1
+    scores = [sign * one.score for one in sorted(log, key=lambda one: one.size)]
+    return any(one > other for one, other in pairwise(scores))
 
 
 def _silent(bench: Bench) -> Bench:
