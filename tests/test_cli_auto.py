@@ -322,3 +322,47 @@ def test_digits_are_fifteen_times_smaller_within_half_a_percent(mc: Command, tmp
         done = subprocess.run([sys.executable, digits / "accuracy.py", path], capture_output=True, check=True)
         scores.append(float(done.stdout))
     assert scores[1] >= scores[0] * 0.995 and scores[0] > 0.95
+
+
+def test_a_program_that_writes_to_what_it_scores_harms_no_original(mc: Command, judged: Path) -> None:
+    (judged / "writes.py").write_text(
+        "import os, sys\nopen(sys.argv[1], 'ab').write(b'x')\nos.remove(sys.argv[1])\nprint(1)\n"
+    )
+    before = (judged / "m.safetensors").read_bytes()
+    line = ("auto", "m.safetensors", "-o", "s.mc.safetensors", "--max-drop", "1%", "--max-evals", "3", "-q")
+    done = mc(*line, "--eval", judge("writes.py"), cwd=judged)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (judged / "m.safetensors").read_bytes() == before
+
+
+def test_what_a_command_leaves_running_is_stopped(mc: Command, judged: Path) -> None:
+    (judged / "leaves.py").write_text(
+        "import subprocess, sys\n"
+        "left = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)'])\n"
+        "open('left', 'a').write(f'{left.pid}\\n')\nprint(1)\n"
+    )
+    line = ("auto", "m.safetensors", "-o", "s.mc.safetensors", "--max-drop", "1%", "--max-evals", "2", "-q")
+    assert mc(*line, "--eval", judge("leaves.py"), cwd=judged).returncode == 0
+    pids = (judged / "left").read_text().split()
+    assert len(pids) == 2
+    for pid in pids:
+        state = Path(f"/proc/{pid}/stat")
+        assert not state.exists() or "Z" in state.read_text().rpartition(")")[2].split()[0]
+
+
+def test_quotes_and_spaces_in_paths_and_two_places_in_a_command(mc: Command, judged: Path) -> None:
+    name = 'it\'s "m".safetensors'
+    (judged / name).write_bytes((judged / "m.safetensors").read_bytes())
+    (judged / "two.py").write_text(
+        "import sys; from safetensors.numpy import load_file\n"
+        "assert len(sys.argv) == 3 and sys.argv[2] == 'at=' + sys.argv[1], sys.argv\n"
+        "assert len(load_file(sys.argv[1])) == 2\nprint(1)\n"
+    )
+    command = f"'{sys.executable}' two.py {{}} at={{}}"
+    line = ("auto", name, "-o", "o u't.mc.safetensors", "--eval", command, "--max-drop", "1%", "--max-evals", "2")
+    done = mc(*line, "-q", cwd=judged)
+    assert done.returncode == 0 and (judged / "o u't.mc.safetensors.evals.jsonl").is_file(), done.stderr.decode()
+    # Another command knows none of these scores.
+    (judged / "none.py").write_text("pass")
+    again = ("auto", name, "-o", "o u't.mc.safetensors", "-f", "--eval", judge("none.py"), "--max-drop", "1%")
+    assert "printed nothing" in refused(mc(*again, cwd=judged), 1)

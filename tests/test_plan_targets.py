@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from checkpoints import Piece, build
 from mc.automatic import AutoReport, auto
 from mc.errors import LimitError
+from mc.plan.allocate import Priced, filled
 from mc.plan.goals import Goal
 
 Array = np.ndarray[Any, Any]
@@ -91,3 +93,60 @@ def test_an_error_is_met_where_some_rows_are_beyond_all_scales() -> None:
     w[[100, 101, 102]] *= 1e-15
     report = planned(written({"moment": w, "other": w[:64] * 3}), Goal("error", 0.002))
     assert report.loss <= 0.002
+
+
+@pytest.mark.parametrize("data", [layered(), mixed()], ids=["layered", "mixed"])
+def test_the_least_that_a_refusal_states_is_met_and_so_is_all_above(data: bytes) -> None:
+    with pytest.raises(LimitError) as refused:
+        planned(data, Goal("size", 100))
+    least = int(re.findall(r"found to take is (\d+) bytes", str(refused.value))[0])
+    for allowed in (least, least + 1, round(1.01 * least), round(1.02 * least)):
+        assert planned(data, Goal("size", allowed)).packed_bytes <= allowed
+    with pytest.raises(LimitError) as refused:
+        planned(data, Goal("bits", 1e-4))
+    bits = float(re.findall(r"found to take is (\S+) bits a weight", str(refused.value))[0])
+    report = planned(data, Goal("bits", bits))
+    assert taken(report) <= bits * report.weights / 8
+
+
+def test_the_least_loss_that_a_refusal_states_is_met() -> None:
+    sets = [("*.weight", "int4,group=32")]
+    with pytest.raises(LimitError) as refused:
+        planned(layered(), Goal("error", 1e-9), sets=sets)
+    least = float(re.findall(r"found is (\S+), and", str(refused.value))[0])
+    assert planned(layered(), Goal("error", least), sets=sets).loss <= least
+
+
+def test_a_kind_that_disappoints_is_given_up_though_others_did_before() -> None:
+    """Rows that no step reaches and no sample sees, in two tensors, as in moments of dead units; and one that stays."""
+    random = np.random.default_rng(0)
+    tensors: dict[str, Array] = {"model.weight": random.normal(0, 0.1, (300, 400))}
+    for name, tiny in (("exp_avg", 1e-38), ("exp_avg_sq", 1e-22)):
+        tensors[name] = random.normal(0, 1e-3, (600, 200))
+        tensors[name][random.permutation(600)[:12]] *= tiny
+    report = planned(written(tensors), Goal("ratio", 1.35), sets=[("exp_avg*", "auto")])
+    assert report.loss < 1e-5
+
+
+def test_room_that_one_multiplier_leaves_is_filled() -> None:
+    """Of points far apart one multiplier takes all that are alike, or none."""
+    random = np.random.default_rng(0)
+    menus = [random.permutation(8) + 1.0 for _ in range(4)]
+    points = [
+        Priced(cast(Any, None), np.zeros(3), np.zeros(3), np.array([0.0, 100, 200]), np.array([m[0], m[0] / 9, 0.0]))
+        for m in menus
+    ]
+    at = filled(points, [0] * 4, 350.0, of_loss=False)
+    assert sum(points[k].bytes[at[k]] for k in range(4)) == 300 and 2 not in at
+    worst = int(np.argmin([m[0] for m in menus]))
+    assert at[worst] == 0
+    assert filled(points, [2] * 4, 3.0, of_loss=True) != [2] * 4
+    assert sum(points[k].losses[one] for k, one in enumerate(filled(points, [2] * 4, 3.0, of_loss=True))) <= 3.0
+
+
+@pytest.mark.parametrize("goal", [Goal("error", 0.01), Goal("alpha", 0.01)])
+def test_what_takes_fewest_bytes_as_it_is_stays_so(goal: Goal) -> None:
+    """Weights of three values: nothing is gained by a cast, whose bytes are estimated from a sample."""
+    w = np.random.default_rng(0).integers(-1, 2, (128, 256)).astype(np.float64)
+    report = planned(written({"w.weight": w}), goal)
+    assert report.loss == 0 and {entry["as"] for entry in report.plan["tensors"].values()} == {"lossless"}

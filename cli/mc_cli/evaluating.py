@@ -62,11 +62,10 @@ def run(command: str, path: Path, timeout: float | None) -> float:
             raise EvaluationError(
                 f"{shlex.join(words)} was stopped after {timeout:g} seconds (--eval-timeout). {ending(out, err)}"
             ) from None
-        finally:  # on a signal too: the command and all it started end with this one
-            if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        finally:  # on a signal too: the command and all it started end with this one, and what it left behind
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         if code != 0:
             how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
             raise EvaluationError(f"{shlex.join(words)} {how}. {ending(out, err)}")

@@ -24,12 +24,14 @@ from mc.lossy.recipe import OBJECTIVES, WEIGHED
 from mc.lossy.requests import Request
 from mc.lossy.statistics import Statistics, open_statistics
 from mc.parallel import Workers, single_blas, workers
+from mc.plan.again import replayed
+from mc.plan.bench import Bench, plan_of
 from mc.plan.goals import Goal
-from mc.plan.meet import Bench, meet, plan_of
+from mc.plan.meet import meet
 from mc.plan.plans import Plan, loaded, written
 from mc.plan.search import Limit, search
 from mc.plan.survey import Asked, Survey, survey
-from mc.plan.trial import Latest, Trial, packed, refuse_unknown, try_plan
+from mc.plan.trial import Latest, Trial, packed, try_plan
 from mc.plan.ways import parse_way
 from mc.simplifying import rewrite
 
@@ -125,7 +127,8 @@ def auto(
         if (objective in WEIGHED) != (statistics is not None):
             raise UsageError(f"The objectives diag and gram, and they alone, need statistics; this is {objective}.")
         if plan is not None:
-            found, trial = replayed(sources, given, work, latest)
+            trial, weights, most = replayed(sources, given, work, latest)
+            found = Survey((), {}, {}, False)
         elif score is not None and limit is not None:
             tries = [objective, *(JUDGED if open_ended else ())]
             every = [asked_for(one, seed, level, sets, keep, statistics) for one in tries]
@@ -139,7 +142,9 @@ def auto(
             one.unchanged()
         if target is not None:
             deliver(sources, folder, target, trial, pack, work, latest, progress)
-        return report_of(sources, source, target, found, trial, latest)
+        if plan is None:
+            weights, most = found.weights, found.most
+        return report_of(sources, source, target, found, trial, latest, weights, most)
 
 
 def planned(
@@ -166,8 +171,9 @@ def searched(
 
     def of(trial: Trial | None) -> float:
         if trial is None:
-            digest = hashlib.sha256("".join(sha256_of(source) for source in sources).encode())
-            return score(path, digest.hexdigest(), sum(source.size for source in sources))
+            with tempfile.TemporaryDirectory(prefix="mc-auto-") as place:
+                copied, content = copy_original(path, sources, folder, Path(place))
+                return score(copied, content, sum(source.size for source in sources))
         with tempfile.TemporaryDirectory(prefix="mc-auto-") as place:
             restored, content = restore_trial(path, sources, folder, trial, Path(place), work, latest)
             return score(restored, content, trial.size)
@@ -177,12 +183,34 @@ def searched(
     return bench.found, trial
 
 
-def sha256_of(source: Source) -> str:
-    """Of a whole file."""
-    digest = hashlib.sha256()
-    for at in range(0, source.size, 1 << 22):
-        digest.update(source.read(at, min(at + (1 << 22), source.size)))
-    return digest.hexdigest()
+def copy_original(
+    path: Path, sources: Sequence[Source], folder: Folder | None, place: Path
+) -> tuple[Path, str]:  # fmt: skip
+    """Copy the checkpoint below `place`, so that a program that writes to what it scores does no harm; where, and the
+    sha256 of all."""
+    restored, names = candidate_place(path, folder, place)
+    digests = []
+    for source, name in zip(sources, names, strict=True):
+        digest = hashlib.sha256()
+        with open(restored / name, "wb") as out:
+            for at in range(0, source.size, COPIED):
+                part = source.read(at, min(at + COPIED, source.size))
+                digest.update(part)
+                out.write(part)
+        digests.append(digest.hexdigest())
+    content = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return (restored if folder is not None else restored / path.name), content
+
+
+def candidate_place(path: Path, folder: Folder | None, place: Path) -> tuple[Path, tuple[str, ...]]:
+    """The folder below `place` where the files of a candidate belong, with the checkpoint's other files in it, and
+    their names."""
+    if folder is None:
+        return place, (path.name,)
+    restored = place / path.resolve().name
+    restored.mkdir()
+    copy_others(folder.path, restored, folder.others)
+    return restored, tuple(folder.shards)
 
 
 def restore_trial(
@@ -190,24 +218,13 @@ def restore_trial(
     latest: Latest,
 ) -> tuple[Path, str]:  # fmt: skip
     """Write plain floats as `mc unpack --dequantize` would give them, below `place`; where, and the sha256 of all."""
-    names = folder.shards if folder is not None else (path.name,)
-    restored = place / path.resolve().name if folder is not None else place
-    if folder is not None:
-        restored.mkdir()
-        copy_others(folder.path, restored, folder.others)
+    restored, names = candidate_place(path, folder, place)
     digests = []
     for (quantized, _), name in zip(latest.of(sources, trial.plan, work), names, strict=True):
         with open(restored / name, "wb") as out:
             digests.append(dequantize_file(Floats(Checkpoint(quantized)), out, work, lambda _: None)[1])
     content = hashlib.sha256("".join(digests).encode()).hexdigest()
     return (restored if folder is not None else restored / path.name), content
-
-
-def replayed(sources: Sequence[Source], plan: Plan, work: Workers, latest: Latest) -> tuple[Survey, Trial]:
-    """Carry out a plan that was written before. McError for tensors that aren't there."""
-    names = [tensor.name for source in sources for tensor in read_layout(source).tensors]
-    refuse_unknown(plan, names, sources[0].where)
-    return Survey((), {}, {}, False), try_plan(sources, plan, work, latest)
 
 
 def deliver(
@@ -222,7 +239,8 @@ def deliver(
         nonlocal done
         quantized, made = ready[number]
         if pack:
-            size, expected = packed(quantized, made, trial.plan, work, out).size, trial.shards[number].size
+            alone = len(sources) == 1
+            size, expected = packed(quantized, made, trial.plan, work, out, alone).size, trial.shards[number].size
             if size != expected:
                 where = sources[number].where
                 raise McError(f"{where} changed while it was read: {expected} bytes were planned, and {size} came.")
@@ -252,13 +270,13 @@ def deliver(
 
 def report_of(
     sources: Sequence[Source], source: PathLike | BinaryIO, target: PathLike | BinaryIO | None, found: Survey,
-    trial: Trial, latest: Latest,
+    trial: Trial, latest: Latest, weights: int, most: float,
 ) -> AutoReport:  # fmt: skip
-    """The report of a trial."""
+    """The report of a trial, of tensors of so many weights, of which storing nothing loses `most`."""
     shown = [str(one) if isinstance(one, str | os.PathLike) else STDIN for one in (source, target)]
     return AutoReport(
-        shown[0], None if target is None else shown[1], sum(one.size for one in sources), trial.size, found.weights,
-        trial.loss / (found.most or 1.0), written(trial.plan), found.kept, without(found, latest), found.state,
+        shown[0], None if target is None else shown[1], sum(one.size for one in sources), trial.size, weights,
+        trial.loss / (most or 1.0), written(trial.plan), found.kept, without(found, latest), found.state,
     )  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def pack_file(
             step(nbytes)
         sha256 = digest.result()
     source.unchanged()
-    facts = _facts(recipe, {one.name: one.packed_bytes for one in reports})
+    facts = {} if plan is not None else facts_of(recipe, {one.name: one.packed_bytes for one in reports})
     manifest = Manifest(sha256, layout.size, level, entries, facts, plan)
     end = begin + start + len(reserved) + sum(sizes)
     target.seek(begin)
@@ -111,7 +111,7 @@ def pack_file(
 def room(layout: Layout, twins: dict[str, str], recipe: Recipe, level: str, plan: dict[str, Any] | None = None) -> int:
     """Bytes of the header of the packed form of a file with this layout and these twins, which `recipe` says was
     quantized, and whose manifest holds `plan`."""
-    longest = _facts(recipe, {tensor.name: MOST_SAID for tensor in layout.tensors})
+    longest = {} if plan is not None else facts_of(recipe, {tensor.name: MOST_SAID for tensor in layout.tensors})
     reserved = len(blob.write_reserved(layout.prefix))
     return header_room(layout.tensors, layout.size, twins, level, reserved, longest, plan)
 
@@ -124,9 +124,9 @@ def recipe_of(layout: Layout, where: str) -> Recipe:
         return ()
 
 
-def _facts(recipe: Recipe, sizes: dict[str, int]) -> dict[str, dict[str, object]]:
-    """What the manifest says of each quantized tensor, given the packed bytes of all: bits a weight only where it is
-    stored as its step left it."""
+def facts_of(recipe: Recipe, sizes: dict[str, int]) -> dict[str, dict[str, object]]:
+    """What is said of each quantized tensor, given the packed bytes of all: bits a weight only where it is stored as
+    its step left it. The manifest holds it where there is no plan, which says as much."""
     facts: dict[str, dict[str, object]] = {}
     for step in recipe:
         for name, one in step.tensors.items():

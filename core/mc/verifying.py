@@ -11,6 +11,7 @@ from mc.codec.typing import Bytes
 from mc.errors import DamagedError, quote
 from mc.manifest import SAME, is_packed
 from mc.opening import Opening, open_packed
+from mc.packing import facts_of, recipe_of
 from mc.parallel import Workers
 from mc.reports import Finding, VerifiedFile
 from mc.streams import FromSource
@@ -83,8 +84,15 @@ def _verify_packed(
     if original is not None:
         findings += _differences(where, original, opening, list(different))
     restored = None if findings else sha256.hexdigest()
-    facts = opening.packed.manifest.quantized
+    facts = opening.packed.manifest.quantized or _facts(opening, where)
     return VerifiedFile(where, "packed", source.size, len(layout.tensors), chunks, restored, facts), tuple(findings)
+
+
+def _facts(opening: Opening, where: str) -> dict[str, dict[str, object]]:
+    """What a manifest that holds a plan leaves out of quantized tensors, which recipe and blobs say."""
+    packed = opening.packed
+    sizes = {name: blob.stop - blob.start for name, blob in zip(packed.manifest.entries, packed.blobs, strict=True)}
+    return facts_of(recipe_of(opening.original, where), sizes)
 
 
 Attempt = tuple[Tensor, int | None, "tuple[int, Bytes] | DamagedError"]

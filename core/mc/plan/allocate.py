@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from mc.plan.survey import Menu, Survey
 Array = np.ndarray[Any, Any]
 LEAST, MOST = -60.0, 20.0  # of alpha's binary logarithm
 HALVINGS = 48
+TINY = 1e-300  # what is taken at least, where nothing is
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ def choices(points: list[Priced], picked: list[int]) -> dict[str, Choice]:
     return {one.menu.name: choice(one, at) for one, at in zip(points, picked, strict=True)}
 
 
+def acts(picked: Mapping[str, Choice]) -> dict[str, tuple[Request | None, float]]:
+    """What is done, without what is expected of it."""
+    return {name: (one.request, one.step) for name, one in picked.items()}
+
+
 def choice(one: Priced, at: int) -> Choice:
     """One point of a menu."""
     request = one.menu.curves[int(one.curve[at])].request
@@ -113,6 +120,35 @@ def bracket(points: list[Priced], weights: int, beyond: Callable[[list[int]], bo
         else:
             low = middle
     return 2.0**low, 2.0**high
+
+
+def filled(points: list[Priced], picked: list[int], room: float, of_loss: bool) -> list[int]:
+    """The same picks, but for points that save loss for no more than `room` bytes together (`of_loss`: bytes, for no
+    more loss than that), those first that save most for what they take. One multiplier leaves such room where all
+    points near it are far apart."""
+    at = list(picked)
+    pairs = [(one.losses, one.bytes) if of_loss else (one.bytes, one.losses) for one in points]
+    moves: list[tuple[float, int, int]] = []
+
+    def offer(number: int) -> None:
+        taken, left = pairs[number]
+        more, saved = taken - taken[at[number]], left[at[number]] - left
+        able = np.flatnonzero((more <= room) & (saved > 0))
+        if len(able):
+            rates = saved[able] / np.maximum(more[able], TINY)
+            best = int(np.argmax(rates))
+            heappush(moves, (-float(rates[best]), number, int(able[best])))
+
+    for number in range(len(points)):
+        offer(number)
+    while moves:
+        _, number, to = heappop(moves)
+        more = float(pairs[number][0][to] - pairs[number][0][at[number]])
+        if more <= room:
+            at[number] = to
+            room -= more
+        offer(number)
+    return at
 
 
 def second(one: Priced, at: int, alpha: float, weights: int) -> tuple[Choice, float] | None:

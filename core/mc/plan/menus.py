@@ -180,7 +180,8 @@ def deviation_of(w: Array, frame: Frame) -> float:
     return sqrt(float(np.square(units).mean()))
 
 
-KINDS: tuple[Kind, ...] = (lossless, casts, grid, trellis)
+# For every tensor; where zeros needn't be kept, a trellis too.
+KINDS: tuple[Kind, ...] = (lossless, casts, grid)
 
 
 def restored(sample: Sample, result: arrays.Result) -> Array:

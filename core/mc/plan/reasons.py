@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from mc.plan.allocate import Choice, bracket, expected_bytes, expected_loss, picks, priced, scaled, second
+from mc.plan.allocate import Choice, Priced, bracket, expected_bytes, expected_loss, picks, priced, scaled, second
 from mc.plan.goals import Goal
 from mc.plan.learnt import Learnt
 from mc.plan.plans import Plan, short
@@ -23,10 +23,11 @@ def explained(found: Survey, goal: Goal, trial: Trial) -> Plan:
     learnt = Learnt({}, 0.0)
     learnt.take(found, trial)
     around = moved(found, learnt, trial.plan.choices)
-    alpha = slope(around, found.weights)
+    points = priced(found, learnt.known)
+    alpha = slope(around, found.weights) or beyond(points, found.weights, sum(trial.bytes.values()))
     why: dict[str, dict[str, Any]] = {}
     weights = found.weights
-    for one in priced(found, learnt.known):
+    for one in points:
         name = one.menu.name
         chosen = trial.plan.choices[name]
         number = next((k for k, curve in enumerate(one.menu.curves) if curve.request == chosen.request), 0)
@@ -36,11 +37,9 @@ def explained(found: Survey, goal: Goal, trial: Trial) -> Plan:
             other, margin = runner
             entry: dict[str, Any] = {"as": spelled(other.request), "bytes": round(other.bytes)}
             why[name] = {"next": entry | {"loss": short(other.loss), "cost": short(min(margin, 1e9))}}
-        if name in trial.bounds and chosen.loss > 0:
-            bits = 8 * trial.bytes[name] / one.menu.weights
-            figures = {"bits": short(bits), "bound": short(trial.bounds[name])}
+        if known := figures(trial, name, chosen.loss, one.menu.weights):
             saved, lost = around[name]
-            why[name] = figures | ({"per_kB": short(PER * lost / saved)} if saved > 0 else {}) | why.get(name, {})
+            why[name] = known | ({"per_kB": short(PER * lost / saved)} if saved > 0 else {}) | why.get(name, {})
     about = {
         "goal": str(goal),
         "weights": weights,
@@ -48,6 +47,13 @@ def explained(found: Survey, goal: Goal, trial: Trial) -> Plan:
         "nearby": nearby(found, learnt, trial),
     }
     return replace(trial.plan, why=why, about={**trial.plan.about, **about})
+
+
+def figures(trial: Trial, name: str, loss: float, weights: int) -> dict[str, Any]:
+    """Bits a weight of a tensor of a trial, and those that no code beats at its loss; none where nothing is lost."""
+    if name not in trial.bounds or not loss > 0 or not weights:
+        return {}
+    return {"bits": short(8 * trial.bytes[name] / weights), "bound": short(trial.bounds[name])}
 
 
 def nearby(found: Survey, learnt: Learnt, trial: Trial) -> list[list[float]]:
@@ -74,3 +80,8 @@ def slope(around: dict[str, tuple[float, float]], weights: int) -> float:
     """The multiplier that choices stand for: the relative loss that one bit a weight more would save."""
     saved, lost = (sum(one[part] for one in around.values()) for part in (0, 1))
     return lost / saved * weights / 8 if saved > 0 else 0.0
+
+
+def beyond(points: list[Priced], weights: int, size: int) -> float:
+    """The same where no tensor has steps: the least multiplier with which no more than `size` bytes are expected."""
+    return bracket(points, weights, lambda at: expected_bytes(points, at) <= size)[1]

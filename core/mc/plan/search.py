@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import isfinite, log2
 from typing import Any
 
 from mc.analysis.examine import group_of
 from mc.errors import McError
-from mc.plan.allocate import Choice, Priced, bracket, choices, expected_bytes, picks, priced
+from mc.plan.allocate import Choice, Factors, Priced, acts, bracket, choices, expected_bytes, picks, priced
+from mc.plan.bench import Bench, lossless, try_choices
 from mc.plan.goals import Goal
 from mc.plan.learnt import Learnt
-from mc.plan.meet import Bench, try_choices
 from mc.plan.plans import Plan, short
 from mc.plan.trial import Trial, with_plan
 
@@ -26,6 +27,7 @@ OCTAVES = 2.0  # between the candidates of a bracket
 CLOSE = 0.15  # octaves between the last that passes and the first that doesn't: about 0.08 bits a weight
 FINEST, COARSEST = -40.0, 6.0
 CHALLENGES = 0.97, 0.9, 0.82  # of the bytes of the best so far: where another objective passes, it is taken
+BEYOND = 1.5, 1.0, 0.5  # octaves: where scores are noisy, one look at each until one passes
 COARSER = 2.0  # by how much alpha is larger for a group that is refined
 
 
@@ -70,14 +72,18 @@ def search(benches: Sequence[Bench], score: Score, limit: Limit, most: int) -> t
     learnt = Learnt({}, 0.0)
     best = try_choices(_silent(bench), lossless(bench), Goal("lossless"), learnt)
     owner = bench
+    known: dict[tuple[object, ...], bool] = {}
     if not bench.found.menus or most < 2:
         return bench, finished(best, log, limit), log
 
     def attempt(on: Bench, picked: dict[str, Choice], learnt: Learnt) -> bool:
         nonlocal best, owner
+        act = (on.asked.objective, tuple(acts(picked).items()))
+        if act in known:  # two multipliers may choose alike
+            return known[act]
         trial = try_choices(_silent(on), picked, Goal("score"), learnt)
         found = score(trial)
-        passed = limit.passes(found, original)
+        passed = known[act] = limit.passes(found, original)
         log.append(Tried(trial.size, found, passed))
         bench.note(f"{trial.size} bytes score {found:g}: {'within' if passed else 'beyond'} the limit")
         if passed and trial.size < best.size:
@@ -88,13 +94,19 @@ def search(benches: Sequence[Bench], score: Score, limit: Limit, most: int) -> t
         return lambda at: attempt(on, at_alpha(on, learnt, 2.0**at), learnt)
 
     place = _bracketed(passes(bench, learnt), START, OCTAVES, most - 1)
+    if noisy(log[1:], limit) and best.size < log[0].size:  # what fails by a hair may hide what passes beyond
+        for further in BEYOND:
+            if len(log) < most and passes(bench, learnt)(place + further):
+                place += further
+                break
     for other in benches[1:]:
-        theirs = Learnt({}, learnt.rest)
-        points = priced(other.found, theirs.known)
+        # Coded bytes are off alike; losses are in other units.
+        theirs = Learnt({key: Factors(bytes=one.bytes) for key, one in learnt.known.items()}, learnt.rest)
         for share in CHALLENGES:
             if len(log) >= most:
                 break
             bench.note(f"the objective {other.asked.objective} instead, at {share:.0%} of the bytes")
+            points = priced(other.found, theirs.known)
             start = log2(alpha_of(points, other.found.weights, share * best.size - theirs.rest))
             if passes(other, theirs)(start):
                 bench, learnt = other, theirs
@@ -108,13 +120,15 @@ def search(benches: Sequence[Bench], score: Score, limit: Limit, most: int) -> t
     return owner, finished(best, log, limit), log
 
 
+def noisy(log: Sequence[Tried], limit: Limit) -> bool:
+    """Whether a smaller file scored better than a larger one."""
+    sign = -1 if limit.lower_is_better else 1
+    scores = [sign * one.score for one in sorted(log, key=lambda one: one.size)]
+    return any(one > other for one, other in pairwise(scores))
+
+
 def _silent(bench: Bench) -> Bench:
     return replace(bench, note=lambda _: None)
-
-
-def lossless(bench: Bench) -> dict[str, Choice]:
-    """Every tensor as it is."""
-    return {menu.name: Choice(None, 0.0, 0.0, 0.0) for menu in bench.found.menus}
 
 
 def alpha_of(points: list[Priced], weights: int, allowed: float) -> float:

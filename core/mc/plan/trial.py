@@ -20,23 +20,24 @@ from mc.lossy.masks import Threshold
 from mc.lossy.measure import bound
 from mc.lossy.passes import Job, Made, write
 from mc.lossy.pruning import PruneJob, matrix_of
-from mc.lossy.recipe import read_recipe, refuse_infinite
+from mc.lossy.recipe import Recipe, read_recipe, refuse_infinite
 from mc.lossy.requests import Request
-from mc.lossy.schemes import parts
 from mc.lossy.sizes import Nowhere
 from mc.lossy.statistics import Statistics
 from mc.lossy.zeros import pruned_in, refuse_unheld
-from mc.packing import pack_file, room
+from mc.packing import pack_file, recipe_of, room
 from mc.parallel import Workers
 from mc.plan.allocate import Choice
 from mc.plan.losses import measure_of
 from mc.plan.plans import Plan, written
+from mc.plan.stored import stored, with_parts
 from mc.plan.thinned import is_cut, of_weights, threshold
 from mc.plan.ways import Combined, gridded
 from mc.scratch import scratch
 from mc.twins import find_tied, find_twins
 
 Array = np.ndarray[Any, Any]
+SETTLED = 4  # rounds, at most, until a size that the plan states is that of the file with the plan
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,11 @@ class Shard:
 
     made: Made
     size: int  # bytes of the packed file
+    header: int  # of these, that of its header
     packed: dict[str, int]  # bytes of each tensor of the original, with all that belongs to it, and of its parts
     layout: Layout  # of the quantized file, which the length of the packed one's header depends on
     twins: dict[str, str]
+    recipe: Recipe  # that it has
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ def try_plan(sources: Sequence[Source], plan: Plan, work: Workers, latest: Lates
     shards: list[Shard] = []
     found: dict[str, tuple[float, float]] = {}
     for source, (quantized, made) in zip(sources, latest.of(sources, plan, work), strict=True):
-        shards.append(packed(quantized, made, plan, work, None))
+        shards.append(packed(quantized, made, plan, work, None, len(sources) == 1))
         found |= lost(source, quantized, made, plan, work, latest.statistics)
     sizes = {name: size for shard in shards for name, size in shard.packed.items()}
     listed = {name: sizes[name] for name in plan.choices if name in sizes}
@@ -201,37 +204,40 @@ def try_plan(sources: Sequence[Source], plan: Plan, work: Workers, latest: Lates
     return Trial(plan, tuple(shards), listed, losses, {name: least for name, (_, least) in found.items()})
 
 
-def packed(quantized: Source, made: Made, plan: Plan, work: Workers, out: BinaryIO | None) -> Shard:
-    """Pack one shard, with the plan in its manifest; to `out`, if any."""
-    _, reports, size = pack_file(
-        quantized, out or Nowhere(), plan.level, work, lambda _: None, stored(plan, read_layout(quantized), made)
-    )
-    sizes = {one.name: one.packed_bytes for one in reports}
-    for step in reversed(made.recipe):  # what one step stored may be what a later one replaced
-        for name, about in step.tensors.items():
-            sizes[name] = sum(sizes[part] for part in parts(name, about.scheme, about.dtype, about.shape))
+def packed(
+    quantized: Source, made: Made, plan: Plan, work: Workers, out: BinaryIO | None, alone: bool
+) -> Shard:  # fmt: skip
+    """Pack one shard, with the plan in its manifest; to `out`, if any. `alone`: whether it is the only one."""
     layout = read_layout(quantized)
-    return Shard(made, size, sizes, layout, find_twins(quantized, layout))
+    twins = find_twins(quantized, layout)
+    recipe = recipe_of(layout, quantized.where)
+    kept = stored(written(plan), layout, twins, recipe, plan.level, alone)
+    _, reports, size = pack_file(quantized, out or Nowhere(), plan.level, work, lambda _: None, kept)
+    sizes = with_parts({one.name: one.packed_bytes for one in reports}, recipe)
+    return Shard(made, size, room(layout, twins, recipe, plan.level, kept), sizes, layout, twins, recipe)
 
 
 def with_plan(trial: Trial, plan: Plan) -> Trial:
-    """The trial as it would have been with a plan that does the same and explains it in other words."""
+    """The trial as it would have been with a plan that does the same and explains it in other words. Where the plan
+    tells of sizes near by, that of the trial is among them."""
+    alone = len(trial.shards) == 1
+    found = trial
+    for _ in range(SETTLED):
+        told = plan.about.get("nearby")
+        match told:
+            case [smaller, [int(), lost], larger]:
+                plan = replace(plan, about={**plan.about, "nearby": [smaller, [found.size, lost], larger]})
+        text = written(plan)
 
-    def resized(shard: Shard) -> Shard:
-        before, after = (
-            room(shard.layout, shard.twins, shard.made.recipe, plan.level, stored(one, shard.layout, shard.made))
-            for one in (trial.plan, plan)
-        )
-        return replace(shard, size=shard.size - before + after)
+        def resized(shard: Shard, text: dict[str, Any] = text, level: str = plan.level) -> Shard:
+            kept = stored(text, shard.layout, shard.twins, shard.recipe, level, alone)
+            header = room(shard.layout, shard.twins, shard.recipe, level, kept)
+            return replace(shard, size=shard.size - shard.header + header, header=header)
 
-    return replace(trial, plan=plan, shards=tuple(map(resized, trial.shards)))
-
-
-def stored(plan: Plan, layout: Layout, made: Made) -> dict[str, Any]:
-    """The plan as the manifest of one shard, quantized, holds it: what is said of tensors elsewhere is left out."""
-    found = written(plan)
-    here = {tensor.name for tensor in layout.tensors} | {name for step in made.recipe for name in step.tensors}
-    return {**found, "tensors": {name: entry for name, entry in found["tensors"].items() if name in here}}
+        before, found = found.size, replace(found, plan=plan, shards=tuple(map(resized, found.shards)))
+        if found.size == before and found.plan.about.get("nearby") == told:
+            break
+    return found
 
 
 def lost(
