@@ -23,10 +23,11 @@ from mc.plan.allocate import (
     scaled,
     uniform,
 )  # fmt: skip
-from mc.plan.bench import Bench, Quota, lossless, plan_of, try_choices
+from mc.plan.bench import Bench, lossless, plan_of, try_choices
 from mc.plan.goals import Goal
 from mc.plan.learnt import Learnt
 from mc.plan.narrow import AIM, has_steps, narrowed
+from mc.plan.quota import Quota
 from mc.plan.survey import Survey
 from mc.plan.trial import Trial, try_plan
 from mc.plan.ways import Combined, spelled

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from math import inf, log2, sqrt
 
 from mc.plan.allocate import Choice, scaled
-from mc.plan.bench import CLOSE, Bench, Quota, try_choices
+from mc.plan.bench import Bench, try_choices
 from mc.plan.learnt import Learnt
+from mc.plan.quota import CLOSE, Quota
 from mc.plan.trial import Trial
 
 AIM = 0.998  # of a limit, where something is only expected
