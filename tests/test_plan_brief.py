@@ -16,7 +16,7 @@ from checkpoints import Piece, build
 from mc.automatic import AutoReport, auto
 from mc.checkpoint import Source, read_layout
 from mc.manifest import read_packed, write_header
-from mc.plan.brief import LEVELS, Facts, brief, expanded
+from mc.plan.brief import LEFT_OUT, Facts, brief, expanded
 from mc.plan.explain import sentences
 from mc.plan.goals import Goal
 from mc.plan.plans import dumped
@@ -114,8 +114,8 @@ def test_a_plan_comes_back_from_what_is_stored(change: dict[str, Any]) -> None:
     wanted = plan | ({} if plan["tensors"] == PLAN["tensors"] else {"nearby": found["nearby"]})
     assert found == wanted
     assert len(json.dumps(short)) < len(json.dumps(plan))
-    for level in range(len(LEVELS)):
-        assert all(sentences(expanded(brief(plan, FACTS.weights, True, level), FACTS)))
+    for step in range(len(LEFT_OUT)):
+        assert all(sentences(expanded(brief(plan, FACTS.weights, True, step), FACTS)))
 
 
 def test_what_an_edited_plan_says_is_measured_anew_or_left_out() -> None:

@@ -18,7 +18,6 @@ KEYS = {
 METHODS = "magnitude, N:M, wanda, obs, block, rows, columns, heads, channels or low-rank"
 SCOPES = ("global", "tensor", "row")
 WIDEST_PATTERN = 64  # M of N:M
-STRUCTURED = ("rows", "columns", "heads", "channels")  # whose zeros can be taken out of a tensor
 NEED_STATS = ("wanda", "obs")
 
 

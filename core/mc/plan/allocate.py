@@ -21,7 +21,7 @@ from mc.plan.survey import Menu, Survey
 Array = np.ndarray[Any, Any]
 LEAST, MOST = -60.0, 20.0  # of alpha's binary logarithm
 HALVINGS = 48
-TINY = 1e-300  # what is taken at least, where nothing is
+TINY = 1e-300  # in place of zero, by which nothing can be divided
 
 
 @dataclass(frozen=True)

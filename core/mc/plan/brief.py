@@ -23,7 +23,7 @@ NONE = "-"
 USUAL = {"plan": VERSION, "objective": "row", "seed": 0}
 # What of a plan may be left out to save bytes, step by step: words at the end of a line; then keys above the lines.
 ALL = len(WORDS) + len(SECOND)
-LEVELS: tuple[tuple[int, tuple[str, ...]], ...] = (
+LEFT_OUT: tuple[tuple[int, tuple[str, ...]], ...] = (
     (ALL, ()), (ALL, ("goal",)), (len(WORDS), ("goal",)), (WORDS.index("loss") + 1, ("goal",)),
     (WORDS.index("loss") + 1, ("goal", "alpha", "nearby", "weights")),
 )  # fmt: skip
@@ -34,16 +34,16 @@ TRELLIS = "trellis,effort=", "trellis"  # of so many states: a word of half the 
 class Facts:
     """What a packed file says of itself besides its plan."""
 
-    level: str
+    level: str  # that it was packed at
     size: int  # bytes of the file
     bytes: Mapping[str, int]  # packed, of every tensor, with all that belongs to it
     weights: Mapping[str, int]  # of every tensor
 
 
-def brief(plan: Mapping[str, Any], weights: Mapping[str, int], alone: bool, level: int = 0) -> dict[str, Any]:
+def brief(plan: Mapping[str, Any], weights: Mapping[str, int], alone: bool, step: int = 0) -> dict[str, Any]:
     """What a file stores of a plan, whose tensors (all in this file) have so many weights. `alone`: whether the file is
-    all of the checkpoint; `level` says what may be left out (LEVELS)."""
-    words, dropped = LEVELS[level]
+    all of the checkpoint; `step` says what may be left out (LEFT_OUT)."""
+    words, dropped = LEFT_OUT[step]
     tensors = plan["tensors"]
     found = {
         key: value
@@ -145,9 +145,9 @@ def _read(line: str, size: Any, weights: int) -> dict[str, Any] | None:
 
 
 def _way(text: str) -> str:
-    scheme, short = TRELLIS
-    if text.startswith(short) and text[len(short) :][:1].isdecimal():
-        text = scheme + text.removeprefix(short)
+    scheme, word = TRELLIS
+    if text.startswith(word) and text[len(word) :][:1].isdecimal():
+        text = scheme + text.removeprefix(word)
     return text if text == LOSSLESS else spelled(parse_way(text))
 
 

@@ -22,7 +22,7 @@ from mc.plan.allocate import (
     priced,
     scaled,
     uniform,
-)  # fmt: skip
+)
 from mc.plan.bench import Bench, lossless, plan_of, try_choices
 from mc.plan.goals import Goal
 from mc.plan.learnt import Learnt

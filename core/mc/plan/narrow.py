@@ -27,7 +27,7 @@ def narrowed(
     is that of the choices as they are. Steps aim at `aim` of the limit."""
     bench, limit = quota.bench, quota.limit
     rising = quota.of_loss  # whether the value grows with steps
-    low, high = 0.0, inf  # factors known as too small and too large a value's side
+    low, high = 0.0, inf  # the factor that is sought lies between
     factor, values = 1.0, [quota.value(first)]
     trials, bold = [first], 1.0
     for _ in range(rounds):

@@ -15,7 +15,7 @@ from mc.lossy.schemes import parts
 from mc.manifest import is_packed
 from mc.opening import open_packed
 from mc.packing import recipe_of, room
-from mc.plan.brief import LEVELS, Facts, brief, expanded
+from mc.plan.brief import LEFT_OUT, Facts, brief, expanded
 from mc.streams import FromSource
 
 
@@ -29,8 +29,8 @@ def stored(
     here = {**plan, "tensors": {name: entry for name, entry in plan["tensors"].items() if name in weights}}
     most = room(layout, twins, recipe, level)
     found: dict[str, Any] = {}
-    for number in range(len(LEVELS)):
-        found = brief(here, weights, alone, number)
+    for step in range(len(LEFT_OUT)):
+        found = brief(here, weights, alone, step)
         counted = {key: value for key, value in found.items() if key != "scores"}
         if room(layout, twins, recipe, level, counted) <= most:
             break

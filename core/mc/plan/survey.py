@@ -54,7 +54,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Menu:
-    """The candidates of one tensor. Losses are divided by `whole`, bytes are not."""
+    """The candidates of one tensor. Losses are as the objective measures them, relative to nothing."""
 
     name: str
     shard: int

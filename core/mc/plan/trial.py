@@ -36,7 +36,6 @@ from mc.plan.ways import Combined, gridded
 from mc.scratch import scratch
 from mc.twins import find_tied, find_twins
 
-Array = np.ndarray[Any, Any]
 SETTLED = 4  # rounds, at most, until a size that the plan states is that of the file with the plan
 
 
@@ -89,7 +88,7 @@ def requests_of(layout: Layout, twins: Mapping[str, str], plan: Plan) -> dict[st
 
 def carry_out(
     source: Source, plan: Plan, work: Workers, statistics: Statistics | None, frames: Frames
-) -> tuple[BinaryIO | None, Made]:  # fmt: skip
+) -> tuple[BinaryIO | None, Made]:
     """The quantized form of one shard, in a temporary file: what the plan doesn't change is copied. None if it changes
     nothing. McError where a tensor can't hold what the plan wants. `frames` keeps those of tensors as they are."""
     layout = plain_layout(source)
@@ -225,8 +224,8 @@ def with_plan(trial: Trial, plan: Plan) -> Trial:
     for _ in range(SETTLED):
         told = plan.about.get("nearby")
         match told:
-            case [smaller, [int(), lost], larger]:
-                plan = replace(plan, about={**plan.about, "nearby": [smaller, [found.size, lost], larger]})
+            case [smaller, [int(), loss], larger]:
+                plan = replace(plan, about={**plan.about, "nearby": [smaller, [found.size, loss], larger]})
         text = written(plan)
 
         def resized(shard: Shard, text: dict[str, Any] = text, level: str = plan.level) -> Shard:
