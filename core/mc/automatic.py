@@ -39,6 +39,7 @@ ANY = "auto"  # as a scheme: whatever is best
 COPIED = 1 << 22  # bytes at once
 JUDGED = ("plain",)  # objectives that a score may prefer to `row`
 STAYS = "lossless"  # as a scheme: what --keep says too
+UNSEEN = Survey((), {}, {}, False)  # where nothing is to be chosen, no tensor is looked at
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,9 @@ def auto(
     limit. `score` takes the path of a plain checkpoint restored from a candidate (a folder, if the source is one), the
     sha256 of its content and the candidate's packed bytes. With target None nothing is written; the report is the
     same. `note` is told of every trial. `objective`: plain, tensor, row, diag or gram, the latter two with `stats`,
-    statistics of layer inputs; by default gram with them and row without;
-    a score is asked whether plain is better than row. Raises UsageError for
-    what doesn't make sense, LimitError where the goal can't be met, DamagedError and McError as quantize does."""
+    statistics of layer inputs; by default gram with them and row without, and a score is asked whether plain is better
+    than row. Raises UsageError for what doesn't make sense, LimitError where the goal can't be met, DamagedError and
+    McError as quantize does."""
     if sum(one is not None for one in (goal, plan, score)) != 1 or (score is None) != (limit is None):
         raise UsageError("One of a goal, a plan, or a score with its limit is needed.")
     if score is not None and not isinstance(source, str | os.PathLike):
@@ -128,7 +129,7 @@ def auto(
             raise UsageError(f"The objectives diag and gram, and they alone, need statistics; this is {objective}.")
         if plan is not None:
             trial, weights, most = replayed(sources, given, work, latest)
-            found = Survey((), {}, {}, False)
+            found = UNSEEN
         elif score is not None and limit is not None:
             tries = [objective, *(JUDGED if open_ended else ())]
             every = [asked_for(one, seed, level, sets, keep, statistics) for one in tries]
@@ -152,8 +153,7 @@ def planned(
 ) -> tuple[Survey, Trial]:
     """Look, decide, and try."""
     if goal.kind == "lossless":
-        nothing = Survey((), {}, {}, False)
-        return nothing, try_plan(sources, plan_of(asked, {}), work, latest)
+        return UNSEEN, try_plan(sources, plan_of(asked, {}), work, latest)
     found = survey(sources, asked, work, latest.frames)
     note(f"looked at {len(found.menus)} tensors of {found.weights} weights that may change; {len(found.kept)} stay")
     return found, meet(Bench(sources, asked, found, work, note, latest), goal)
@@ -188,29 +188,17 @@ def copy_original(
 ) -> tuple[Path, str]:  # fmt: skip
     """Copy the checkpoint below `place`, so that a program that writes to what it scores does no harm; where, and the
     sha256 of all."""
-    restored, names = candidate_place(path, folder, place)
+    whole, files = candidate_place(path, folder, place)
     digests = []
-    for source, name in zip(sources, names, strict=True):
+    for source, file in zip(sources, files, strict=True):
         digest = hashlib.sha256()
-        with open(restored / name, "wb") as out:
+        with open(file, "wb") as out:
             for at in range(0, source.size, COPIED):
                 part = source.read(at, min(at + COPIED, source.size))
                 digest.update(part)
                 out.write(part)
         digests.append(digest.hexdigest())
-    content = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return (restored if folder is not None else restored / path.name), content
-
-
-def candidate_place(path: Path, folder: Folder | None, place: Path) -> tuple[Path, tuple[str, ...]]:
-    """The folder below `place` where the files of a candidate belong, with the checkpoint's other files in it, and
-    their names."""
-    if folder is None:
-        return place, (path.name,)
-    restored = place / path.resolve().name
-    restored.mkdir()
-    copy_others(folder.path, restored, folder.others)
-    return restored, tuple(folder.shards)
+    return whole, of_all(digests)
 
 
 def restore_trial(
@@ -218,13 +206,28 @@ def restore_trial(
     latest: Latest,
 ) -> tuple[Path, str]:  # fmt: skip
     """Write plain floats as `mc unpack --dequantize` would give them, below `place`; where, and the sha256 of all."""
-    restored, names = candidate_place(path, folder, place)
+    whole, files = candidate_place(path, folder, place)
     digests = []
-    for (quantized, _), name in zip(latest.of(sources, trial.plan, work), names, strict=True):
-        with open(restored / name, "wb") as out:
+    for (quantized, _), file in zip(latest.of(sources, trial.plan, work), files, strict=True):
+        with open(file, "wb") as out:
             digests.append(dequantize_file(Floats(Checkpoint(quantized)), out, work, lambda _: None)[1])
-    content = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return (restored if folder is not None else restored / path.name), content
+    return whole, of_all(digests)
+
+
+def candidate_place(path: Path, folder: Folder | None, place: Path) -> tuple[Path, list[Path]]:
+    """Where below `place` a candidate belongs, a file or a folder with the checkpoint's other files in it already; and
+    the files that its shards are to be."""
+    if folder is None:
+        return place / path.name, [place / path.name]
+    whole = place / path.resolve().name
+    whole.mkdir()
+    copy_others(folder.path, whole, folder.others)
+    return whole, [whole / name for name in folder.shards]
+
+
+def of_all(digests: Sequence[str]) -> str:
+    """The sha256 that stands for files with these."""
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def deliver(
