@@ -16,7 +16,9 @@ import mc
 from anatomy import Blob, Chunk, Header, checksum, compact, dissect, places, seal, split
 from checkpoints import Piece, arange, build, few, gaussian, grid, narrow, noise, piece, text
 from mc.api import Level
+from mc.blob import HEAD, BlobReader
 from mc.errors import DamagedError, McError
+from mc.streams import FromMemory
 from streams import Pipe
 
 LEVELS: tuple[Level, ...] = ("fast", "default", "best")
@@ -83,6 +85,13 @@ def test_every_truncation_is_refused(level: Level) -> None:
     for size in range(len(packed)):
         assert FILE in refused(packed[:size])
     assert FILE in refused(packed + b"\0")
+
+
+@pytest.mark.parametrize("size, missing", [(0, 12), (5, 7), (12, 3)])
+def test_a_blob_says_by_how_much_it_is_too_short_for_its_head(size: int, missing: int) -> None:
+    stream = FromMemory(memoryview(HEAD.pack(3, 0)), FILE)
+    with pytest.raises(DamagedError, match=f"^it ends {missing} bytes too early$"):
+        BlobReader(stream, size, 0, "F32", 4)
 
 
 @every_level

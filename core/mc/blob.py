@@ -97,8 +97,8 @@ class Chunk(NamedTuple):
     raw_sum: int
 
     def decode(self, raw: Bytes) -> None:
-        """Fill `raw`, and check it; DamagedError if it isn't what was packed. Words must lie where a machine can load
-        them as words: `raw` begins at a multiple of eight bytes."""
+        """Fill `raw` u8 [stop - start], and check it; DamagedError if it isn't what was packed. Words must lie where a
+        machine can load them as words: `raw` begins at a multiple of eight bytes."""
         if xxhash.xxh3_64_intdigest(self.coded, self.seed) != self.coded_sum:
             raise DamagedError(f"chunk {self.number}: its coded bytes don't match their checksum")
         try:
@@ -109,7 +109,7 @@ class Chunk(NamedTuple):
             raise DamagedError(f"chunk {self.number}: its decoded bytes don't match their checksum")
 
     def decoded(self) -> Bytes:
-        """The bytes; DamagedError if they aren't what was packed."""
+        """The bytes u8 [stop - start]; DamagedError if they aren't what was packed."""
         raw = np.empty(self.stop - self.start, np.uint8)
         self.decode(raw)
         return raw
@@ -120,7 +120,9 @@ class BlobReader:
 
     def __init__(self, stream: Stream, size: int, tensor: int, dtype: str, nbytes: int) -> None:
         """Read the head of the blob of `size` bytes that codes `nbytes` >= 1; DamagedError if it is none."""
-        length, checksum = HEAD.unpack(stream.take(HEAD.size)) if size >= HEAD.size else (size, 0)
+        if size < HEAD.size:
+            raise DamagedError(f"it ends {HEAD.size - size} bytes too early")
+        length, checksum = HEAD.unpack(stream.take(HEAD.size))
         left = size - HEAD.size - length
         if left < 0:
             raise DamagedError(f"it ends {-left} bytes too early")
@@ -153,7 +155,7 @@ class BlobReader:
             raise DamagedError("its directory doesn't agree with its frames")
 
     def chunk_at(self, stream: Stream, number: int, size: int) -> Chunk:
-        """The chunk of `size` coded bytes, at whose frame `stream` stands."""
+        """The chunk of `size` coded bytes, at whose frame `stream` stands; DamagedError if the frame says otherwise."""
         stated, coded_sum, raw_sum = FRAME.unpack(stream.take(FRAME.size))
         if stated != size:
             raise DamagedError(f"chunk {number} claims {stated} bytes, and {size} in the directory")
