@@ -163,6 +163,8 @@ class Checkpoint:
 
 
 def _copy_part(piece: tuple[blob.Chunk, int, int], out: Bytes) -> None:
+    """Put what a chunk has of the bytes from start to stop into `out`: decoded in place where all of it belongs there,
+    and words may lie there."""
     chunk, start, stop = piece
     inside = slice(max(chunk.start, start) - start, min(chunk.stop, stop) - start)
     if start <= chunk.start and chunk.stop <= stop and inside.start % 8 == 0:

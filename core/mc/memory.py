@@ -61,7 +61,8 @@ class Room:
                 self._asked = end
 
     def write(self, data: bytes | memoryview) -> int:
-        """Put `data` at the position, which moves behind it. Without the interpreter's lock, other than BytesIO."""
+        """Put `data` at the position, which moves behind it; much of it without the interpreter's lock, other than
+        BytesIO does."""
         end = self._at + len(data)
         if end > len(self._place):  # a small file whose headers outweigh what coding saves
             before = self._place

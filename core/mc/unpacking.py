@@ -67,8 +67,8 @@ class Restored:
 class _Blobs:
     """The blobs of a packed file in data order, and any earlier one once more, for tensors that equal it."""
 
-    def __init__(self, stream: FromSource | FromPipe, source: Source | None, opening: Opening, spool: BinaryIO) -> None:
-        self._stream, self._source, self._opening, self._spool = stream, source, opening, spool
+    def __init__(self, stream: FromSource | FromPipe, opening: Opening, spool: BinaryIO) -> None:
+        self._stream, self._opening, self._spool = stream, opening, spool
         entries = opening.packed.manifest.entries
         self._numbers = {name: number for number, name in enumerate(entries)}
         self._wanted = {entry.why for entry in entries.values() if entry.coding == SAME}
@@ -78,9 +78,9 @@ class _Blobs:
         """The chunks of a tensor, the next in order; none if it isn't to be taken."""
         entry = self._opening.packed.manifest.entries[tensor.name]
         if isinstance(self._stream, FromSource):
-            blob = self._numbers[entry.why] if entry.coding == SAME else number
-            self._stream.at = self._opening.packed.blobs[blob].start
-            return units(self._stream, self._opening, blob, tensor) if take else ()
+            index = self._numbers[entry.why] if entry.coding == SAME else number
+            self._stream.at = self._opening.packed.blobs[index].start
+            return units(self._stream, self._opening, index, tensor) if take else ()
         if entry.coding == SAME:
             return self._again(self._numbers[entry.why], tensor) if take else ()
         return self._next(self._stream, number, tensor, take)
@@ -162,7 +162,7 @@ def chunks(
     names = {tensor.name for tensor in wanted}
 
     def every(spool: BinaryIO) -> Iterator[Unit]:
-        blobs = _Blobs(stream, source, opening, spool)
+        blobs = _Blobs(stream, opening, spool)
         for number, tensor in enumerate(opening.original.tensors):
             try:
                 yield from blobs.units(number, tensor, tensor.name in names)

@@ -63,14 +63,15 @@ def bound(w: Array, squared: float) -> float:
         low += int(live.min())
         counts = np.convolve(counts, np.bincount(live - live.min()))
     variances = np.exp2((low + np.arange(len(counts))) / EIGHTH)
-    # With the water at a variance, those below it are errors, and the others have it each; in between it is linear.
+    # Squared error with the water as high as each variance: those below are lost, of the others as much as the level
+    # each. In between it rises by a straight line.
     below, over = np.cumsum(variances * counts), np.cumsum(counts[::-1])[::-1] - counts
     full = below + variances * over
     k = min(int(np.searchsorted(full, squared)), len(counts) - 1)
     rest = squared - (float(below[k - 1]) if k else 0.0)
-    most = min(rest / float(over[k] + counts[k]), float(variances[-1]))
-    above = variances > most
-    return float((counts[above] * np.log2(variances[above] / most)).sum()) / 2 / w.size if most > 0 else 0.0
+    level = min(rest / float(over[k] + counts[k]), float(variances[-1]))
+    above = variances > level
+    return float((counts[above] * np.log2(variances[above] / level)).sum()) / 2 / w.size if level > 0 else 0.0
 
 
 def packed_as(one: Measured, recipe: Recipe, sizes: Mapping[str, TensorReport]) -> Measured:
