@@ -35,7 +35,7 @@ from mc.simplifying import Done, finished, names_of, refuse_unused, rewrite, sha
 NOTHING = "no tensor that is to be pruned: no matrix of floats, or all are kept."
 LISTED = f"{', '.join(FLOATS[:-1])} and {FLOATS[-1]}"
 MOST_NAMED = 5  # tensors in a message
-Asked = tuple[Method | None, Sequence[tuple[str, Method]], Sequence[str]]
+Asked = tuple[Method | None, Sequence[tuple[str, Method]], Sequence[str]]  # of all tensors, of some, what stays
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def prune(
             layout = plain_layout(opened)
             wanted, used = _assigned(layout.tensors, job, asked)
             _refuse_unfit(job, layout.tensors, opened.where)
-            refuse_unused(used, _patterns(asked), keep, opened.where, "matrix of floats")
+            _refuse_unused(used, asked, opened.where)
             if not wanted:
                 raise UsageError(f"{opened.where} has {NOTHING}")
             with writing(target) as out:
@@ -138,23 +138,26 @@ def plan(
             seen += tensors
             found += [(str(path), one.name, spelled(wanted[one.name]) if one.name in wanted else "") for one in tensors]
         _refuse_unfit(job, seen, str(source))
-    refuse_unused(used, _patterns(asked), keep, str(source), "matrix of floats")
+    _refuse_unused(used, asked, str(source))
     return tuple(found)
 
 
-def _patterns(asked: Asked) -> list[str]:
-    return [pattern for pattern, _ in asked[1]]
+def _refuse_unused(used: set[str], asked: Asked, where: str) -> None:
+    """UsageError for a pattern that fits no matrix of floats, or, if it is to keep some, no tensor."""
+    _, sets, keep = asked
+    refuse_unused(used, [pattern for pattern, _ in sets], keep, where, "matrix of floats")
 
 
 def _assigned(tensors: Sequence[Tensor], job: PruneJob, asked: Asked) -> tuple[dict[str, Method], set[str]]:
     """The method of each tensor that is to be pruned, and the patterns that fit any. Tensors of fewer than two
     dimensions have no rows to prune, whatever names them."""
-    found, used = assign([tensor for tensor in tensors if len(tensor.shape) > 1], *asked)
-    used |= assign(tensors, None, (), asked[2])[1]
+    method, sets, keep = asked
+    found, used = assign([tensor for tensor in tensors if len(tensor.shape) > 1], method, sets, keep)
+    used |= assign(tensors, None, (), keep)[1]
     if job.masks is not None:
         listed = set(job.masks.names())
         for tensor in tensors:
-            kept = any(matches(pattern, tensor.name) for pattern in asked[2])
+            kept = any(matches(pattern, tensor.name) for pattern in keep)
             if tensor.name in listed and tensor.start < tensor.stop and not kept:
                 found[tensor.name] = Method("mask")
     return found, used
@@ -265,7 +268,7 @@ def _prune_folder(
         every_one = [tensor for _, tensor in tensors_of(shards)]
         wanted, used = _assigned(every_one, job, asked)
         _refuse_unfit(job, every_one, str(path))
-        refuse_unused(used, _patterns(asked), asked[2], str(path), "matrix of floats")
+        _refuse_unused(used, asked, str(path))
         if not wanted:
             raise UsageError(f"{path} has {NOTHING}")
         place = stack.enter_context(new_folder(path, target, [*folder.others, *renamed.values()]))

@@ -20,13 +20,14 @@ from mc.lossy.files import Target as Out
 from mc.lossy.files import naming
 from mc.lossy.masks import Threshold
 from mc.lossy.methods import Method, is_free
-from mc.lossy.pruned import Made, Masks, Step, refuse_missed, results, together, write
+from mc.lossy.pruned import Made, Masks, Step, refuse_missed, results, write
 from mc.lossy.pruning import Array, PruneJob, component_bits, largest, matrix_of, prune_tensor, units_of
 from mc.lossy.requests import Target
 from mc.lossy.schemes import matrix, scale_dtype
 from mc.lossy.shards import Files, Held, held_bytes, tensors_of
 from mc.lossy.sizes import packed_parts
 from mc.lossy.thresholds import by_components, settled
+from mc.lossy.tied import together
 from mc.parallel import Workers
 from mc.scratch import scratch
 from mc.twins import find_tied
@@ -48,12 +49,12 @@ class Allotted:
 
 def allot(where: str, files: Files, job: PruneJob, work: Workers) -> Allotted:
     """The shares and thresholds with which all files meet the target together; `where` names the whole. McError,
-    naming the tensor, for numbers that are not finite and methods that don't fit;
-    LimitError where the target can't be met."""
+    naming the tensor, for numbers that are not finite and methods that don't fit; LimitError where the target can't be
+    met."""
     twins = find_tied(files)
-    wanted, stay, masked = together(twins, job.wanted, job.keep)
-    job = replace(job, wanted=wanted, twins=twins, masked=masked)
-    return Allotted(*_allotted(where, files, job, work), stay, len(files) == 1)
+    tied = together(twins, job.wanted, job.keep)
+    job = replace(job, wanted=tied.wanted, twins=twins, masked=tied.masked)
+    return Allotted(*_allotted(where, files, job, work), tied.stay, len(files) == 1)
 
 
 def prune_file(

@@ -17,7 +17,7 @@ from mc.lossy.masks import Threshold
 from mc.lossy.methods import Method, spelled
 from mc.lossy.pruning import Array, Pruned, PruneJob, matrix_of, prune_tensor
 from mc.lossy.recipe import Prune, Quantized, Recipe, read_recipe, write_recipe
-from mc.lossy.requests import Target, matches
+from mc.lossy.requests import Target
 from mc.lossy.schemes import LowRank, Shape, matrix, parts
 from mc.manifest import RECIPE_KEY
 from mc.parallel import Workers
@@ -61,30 +61,6 @@ class Made:
 
 
 Masks = Callable[[str, Shape, Array], None]
-
-
-def together(
-    twins: Mapping[str, str], wanted: Mapping[str, Method], keep: Sequence[str]
-) -> tuple[dict[str, Method], dict[str, str], dict[str, str]]:
-    """The methods with which tensors that are tied stay tied: none where one of them is kept, else the mask that is
-    listed for any, else that of the first. Then, by name, those that stay although a method was meant for them and the
-    one that they stay for; and those that take the mask of another, and that other."""
-    groups: dict[str, list[str]] = {}
-    for name, first in twins.items():
-        groups.setdefault(first, [first]).append(name)
-    found, stay, masked = dict(wanted), dict[str, str](), dict[str, str]()
-    for first, names in groups.items():
-        kept = [name for name in names if any(matches(pattern, name) for pattern in keep)]
-        with_mask = [name for name in names if name in wanted and wanted[name].kind == "mask"]
-        method = None if kept else wanted.get((with_mask or names)[0])
-        for name in names:
-            if method is not None:
-                found[name] = method
-                if with_mask and name not in with_mask:
-                    masked[name] = with_mask[0]
-            elif found.pop(name, None) is not None:
-                stay[name] = (kept or [first])[0]
-    return found, stay, masked
 
 
 def write(
