@@ -56,7 +56,7 @@ def read(data, at, out):
         return _coded(data, at, out)
     if method > CODED:
         return NO_WAY
-    step = 1 - np.int64(method)  # PLAIN, or SAME
+    step = 1 - np.int64(method)  # PLAIN: from byte to byte; SAME: always the first
     end = at + (len(out) if method == PLAIN else 1)
     if end > len(data):
         return CUT

@@ -27,6 +27,7 @@ from mc.codec import (
     sparse,
     split,
     trellis,
+    zstdfit,
 )
 from mc.codec.codings import (
     AFFINE,
@@ -46,17 +47,11 @@ from mc.codec.fit import Each, Read
 from mc.codec.fitted import Fitted
 from mc.codec.integers import PlaneCode
 from mc.codec.typing import Bytes, Ints
-from mc.codec.ways import raw_chunk
 
-LOOKED_AT = 1024  # words in which repetition is looked for
-SPREAD = np.uint64(0x9E3779B97F4A7C15)  # an odd number that makes one word of two
 SIGNED = ("I8", "I16", "I32")
 PACKED = ("I32", "U8")  # words that smaller integers are packed in
 LEAST_LINE = 64  # bytes of a row of these, whose integers then are 64 or more
 PIECES, PIECE = 16, 1 << 14  # words of the sample on which integer codings are compared
-MIXED = 509  # a prime: bytes that are a share of the sample apart, one of so many, are in no order
-ORDERED = 0.97  # times what zstd takes for these, where there is order; .99 to 1.03 where rows differ in power alone
-QUICKLY = 1.3  # times what zstd takes at its slower levels, at most: .8 to 1.2 of quantized weights
 
 
 @dataclass(frozen=True)
@@ -141,11 +136,11 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
         expected, thin = int(parted.bytes), None
     else:
         parted = None
-    if _repeats(fitted.sample, fitted.code.cols):
+    if zstdfit.repeats(fitted.sample, fitted.code.cols):
         spans = plain_spans(nbytes, geometry.width)
-        found = _chunk_cost(read(*spans[0]), level) * nbytes
+        found = zstdfit.cost_of_chunk(read(*spans[0]), level) * nbytes
         if thin is not None and found < expected:  # the first chunk may have more zeros than others
-            found = _cost_of_all(read, spans, level, each)
+            found = zstdfit.cost_of_all(read, spans, level, each)
         if found < min(expected, nbytes):
             why = f"{why} zstd {8 * found / words:.2f}".strip()
             return _zstd_code(nbytes, geometry.width, level, why)
@@ -160,56 +155,9 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
     return Coded(FLOATS, name, fitted.why, bytes([FLOATS]) + fitted.head, spans, fitted.encode)
 
 
-def _repeats(sample: Ints, cols: int) -> bool:
-    """Whether words of four bytes and more (or as many short ones) stand in the sample more than once, or rows that
-    begin alike: in trained weights they hardly do, but in the tables of a fixed transform, in codebooks, padding and
-    copied rows, and zstd finds them."""
-    raw = sample.view(np.uint8)
-    wide = max(sample.itemsize, 4)
-    middle = len(raw) // 2 // wide * wide
-    words = raw[max(middle - LOOKED_AT // 2 * wide, 0) :][: LOOKED_AT * wide]
-    if 4 * dictionary.distinct(words[: len(words) // wide * wide].view(runs.UNSIGNED[wide])) < 3 * (len(words) // wide):
-        return True
-    rows, begin = len(sample) // cols, 16 // sample.itemsize
-    if rows < 4 or cols < begin:
-        return False
-    begins = np.ascontiguousarray(sample[: rows * cols].reshape(rows, cols)[:, :begin]).view(np.uint64)
-    return 16 * dictionary.distinct(begins[:, 0] * SPREAD + begins[:, 1]) < 15 * rows
-
-
-def _chunk_cost(raw: Bytes, level: str) -> float:
-    """Bytes for a byte of a whole chunk: what repeats lies as far apart as rows are long."""
-    return len(dictionary.compress(raw, dictionary.LEVELS[level])) / len(raw)
-
-
-def _cost_of_all(read: Read, spans: list[tuple[int, int]], level: str, each: Each) -> float:
-    """Bytes of all chunks."""
-    return sum(each(lambda span: _chunk_cost(read(*span), level) * (span[1] - span[0]), spans))
-
-
-def _zstd_cost(sample: Bytes, width: int, level: str) -> float:
-    """Bytes for a byte of the sample, piece by piece."""
-    pieces = [sample[at : at + PIECE * width] for at in range(0, len(sample), PIECE * width)]
-    return sum(len(dictionary.compress(piece, dictionary.LEVELS[level])) for piece in pieces) / len(sample)
-
-
-def _ordered(sample: Bytes, least: float, level: str) -> bool:
-    """Whether zstd sees any order in the sample, and comes near the `least` bytes that another coding takes: without
-    order, what counts how often each word comes takes no more."""
-    if level == "best":  # whose time matters less
-        return True
-    found = len(dictionary.compress(sample, dictionary.QUICK))
-    if found > QUICKLY * least:
-        return False
-    mixed = np.ascontiguousarray(sample[: len(sample) // MIXED * MIXED].reshape(MIXED, -1).T)
-    return found < ORDERED * len(dictionary.compress(mixed.reshape(-1), dictionary.QUICK))
-
-
 def _zstd_code(nbytes: int, width: int, level: str, why: str) -> Coded:
     spans = plain_spans(nbytes, width)
-    return Coded(
-        ZSTD, "zstd", why, bytes([ZSTD, width]), spans, lambda _, raw: _zstd_chunk(raw, dictionary.LEVELS[level])
-    )
+    return Coded(ZSTD, "zstd", why, bytes([ZSTD, width]), spans, lambda _, raw: zstdfit.encode_chunk(raw, level))
 
 
 def _integers(
@@ -247,12 +195,13 @@ def _integers(
         counts = planefit.count(rows, floats.spans(nbytes, cols), read, each)
         planned["rows"] = planefit.best_plan(rows, counts, nbytes)
         costs["rows"] = planefit.cost(*planned["rows"], nbytes)
-    if not (grid and ahead) or _ordered(sample, grid.bytes / scale, level):
-        costs["zstd"] = min(_zstd_cost(sample, width, level), _chunk_cost(read(*spans[0]), level)) * nbytes
+    if not (grid and ahead) or zstdfit.is_ordered(sample, grid.bytes / scale, level):
+        pieced = zstdfit.cost_of_pieces(sample, PIECE * width, level)
+        costs["zstd"] = min(pieced, zstdfit.cost_of_chunk(read(*spans[0]), level)) * nbytes
     if grid is not None:
         costs["grid"] = grid.bytes
         if costs.get("zstd", nbytes) < grid.bytes:  # untrained rows of an embedding fill the first chunk: look at all
-            costs["zstd"] = _cost_of_all(read, spans, level, each)
+            costs["zstd"] = zstdfit.cost_of_all(read, spans, level, each)
     walk = _walk(dtype, shape, nbytes, width, read, level, each, states)
     if walk is not None:
         costs["trellis"] = walk.bytes
@@ -373,10 +322,3 @@ def _sample(read: Read, nbytes: int, width: int) -> Bytes:
         return read(0, nbytes)
     starts = [(nbytes - size) // width * k // (PIECES - 1) * width for k in range(PIECES)]
     return np.concatenate([read(at, at + size) for at in starts])
-
-
-def _zstd_chunk(raw: Bytes, level: int) -> Bytes:
-    frame = dictionary.compress(raw, level)
-    if len(frame) >= len(raw):
-        return raw_chunk(raw)
-    return np.frombuffer(b"\1" + frame, np.uint8)

@@ -66,7 +66,8 @@ class Reader:
         return out
 
     def arrays(self, loop: Loop, *arguments: object) -> None:
-        """Let a loop of `mc.codec.arrays` fill its arguments from what comes next."""
+        """Let a loop fill its arguments from what comes next, as `mc.codec.arrays.read` does; DamagedError, which says
+        what is wrong, where it finds a fault."""
         end = int(loop(self._rest(), np.int64(0), *arguments))
         if end < 0:
             raise DamagedError(arrays.FAULTS[-end])

@@ -140,7 +140,7 @@ def likely(lines: Ints) -> tuple[float, int, int]:
 
 @cache
 def _choices() -> NDArray[np.float64]:
-    """Logarithms of how many ways there are to choose k of m, [m, k], both up to WIDEST; what isn't one where k > m."""
+    """Bits [m, k] that tell which k of m are there, both up to WIDEST; without meaning where k > m."""
     logs = np.array([lgamma(k + 1) for k in range(WIDEST + 1)])
     sizes = np.arange(WIDEST + 1)
     found: NDArray[np.float64] = (logs[:, None] - logs - logs[np.abs(sizes[:, None] - sizes)]) / log(2)

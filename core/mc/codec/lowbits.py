@@ -19,9 +19,9 @@ def _entropy(counts):
 
 @compiled
 def saved(sample, tails, looked_at, of_head):
-    """Bits a word that the bytes of the tails would save, by about `looked_at` words of the sample; None if there are
-    fewer. `of_head` f64: what the lowest so many bits of the head would save. Zeros aren't looked at: they are better
-    told by other means."""
+    """Bits a word that taking off the `tails` would save, by about `looked_at` words of the sample; None if it has
+    fewer. Fills `of_head` f64 with what the lowest 0, 1, ... bits of the head would save besides. Zeros aren't looked
+    at: they are better told by other means."""
     some = 0
     for i in range(len(sample)):
         some += sample[i] != 0
