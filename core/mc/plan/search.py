@@ -1,8 +1,9 @@
 """The smallest file whose score stays above a limit, with few evaluations: bracket one multiplier, then refine groups.
 
 What is known of a score is only that it tends to fall as files get smaller. So alpha is moved by octaves until one
-candidate passes and the next doesn't, the gap is halved, and then each group of tensors gets once the chance to be
-coarser still: those that are expected to lose least first, the most sensitive last.
+candidate passes and the next doesn't, and the gap is halved; where scores prove noisy, it looks on beyond. Another
+objective, if any, is tried at fewer bytes. Then each group of tensors gets once the chance to be coarser still: those
+that are expected to lose least first, the most sensitive last.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from mc.plan.allocate import Choice, Factors, Priced, acts, bracket, choices, ex
 from mc.plan.bench import Bench, lossless, try_choices
 from mc.plan.goals import Goal
 from mc.plan.learnt import Learnt
-from mc.plan.plans import Plan, short
 from mc.plan.trial import Trial, with_plan
 
 START = -6.0  # binary logarithm of the first alpha: a loss of about 1 %, three to four bits a weight
@@ -185,10 +185,9 @@ def finished(trial: Trial, log: list[Tried], limit: Limit) -> Trial:
     shown: list[list[Any]] = [[one.size, short_score(one.score), one.passed] for one in log]
     drop = f"{100 * limit.drop:g}%" if limit.relative else f"{limit.drop:g}"
     about = {**trial.plan.about, "goal": f"drop {drop}", "scores": shown}
-    plan: Plan = replace(trial.plan, about=about)
-    return with_plan(trial, plan)
+    return with_plan(trial, replace(trial.plan, about=about))
 
 
 def short_score(score: float) -> float:
-    """Six digits."""
-    return float(f"{score:.6g}") if isfinite(score) else short(0.0)
+    """Six digits; 0 in place of what no JSON has, NaN and infinity."""
+    return float(f"{score:.6g}") if isfinite(score) else 0.0
