@@ -34,6 +34,7 @@ from mc.plan.survey import Asked, Survey, survey
 from mc.plan.trial import Latest, Trial, packed, try_plan
 from mc.plan.ways import parse_way
 from mc.simplifying import rewrite
+from mc.twins import tied_with
 
 ANY = "auto"  # as a scheme: whatever is best
 COPIED = 1 << 22  # bytes at once
@@ -289,7 +290,4 @@ def without(found: Survey, latest: Latest) -> tuple[str, ...]:
     if statistics is None:
         return ()
     named = set(statistics.names)
-    tied = {
-        menu.name: {menu.name, *(k for k, first in found.twins.items() if first == menu.name)} for menu in found.menus
-    }
-    return tuple(name for name, ones in tied.items() if not ones & named)
+    return tuple(menu.name for menu in found.menus if named.isdisjoint(tied_with(menu.name, found.twins)))

@@ -3,7 +3,7 @@ an entropy coder has had the integers (Gish and Pierce, 1968: within a quarter b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from typing import Any
 
@@ -40,6 +40,12 @@ class Frame:
     unit: float  # that a relative step is multiplied with
     matrix: Array | None = None  # f32 [cols, cols] that errors are fed back through (`feedback.factor`)
     held: bool = False  # whether zeros stay zero, whatever is fed back
+
+
+def at_rows(frame: Frame, picked: Array | slice) -> Frame:
+    """The frame of a whole matrix for some of its rows."""
+    rows = frame.rows[picked] if frame.rows is not None else None
+    return replace(frame, rows=rows, row_power=frame.row_power[picked])
 
 
 def scale(codes: Array) -> Array:

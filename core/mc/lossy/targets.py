@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from math import inf, prod, sqrt
 
 from mc.checkpoint import Layout, Source
@@ -62,10 +61,8 @@ def _step_for(held: Held, job: Job, limit: float) -> float:
         objective, frame = framed(tensor.name, w, job.wanted[tensor.name], job)
 
         def error(step: float, every: int = 1) -> float:
-            some, of = w[::every], frame
-            if frame is not None and every > 1:
-                rows = None if frame.rows is None else frame.rows[::every]
-                of = replace(frame, rows=rows, row_power=frame.row_power[::every])
+            some = w[::every]
+            of = frame and grids.at_rows(frame, slice(None, None, every))
             shape = some.shape if every > 1 else tensor.shape
             found = arrays.quantize(
                 tensor.name, some, tensor.dtype, shape, job.wanted[tensor.name], job.seed, step, objective, of,
@@ -126,9 +123,8 @@ def _typical(job: Job, gridded: Sequence[Held], work: Workers) -> float:
 
 
 def _widest(error: Callable[[float], float], limit: float, start: float, close: float = CLOSE) -> float:
-    """The widest step whose error is at most `limit`, and `close` of it where any is. The error grows about with
-    the square of the step, so each trial aims anew; between two that
-    bracket the limit it halves where that fails."""
+    """The widest step whose error is at most `limit`, and `close` of it where any is. The error grows about with the
+    square of the step, so each trial aims anew; between two that bracket the limit it halves where that fails."""
     low, high = 0.0, inf  # steps below and above the limit
     step = start
     for _ in range(ROUNDS):

@@ -20,7 +20,7 @@ from mc.checkpoint import Tensor
 from mc.dtypes import numpy_dtype
 from mc.errors import McError
 from mc.lossy import arrays, grids, trellises
-from mc.lossy.grids import Frame
+from mc.lossy.grids import Frame, at_rows
 from mc.lossy.recipe import WEIGHED
 from mc.lossy.requests import Request
 from mc.lossy.schemes import parts
@@ -164,12 +164,6 @@ def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[C
         return size, lost, escaped
 
     yield curve_of(sample, request, steps, trial)
-
-
-def at_rows(frame: Frame, picked: Array) -> Frame:
-    """The frame of a whole tensor for some of its rows."""
-    rows = frame.rows[picked] if frame.rows is not None else None
-    return replace(frame, rows=rows, row_power=frame.row_power[picked])
 
 
 def deviation_of(w: Array, frame: Frame) -> float:

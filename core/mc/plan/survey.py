@@ -23,7 +23,7 @@ from mc.lossy.zeros import pruned_in
 from mc.parallel import Workers
 from mc.plan.curves import Curve
 from mc.plan.losses import measure_of
-from mc.plan.menus import KINDS, Kind, Sample, at_rows, grid, lossless, plain, trellis
+from mc.plan.menus import KINDS, Kind, Sample, grid, lossless, plain, trellis
 from mc.plan.thinned import THINNED
 from mc.plan.thinned import asked as asked_thinned
 from mc.plan.ways import Combined
@@ -210,7 +210,7 @@ def sample_of(
     any_kind = wanted or Request(STEPPED[0])  # all kinds with steps have one frame
     objective, frame = framed(tensor.name, w, any_kind, replace(job, frames=kept))
     kinds = STEPPED if wanted is None else (wanted.kind,)
-    frames = {} if frame is None else dict.fromkeys(kinds, (objective, at_rows(frame, picked)))
+    frames = {} if frame is None else dict.fromkeys(kinds, (objective, grids.at_rows(frame, picked)))
 
     def framing(ending: str, part: Array) -> tuple[str, grids.Frame]:
         objective, frame = framed(tensor.name + ending, np.ascontiguousarray(part), Request("grid"), job)

@@ -14,6 +14,7 @@ import numpy as np
 
 from mc.dtypes import numpy_dtype
 from mc.lossy import arrays, lowrank, masks, pruning
+from mc.lossy.grids import at_rows
 from mc.lossy.masks import Threshold
 from mc.lossy.methods import Method, parse_method
 from mc.lossy.moments import Moments
@@ -21,7 +22,7 @@ from mc.lossy.recipe import WEIGHED
 from mc.lossy.requests import Request
 from mc.lossy.schemes import scale_dtype
 from mc.plan.curves import Curve, laddered, laid
-from mc.plan.menus import Sample, at_rows, curve_of, deviation_of, gridded, rate, restored
+from mc.plan.menus import Sample, curve_of, deviation_of, gridded, rate, restored
 from mc.plan.ways import Combined, combined, magnitude
 
 Array = np.ndarray[Any, Any]
