@@ -56,6 +56,11 @@ class Packed:
     reserved: Tensor
     blobs: tuple[Tensor, ...]  # in data order, one for each entry
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each tensor's blob, by its name."""
+        return {name: one.stop - one.start for name, one in zip(self.manifest.entries, self.blobs, strict=True)}
+
 
 def is_packed(layout: Layout, where: str) -> bool:
     """Whether a file is meant as a packed one: either mark or the name says so."""

@@ -90,9 +90,7 @@ def _verify_packed(
 
 def _facts(opening: Opening, where: str) -> dict[str, dict[str, object]]:
     """What a manifest that holds a plan leaves out of quantized tensors, which recipe and blobs say."""
-    packed = opening.packed
-    sizes = {name: blob.stop - blob.start for name, blob in zip(packed.manifest.entries, packed.blobs, strict=True)}
-    return facts_of(recipe_of(opening.original, where), sizes)
+    return facts_of(recipe_of(opening.original, where), opening.packed.sizes)
 
 
 Attempt = tuple[Tensor, int | None, "tuple[int, Bytes] | DamagedError"]

@@ -149,23 +149,24 @@ def prune(
     elif not manner.quiet:
         show.table(COLUMNS, rows(report), manner)
     stay = [f"{name} stays, tied to {first}" for file in report.files for name, first in file.tied]
-    for line in [*stay, *coarse(report, limit)]:
+    for line in [*stay, *left_over(report, limit)]:
         show.closing(line, manner, after_table=True)
     show.closing(summary(report, seconds, target), manner, after_table=True)
     return 0
 
 
-def coarse(report: PruneReport, limit: Any) -> list[str]:
-    """A line if a limit over all tensors is met, but not closely: what goes as one is too large for what is left."""
+def left_over(report: PruneReport, limit: Any) -> list[str]:
+    """A line if a limit over all tensors is met, but not closely: nothing had to go, or what goes as one is too large
+    for what is left."""
     if limit is None or (limit.kind == "error" and not limit.overall):
         return []
     tensors = [one for file in report.files for one in file.tensors]
     if limit.kind == "size":
+        if not any(one.squared for one in tensors):
+            return ["the limit is met with all weights as they were"]
         reached = float(sum(file.packed_bytes for file in report.files))
     else:
         reached = sum(one.squared for one in tensors) / (sum(one.power for one in tensors) or 1.0)
-    if limit.kind == "size" and not any(one.squared for one in tensors):
-        return ["the limit is met with all weights as they were"]
     short = 1 - reached / limit.value
     return [f"the limit is met with {short:.2%} to spare: no rank or threshold was found between"] * (short > CLOSE)
 

@@ -73,8 +73,8 @@ def _plan_in(source: Source) -> dict[str, Any] | None:
     if manifest.plan is None:
         return None
     recipe = recipe_of(opening.original, source.where)
-    sizes = {name: blob.stop - blob.start for name, blob in zip(manifest.entries, opening.packed.blobs, strict=True)}
-    facts = Facts(manifest.level, source.size, with_parts(sizes, recipe), weights_of(opening.original, recipe))
+    sizes = with_parts(opening.packed.sizes, recipe)
+    facts = Facts(manifest.level, source.size, sizes, weights_of(opening.original, recipe))
     return expanded(manifest.plan, facts)
 
 
