@@ -17,7 +17,7 @@ from mc.codec.fit import Each
 from mc.codec.floats import rows_in_chunk
 from mc.codec.grids import MOST_SHIFT, MOST_TABLES, GridCode
 from mc.codec.groups import GroupCode
-from mc.codec.tables import Tables, histogram
+from mc.codec.tables import Tables, counted
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError
 
@@ -132,7 +132,7 @@ def _patterned(present: Ints) -> float:
     if cols == 0:
         return 1.0
     patterns = np.packbits(present[:, :cols], axis=1)
-    counts = histogram(patterns.reshape(-1), np.array([patterns.size]))[0]
+    counts = counted(patterns.reshape(-1))
     likely = counts[counts > 0] / patterns.size
     return (float(-(likely * np.log2(likely)).sum()) + 0.72 * len(likely) / patterns.size) / 8
 

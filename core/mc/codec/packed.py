@@ -7,7 +7,7 @@ So compressed-tensors stores them: q + 2^(bits - 1), the first in the lowest bit
 import numpy as np
 
 from mc.codec.compiled import released
-from mc.codec.tables import histogram
+from mc.codec.tables import counted
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError
 
@@ -81,8 +81,7 @@ def likely(rows: Bytes, cost: float) -> list[int]:
         )  # bits left over, zero if these are such integers; else chunks stay raw
         if int(np.count_nonzero(rows[:, -1] >> (8 - behind))) * MOSTLY > len(rows):
             continue
-        values = split(rows.reshape(-1), bits, cols)
-        counts = histogram(values, np.array([len(values)]))[0]
+        counts = counted(split(rows.reshape(-1), bits, cols))
         shares = counts[counts > 0] / counts.sum()
         found[bits] = float(-(shares * np.log2(shares)).sum()) * cols / (8 * rows.shape[1])
     least = min([cost, *found.values()])

@@ -21,7 +21,7 @@ from mc.codec.fitted import Fitted
 from mc.codec.floats import WIDEST, FloatCode, rows_in_chunk, spans
 from mc.codec.grids import GridCode
 from mc.codec.masks import MaskCode
-from mc.codec.tables import histogram
+from mc.codec.tables import counted
 from mc.codec.typing import Bytes, Ints
 from mc.codec.ways import opened_chunk, raw_chunk
 from mc.errors import DamagedError
@@ -204,7 +204,7 @@ def fit_packed(nbytes: int, bits: int, line: int, read: Read, each: Each, sample
     rows are one and the same, or `dense`."""
     cols = 8 * line // bits
     seen = packed.split(sample[: len(sample) // line * line], bits, cols)
-    counts = histogram(seen, np.array([len(seen)]))[0]
+    counts = counted(seen)
     if not dense and int(counts.max()) * SCARCE_PACKED < len(seen):
         return None
 

@@ -51,6 +51,12 @@ def histogram(symbols: Bytes, sizes: Counts) -> Counts:
     return counts
 
 
+def counted(symbols: Bytes) -> Counts:
+    """How often each symbol stands in one segment, i64 [256]."""
+    counts: Counts = histogram(symbols, np.array([len(symbols)]))[0]
+    return counts
+
+
 @compiled
 def summary(counts, lone):
     """Fill `lone` [tables] i64 with the only symbol of each table of counts [tables, 256], or SEVERAL, or EMPTY."""
