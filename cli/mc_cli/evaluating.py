@@ -62,7 +62,7 @@ def run(command: str, path: Path, timeout: float | None) -> float:
             raise EvaluationError(
                 f"{shlex.join(words)} was stopped after {timeout:g} seconds (--eval-timeout). {ending(out, err)}"
             ) from None
-        finally:  # on a signal too: the command and all it started end with this one, and what it left behind
+        finally:  # on a signal too: the command ends with this one, and so does what it started and left behind
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -220,7 +220,7 @@ def decode_chunk(
     if method not in (chunks.CODED, chunks.CODED | chunks.ESCAPES):
         raise DamagedError(f"a chunk is stored in way {method}, and there are ways 0, 1 and 3")
     words = planes.words_of(raw, code.geometry)
-    rows = slice(first_row, first_row + -(-len(words) // code.cols))
+    rows = code.rows_of(first_row, len(words))
     fault = chunks.decode(
         data, code.frequent_if_any, code.shape, code.scales_of(rows), code.classes[:, rows], *coder, words,
         present, NOWHERE if present is None else np.uint8(code.zero_number),
