@@ -27,7 +27,7 @@ OCTAVES = 2.0  # between the candidates of a bracket
 CLOSE = 0.15  # octaves between the last that passes and the first that doesn't: about 0.08 bits a weight
 FINEST, COARSEST = -40.0, 6.0
 CHALLENGES = 0.97, 0.9, 0.82  # of the bytes of the best so far: where another objective passes, it is taken
-BEYOND = 1.5, 1.0, 0.5  # octaves: where scores are noisy, one look at each until one passes
+BEYOND = 1.5, 1.0, 0.5  # octaves: where scores are noisy, looks so far on, each as often as it passes
 COARSER = 2.0  # by how much alpha is larger for a group that is refined
 
 
@@ -96,9 +96,8 @@ def search(benches: Sequence[Bench], score: Score, limit: Limit, most: int) -> t
     place = _bracketed(passes(bench, learnt), START, OCTAVES, most - 1)
     if noisy(log[1:], limit) and best.size < log[0].size:  # what fails by a hair may hide what passes beyond
         for further in BEYOND:
-            if len(log) < most and passes(bench, learnt)(place + further):
+            while len(log) < most and place + further <= COARSEST and passes(bench, learnt)(place + further):
                 place += further
-                break
     for other in benches[1:]:
         # Coded bytes are off alike; losses are in other units.
         theirs = Learnt({key: Factors(bytes=one.bytes) for key, one in learnt.known.items()}, learnt.rest)
