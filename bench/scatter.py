@@ -133,7 +133,8 @@ def _axes(scale: Scale, axis: str, beside: str) -> Iterator[str]:
 
 def _speed_ticks(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
-    ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+    steps = (1, 2, 5) if high < 1000 * low else (1,)  # beyond three decades their names would lie over each other
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
     return [tick for tick in ticks if low <= tick <= high]
 
 

@@ -132,7 +132,8 @@ def filled(points: list[Priced], picked: list[int], room: float, of_loss: bool) 
 
     def offer(number: int) -> None:
         taken, left = pairs[number]
-        more, saved = taken - taken[at[number]], left[at[number]] - left
+        with np.errstate(invalid="ignore"):  # a loss may be infinite: one such is no better than another
+            more, saved = taken - taken[at[number]], left[at[number]] - left
         able = np.flatnonzero((more <= room) & (saved > 0))
         if len(able):
             rates = saved[able] / np.maximum(more[able], TINY)
