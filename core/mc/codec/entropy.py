@@ -20,6 +20,7 @@ HUFFMAN, ANS = "huffman", "ans"
 CODERS = (HUFFMAN, ANS)  # in the order of their numbers in a file (FORMAT.md, section 5)
 HUFFMAN_ARRAYS = 3  # that its encoder has; that of ANS has four
 ANS_MUST_SAVE = 3  # per cent of the bits, for the time that it takes
+FEW_TABLES = 50  # if tables are a smaller share of the bits, Huffman's don't save what its codes lose
 FRACTION = 16  # binary digits after the point in the fixed-point logarithms that code lengths are counted with
 
 
@@ -107,9 +108,13 @@ def _frequency(steps: Bytes) -> Counts:
 
 def best_plan(coder: str, counts: Counts) -> Plan:
     """Tables for `coder`; or for ANS in place of Huffman where a code of whole bits loses much, as it does when one
-    symbol is most frequent by far."""
+    symbol is most frequent by far; or for Huffman in place of ANS where tables are much of the whole."""
     first = plan(coder, counts)
-    if coder == ANS or 5 * first.likeliest < 2 * first.symbols:
+    if coder == ANS:
+        few = 8 * first.table_bytes * FEW_TABLES > first.bits  # its tables take twice the bytes of Huffman's
+        second = plan(HUFFMAN, counts) if few else first
+        return second if second.bits < first.bits else first
+    if 5 * first.likeliest < 2 * first.symbols:
         return first
     second = plan(ANS, counts)
     return second if second.bits * 100 < first.bits * (100 - ANS_MUST_SAVE) else first
