@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import xxhash
 import zstandard
 
@@ -152,3 +153,22 @@ def sealed_text(header: str, size: int = 0, digest: str | None = None) -> bytes:
     prefix = len(padded).to_bytes(8, "little") + padded
     true = hashlib.sha256(prefix).hexdigest()
     return prefix.replace(f'"mc.digest":"{BLANK}"'.encode(), f'"mc.digest":"{digest or true}"'.encode(), 1)
+
+
+def struck(packed: bytes, name: str, draw: np.random.Generator, front: int | None = None) -> bytes:
+    """The file with true checksums, and below them one byte of a tensor's head or one bit of its first chunk changed;
+    with `front`, most often one of so many bytes at the chunk's beginning."""
+    parts = dissect(packed)
+    blob = parts.blobs[name]
+    if draw.random() < 0.5:
+        head = bytearray(blob.head)
+        head[draw.integers(len(head))] = draw.integers(256)
+        blob.head = bytes(head)
+    else:
+        coded = bytearray(blob.chunks[0].coded)
+        place = draw.integers(len(coded))
+        if front is not None:
+            place = min(place, draw.integers(front))
+        coded[place] ^= 1 << draw.integers(8)
+        blob.chunks[0].coded = bytes(coded)
+    return seal(parts)

@@ -184,9 +184,7 @@ def searched(
     return bench.found, trial
 
 
-def copy_original(
-    path: Path, sources: Sequence[Source], folder: Folder | None, place: Path
-) -> tuple[Path, str]:  # fmt: skip
+def copy_original(path: Path, sources: Sequence[Source], folder: Folder | None, place: Path) -> tuple[Path, str]:
     """Copy the checkpoint below `place`, so that a program that writes to what it scores does no harm; where, and the
     sha256 of all."""
     whole, files = candidate_place(path, folder, place)
