@@ -7,7 +7,7 @@ of a chunk is laid out in FORMAT.md, section 5.5.
 import numpy as np
 
 from mc.codec.bitstream import read32, store32
-from mc.codec.compiled import inlined, released
+from mc.codec.compiled import by_rows, inlined, released
 from mc.codec.entropy import capacity, code_symbols, decode_symbols
 from mc.codec.planes import field_bytes, pack_fields, unpack_fields
 from mc.codec.symbols import add_escapes, escaped, put_together, segment_sizes, sort_plane, take_apart, unsorted
@@ -29,7 +29,7 @@ FAULTS = (
 CUT, UNSOUND, STRAY, TOO_LONG = 1, 2, 3, 4
 
 
-@inlined
+@by_rows
 def _all_whole(classes):
     """Whether all rows keep the whole of a tail."""
     kind = np.uint8(0)
@@ -53,11 +53,11 @@ def _without(frequent, words, fields):
     return kept, many
 
 
-@inlined
-def _present_in(present, n, cols, rows, order, starts, sizes, places):
+@by_rows
+def _present_in(present, n, cols, rows, order, starts, sizes, cursor, places):
     """Fill `places` u8 with the words that are present, in the order of the symbols, and `sizes` with how many they are
     in each segment."""
-    sort_plane(present, n, cols, rows, order, starts, sizes, places)
+    sort_plane(present, n, cols, rows, order, starts, sizes, cursor, places)
     at = 0
     for t in range(len(sizes)):
         stop, some = at + sizes[t], 0
@@ -78,16 +78,16 @@ def encode(words, frequent, shape, scales, window, classes, coder, present):
     rows, columns, order, starts = scales
     n, tables = len(words), len(coder[-1])
     sizes, symbols, fields = np.empty(tables, np.int64), np.empty(n, np.uint8), np.empty(n, np.uint8)
-    escaping = np.empty(len(rows), np.int32)
+    cursor, line, escaping = np.empty(tables, np.int64), np.empty(cols, np.uint8), np.empty(len(rows), np.int32)
     escapes = take_apart(
-        words, cols, low, padding, mantissa, frequent, window, rows, columns, order, starts, sizes, symbols, fields,
-        escaping,
+        words, cols, low, padding, mantissa, frequent, window, rows, columns, order, starts, sizes, cursor, line,
+        symbols, fields, escaping,
     )  # fmt: skip
     room = HEAD + capacity(n, tables) + n + 2 * n * len(classes) + 4 + ESCAPE_BYTES * escapes
     out = np.empty(room, np.uint8)
     if present is not None:
         places, some = np.empty(n, np.uint8), 0
-        _present_in(present, n, cols, rows, order, starts, sizes, places)
+        _present_in(present, n, cols, rows, order, starts, sizes, cursor, places)
         for i in range(n):
             symbols[some] = symbols[i]
             some += np.int64(places[i])
@@ -120,13 +120,14 @@ def decode(data, frequent, shape, scales, classes, tables, lone, words, present,
     if at > len(data):
         return CUT
     sizes, symbols = np.empty(len(lone), np.int64), np.empty(n, np.uint8)
+    cursor, line = np.empty(len(lone), np.int64), np.empty(cols, np.uint8)
     segment_sizes(n, cols, rows, starts, sizes)
     if present is None:
         if not decode_symbols(data[HEAD:at], sizes, tables, lone, symbols):
             return UNSOUND
     else:
         here, places = sizes.copy(), np.empty(n, np.uint8)
-        _present_in(present, n, cols, rows, order, starts, here, places)
+        _present_in(present, n, cols, rows, order, starts, here, cursor, places)
         some = 0
         for t in range(len(here)):
             some += here[t]
@@ -142,7 +143,7 @@ def decode(data, frequent, shape, scales, classes, tables, lone, words, present,
     plane, kept, many, kept_cols, kept_classes = symbols[:0], words, n, cols, classes[:, :]
     if frequent is not None:
         plane = np.empty(n, np.uint8)
-        many = unsorted(symbols, n, cols, rows, order, starts, sizes, len(frequent), plane)
+        many = unsorted(symbols, n, cols, rows, order, starts, sizes, cursor, len(frequent), plane)
         kept = np.zeros(many, words.dtype)
         kept_cols, kept_classes = max(many, 1), classes[:, : min(many, 1)]
     packed = field_bytes(width, many)
@@ -163,8 +164,9 @@ def decode(data, frequent, shape, scales, classes, tables, lone, words, present,
         begin = len(frequent)
         fields = _spread(kept, fields, plane, begin, words)
     put_together(
-        symbols, fields, whole, cols, low, padding, mantissa, begin, rows, columns, order, starts, sizes, words
-    )
+        symbols, fields, whole, cols, low, padding, mantissa, begin, rows, columns, order, starts, sizes, cursor, line,
+        words,
+    )  # fmt: skip
     if frequent is not None:
         for i in range(n):
             if plane[i] < begin:

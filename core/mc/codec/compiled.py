@@ -12,7 +12,7 @@ from typing import Any
 
 import numba
 from numba.core.registry import cpu_target
-from numba.extending import register_jitable
+from numba.extending import overload, register_jitable
 
 Loop = Callable[..., Any]
 
@@ -68,7 +68,26 @@ def _kept(function: Loop, nogil: bool) -> Loop:
     return loop
 
 
+PIECE = {"error_model": "numpy", "no_cfunc_wrapper": True, "no_cpython_wrapper": True}  # of a loop
+
+
 def inlined(function: Loop) -> Loop:
     """A piece of a loop, compiled into each loop that calls it. Called from Python it stays what it is: slow."""
-    loop: Loop = register_jitable(error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True)(function)
+    loop: Loop = register_jitable(**PIECE)(function)
     return loop
+
+
+def by_rows(function: Loop) -> Loop:
+    """`inlined` for a loop over rows that makes no arrays and hands none back: numba doesn't count who holds them.
+    Elsewhere it does, for every slice and every call with an atomic instruction; for a row of some hundred words that
+    takes as long as the row."""
+    loop: Loop = register_jitable(**PIECE, _nrt=False)(function)
+    return loop
+
+
+def by_type(stub: Loop) -> Callable[[Loop], Loop]:
+    """Decorator of a function that gets the types of arguments and returns the piece of a loop that `stub` becomes for
+    them, as a piece of `by_rows`."""
+    options: Any = {"error_model": "numpy", "_nrt": False}
+    chosen: Callable[[Loop], Loop] = overload(stub, jit_options=options)
+    return chosen

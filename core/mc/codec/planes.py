@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 
-from mc.codec.compiled import compiled, inlined
+from mc.codec.compiled import by_type, compiled, inlined
 from mc.codec.narrow import shift_left, shift_right
 from mc.codec.runs import UNSIGNED
 from mc.codec.typing import Bytes, Ints
@@ -57,7 +56,7 @@ def head_of(word: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(head_of)
+@by_type(head_of)
 def _head_of(word):
     return {
         types.uint8: lambda word: U16(U16(word) << U16(8)),
@@ -88,7 +87,7 @@ def _put64(words, i, head):
     words[i] |= U64(U64(head) << U64(48))
 
 
-@overload(put_head)
+@by_type(put_head)
 def _put_head(words, i, head):
     return {types.uint8: _put8, types.uint16: _put16, types.uint32: _put32, types.uint64: _put64}[words.dtype]
 

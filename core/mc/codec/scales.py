@@ -7,7 +7,7 @@ the first symbol is decoded, so that they can serve as contexts (`mc.codec.symbo
 
 import numpy as np
 
-from mc.codec.compiled import compiled, inlined, released
+from mc.codec.compiled import by_rows, compiled, released
 from mc.codec.narrow import shift_right
 from mc.codec.planes import head_of
 from mc.codec.prefetch import ask_for_next
@@ -26,7 +26,7 @@ BLOCK = 512  # words whose distances, each at most 10 << mantissa, add up to 16 
 COLUMN_ROWS = 256  # rows on which columns are measured, likewise
 
 
-@inlined
+@by_rows
 def _magnitudes(line, first, last, shift, out, at):
     """The magnitudes of line[first:last] into `out` from `at` on."""
     words, place = line[first:last], out[at : at + last - first]
@@ -34,7 +34,7 @@ def _magnitudes(line, first, last, shift, out, at):
         place[i] = shift_right(U16(head_of(words[i]) & U16(0x7FFF)), shift)
 
 
-@inlined
+@by_rows
 def _scale(values, mantissa):
     """The scale of a row whose magnitudes are `values`, and how far its mean lies from zero: the mean of those that
     aren't zero, refined by leaving out how far the far ones are."""
@@ -61,7 +61,7 @@ def _scale(values, mantissa):
     return I16(((low * some + above) * OCTAVE) // (some << mantissa)), mean
 
 
-@inlined
+@by_rows
 def _add_columns(values, mean, mantissa, columns):
     """Add to each column how far its magnitude lies from the row's mean, at most NEAR_* away."""
     middle = I32(mean)
@@ -72,7 +72,7 @@ def _add_columns(values, mean, mantissa, columns):
         columns[i] = I32(columns[i] + (I32(min(max(v, low), high) - middle) if v != 0 else I32(0)))
 
 
-@inlined
+@by_rows
 def _all_positive(words):
     """Whether no word has its sign set; most tensors are done with after the first few."""
     for start in range(0, len(words), 4096):
@@ -96,9 +96,18 @@ def scan(words, cols, first, step_shift, mantissa, every, stride, column_stride,
     and adds to `columns` i32 (len 0: don't) how far each column lies from the means of the rows whose number is a
     multiple of `column_stride`, in steps. Returns how many rows these are, the words sampled, and whether no word is
     negative."""
-    n = len(words)
-    shift = U16(step_shift)
     values = np.empty(cols, np.uint16)
+    columned, sampled = _measure(
+        words, cols, first, U16(step_shift), mantissa, every, stride, column_stride, values, rows, columns, sample
+    )
+    classify(words, cols, classes)
+    return columned, sampled, _all_positive(words)
+
+
+@by_rows
+def _measure(words, cols, first, shift, mantissa, every, stride, column_stride, values, rows, columns, sample):
+    """Fill `rows`, `columns` and `sample` as `scan` says; `values` u16 [cols] is room."""
+    n = len(words)
     skip = max(1, cols // MEASURED)
     measured, sampled, columned = 0, 0, 0
     for row in range(-(-n // cols)):
@@ -122,8 +131,7 @@ def scan(words, cols, first, step_shift, mantissa, every, stride, column_stride,
             for i in range(len(line)):
                 sample[sampled + i] = line[i]
             sampled += len(line)
-    classify(words, cols, classes)
-    return columned, sampled, _all_positive(words)
+    return columned, sampled
 
 
 def column_scales(columns: Counts, rows: int, mantissa: int) -> Scales:

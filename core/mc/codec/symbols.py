@@ -8,7 +8,7 @@ the symbols of a chunk may be sorted by table into segments, and each segment de
 import numpy as np
 
 from mc.codec.bitstream import read32, store32
-from mc.codec.compiled import compiled, inlined, released
+from mc.codec.compiled import by_rows, compiled, inlined, released
 from mc.codec.narrow import shift_left, shift_right
 from mc.codec.planes import head_of, put_head
 from mc.codec.prefetch import ask_for_next
@@ -21,9 +21,10 @@ U8, U16, U64, I32 = np.uint8, np.uint16, np.uint64, np.int32
 TABLES = 4  # one for each quarter of an octave
 CENTRE = 192  # the symbol of a magnitude that equals the scale
 ZERO, ESCAPE = 0, 255
+COLUMN = 128  # no column's scale lies further below zero
 
 
-@inlined
+@by_rows
 def _slice_of(starts, row, table):
     """Where the columns of a table lie in the doubled order, for a row with scale `row`."""
     first = (2 * table - row) & (OCTAVE - 1)
@@ -31,7 +32,7 @@ def _slice_of(starts, row, table):
     return starts[first], starts[first + 1] - starts[first] + starts[second + 1] - starts[second]
 
 
-@inlined
+@by_rows
 def segment_sizes(n, cols, rows, starts, counts):
     """Fill `counts` [tables] i64 with the symbols that each table gets from n words in rows of `cols`.
     starts has 9 entries if there are column scales, else none."""
@@ -58,8 +59,8 @@ def _symbol(word, shift, base, lowest, span, zero):
     have codes; what lies outside is an escape. The magnitude zero has the symbol `zero`."""
     v = _magnitude(word, shift)
     d = U16(v - base)
-    found = d if U16(d - lowest) <= span else U16(ESCAPE)
-    return U8(found) if v != U16(0) else zero
+    found = U8(d) if U16(d - lowest) <= span else U8(ESCAPE)
+    return found if v != U16(0) else zero
 
 
 @inlined
@@ -68,12 +69,26 @@ def _base(scale, mantissa):
 
 
 @inlined
+def _base_at(part, column, mantissa):
+    """`_base` of the scale of a row and a column, an i8, from what `_base_of` says of the row: 16 bits wide all along."""
+    base, rest = part
+    return U16(base + shift_left(shift_right(U16(U16(column) + rest), U16(3)), U16(mantissa)))
+
+
+@inlined
+def _base_of(row_scale, mantissa):
+    """The whole octaves of a row's scale as a base, and the rest, both moved so that with any column's scale the rest
+    is no less than 0."""
+    return _base(np.int64(row_scale) - COLUMN, mantissa), U16((np.int64(row_scale) & (OCTAVE - 1)) + COLUMN)
+
+
+@inlined
 def _field(head, low, under, padding):
     """The sign and the `low` mantissa bits above the padding, as a number of low + 1 bits."""
     return U8(shift_left(shift_right(head, U16(15)), low) | U16(shift_right(head, padding) & under))
 
 
-@inlined
+@by_rows
 def _line_of(part, shift, mantissa, frequent, window, row_scale, columns, line):
     """The symbols of one row into `line`. With frequent words, these are symbols by themselves, magnitudes have the
     symbols above them, and zero is an escape unless it is a frequent word."""
@@ -84,9 +99,9 @@ def _line_of(part, shift, mantissa, frequent, window, row_scale, columns, line):
         for i in range(len(part)):
             line[i] = _symbol(part[i], shift, base, lowest, span, zero)
     else:
-        scale = I32(row_scale)
+        of_row = _base_of(row_scale, mantissa)
         for i in range(len(part)):
-            line[i] = _symbol(part[i], shift, _base(scale + I32(columns[i]), mantissa), lowest, span, zero)
+            line[i] = _symbol(part[i], shift, _base_at(of_row, columns[i], mantissa), lowest, span, zero)
     if frequent is not None:
         for k in range(len(frequent)):
             for i in range(len(part)):
@@ -94,31 +109,30 @@ def _line_of(part, shift, mantissa, frequent, window, row_scale, columns, line):
                     line[i] = k
 
 
-@inlined
+@by_rows
 def _escapes_in(line):
-    """How many symbols are escapes."""
-    any_at_all = U8(0)
+    """How many symbols are escapes, the highest symbol there is."""
+    most, some = U8(0), 0
     for i in range(len(line)):
-        any_at_all |= U8(line[i] == U8(ESCAPE))
-    some = 0
-    if any_at_all:
+        most = max(most, line[i])
+    if most == U8(ESCAPE):
         for i in range(len(line)):
             some += line[i] == U8(ESCAPE)
     return some
 
 
-@inlined
-def _cursors(counts):
-    """Where each table's segment begins."""
-    cursor = np.zeros(TABLES, np.int64)
+@by_rows
+def _to_begin(counts, cursor):
+    """Set `cursor` i64 [tables] to where each table's segment begins."""
+    cursor[0] = 0
     for t in range(1, len(counts)):
         cursor[t] = cursor[t - 1] + counts[t - 1]
-    return cursor
 
 
-@inlined
+@by_rows
 def take_apart(
-    words, cols, low, padding, mantissa, frequent, window, rows, columns, order, starts, counts, out, fields, escaping
+    words, cols, low, padding, mantissa, frequent, window, rows, columns, order, starts, counts, cursor, line, out,
+    fields, escaping,
 ):  # fmt: skip
     """Fill `counts` i64 [tables] with the sizes of the segments, `out` u8 with the symbols of `words`, sorted into
     segments, `fields` u8 with the fields in the order of the words, and `escaping` i32 with the escapes of each row;
@@ -127,13 +141,12 @@ def take_apart(
     rows: i16 scales of rows of `cols` words (the last may be shorter, unless there are column scales);
     columns, order, starts: as from `scales.column_order`, or empty; frequent: words that are symbols by
     themselves, or None;
-    window: the lowest and the highest symbol that have codes, u16."""
+    window: the lowest and the highest symbol that have codes, u16; cursor i64 [tables], line u8 [cols]: room."""
     n = len(words)
     low, padding, under = U16(low), U16(padding), U16((1 << low) - 1)
     shift = U16(low + padding)
     segment_sizes(n, cols, rows, starts, counts)
-    cursor = _cursors(counts)
-    line = np.empty(cols if len(columns) > 0 else 0, np.uint8)
+    _to_begin(counts, cursor)
     escapes = 0
     for row in range(len(rows)):
         start, stop = row * cols, min((row + 1) * cols, n)
@@ -165,11 +178,20 @@ def take_apart(
 def tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, counts):
     """Add to `counts` [tables, 256] i64 how often each symbol stands in each table's segment: what `take_apart` would
     make of these rows, without sorting them."""
+    line = np.empty(cols, np.uint8)
+    odd = np.zeros(counts.shape, np.int64)
+    _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, line, counts, odd)
+    for t in range(counts.shape[0]):
+        for s in range(256):
+            counts[t, s] += odd[t, s]
+
+
+@by_rows
+def _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, line, counts, odd):
+    """Add to `counts` and `odd`: neighbours are often equal, and must not wait for each other's counts."""
     n = len(words)
     shift = U16(step_shift)
     tables = counts.shape[0]
-    line = np.empty(cols, np.uint8)
-    odd = np.zeros((tables, 256), np.int64)  # neighbours are often equal, and must not wait for each other's counts
     for row in range(len(rows)):
         part = words[row * cols : min((row + 1) * cols, n)]
         _line_of(part, shift, mantissa, frequent, window, rows[row], columns, line)
@@ -184,9 +206,6 @@ def tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, co
         else:
             for i in range(len(part)):
                 counts[((rows[row] + columns[i]) >> 1) & (TABLES - 1), line[i]] += 1
-    for t in range(tables):
-        for s in range(256):
-            counts[t, s] += odd[t, s]
 
 
 @compiled
@@ -217,26 +236,24 @@ def of_magnitude_zero(words, step_shift):
 def _head(symbol, field, base, begin, shift, low, under, padding):
     """Undo `_symbol`, for symbols from `begin` on, and `_field`. For the others and for an escape, the magnitude has
     zero bits, to be filled in."""
-    v = U16(U16(symbol) + base)
-    v = U16(0) if U16(symbol) < begin else v
-    v = U16(0) if U16(symbol) == U16(ESCAPE) else v
+    v = U16(U16(symbol) + base) if U8(symbol - begin) < U8(U8(ESCAPE) - begin) else U16(0)
     sign = shift_left(shift_right(U16(field), low), U16(15))
     return U16(U16(shift_left(v, shift) & U16(0x7FFF)) | U16(sign | shift_left(U16(U16(field) & under), padding)))
 
 
-@inlined
+@by_rows
 def put_together(
-    symbols, fields, tails, cols, low, padding, mantissa, frequent, rows, columns, order, starts, counts, words
+    symbols, fields, tails, cols, low, padding, mantissa, frequent, rows, columns, order, starts, counts, cursor, line,
+    words,
 ):  # fmt: skip
     """Undo `take_apart`: complete `words`, which hold their tails, unless `tails` has the highest of each word, u16 as
     bytes, which is then put there first. The magnitudes of escapes stay zero, and so do those of the first `frequent`
     symbols, which stand for whole words."""
     n = len(words)
-    begin = U16(max(frequent, 1))
+    begin = U8(max(frequent, 1))
     low, padding = U16(low), U16(padding)
     shift, under = U16(low + padding), U16(U16(U16(1) << low) - U16(1))
-    cursor = _cursors(counts)
-    line = np.empty(cols if len(columns) > 0 else 0, np.uint8)
+    _to_begin(counts, cursor)
     for row in range(len(rows)):
         start, stop = row * cols, min((row + 1) * cols, n)
         part, place = words[start:stop], fields[start:stop]
@@ -256,16 +273,17 @@ def put_together(
             for k in range(count):
                 line[picked[k]] = segment[k]
             cursor[t] += count
-        scale = I32(rows[row])
+        of_row = _base_of(rows[row], mantissa)
         for i in range(len(part)):
-            base = _base(scale + I32(columns[i]), mantissa)
+            base = _base_at(of_row, columns[i], mantissa)
             put_head(part, i, _head(line[i], place[i], base, begin, shift, low, under, padding))
 
 
-@inlined
-def unsorted(symbols, n, cols, rows, order, starts, counts, frequent, out):
+@by_rows
+def unsorted(symbols, n, cols, rows, order, starts, counts, cursor, frequent, out):
     """Fill `out` u8 with the symbols in the order of the n words; returns how many aren't below `frequent`."""
-    cursor, others = _cursors(counts), 0
+    _to_begin(counts, cursor)
+    others = 0
     for row in range(len(rows)):
         line = out[row * cols : min((row + 1) * cols, n)]
         if len(starts) == 0:
@@ -284,10 +302,10 @@ def unsorted(symbols, n, cols, rows, order, starts, counts, frequent, out):
     return others
 
 
-@inlined
-def sort_plane(plane, n, cols, rows, order, starts, counts, out):
+@by_rows
+def sort_plane(plane, n, cols, rows, order, starts, counts, cursor, out):
     """Undo `unsorted`: fill `out` u8 with what `plane` u8 says of the n words, in the order of their symbols."""
-    cursor = _cursors(counts)
+    _to_begin(counts, cursor)
     for row in range(len(rows)):
         line = plane[row * cols : min((row + 1) * cols, n)]
         if len(starts) == 0:
@@ -303,7 +321,7 @@ def sort_plane(plane, n, cols, rows, order, starts, counts, out):
                 cursor[t] += count
 
 
-@inlined
+@by_rows
 def escaped(words, cols, step_shift, mantissa, frequent, window, rows, columns, escaping, count, out, at):
     """Write the `count` words whose symbol is an escape into `out` u8 from byte `at` on, as FORMAT.md, 5.5, says:
     u32 positions, then u16 magnitudes; return the byte behind. `escaping`, from `take_apart`, tells of each row how
@@ -330,7 +348,7 @@ def escaped(words, cols, step_shift, mantissa, frequent, window, rows, columns, 
     return np.int64(value)
 
 
-@inlined
+@by_rows
 def add_escapes(data, at, count, step_shift, words):
     """Undo `escaped` for words whose magnitudes were left zero; False if positions aren't rising or lie outside.
     The caller has made sure that the escapes lie in `data`."""

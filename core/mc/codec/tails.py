@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
-from mc.codec.compiled import compiled, inlined
+from mc.codec.compiled import by_rows, by_type, compiled, inlined
 from mc.codec.planes import field_bytes, pack_fields, unpack_fields
 
 U8, U16 = np.uint8, np.uint16
@@ -19,7 +19,7 @@ TOP_BITS = 3  # of a tail whose low 13 bits are zero
 TOP_SHIFT = 13
 
 
-@inlined
+@by_rows
 def zero_runs(words, tail, cols, classes):
     """For each row of `cols` words (the last may be shorter): 2 if this tail of all is zero, 1 if its low 13 bits
     are, else 0. Tails are numbered from the highest."""
@@ -38,7 +38,7 @@ def zero_runs(words, tail, cols, classes):
         classes[row] = 2 if seen == 0 else 1 if seen & U16(0x1FFF) == 0 else 0
 
 
-@inlined
+@by_rows
 def _take_tail(words, tail, out):
     down = words.dtype.type(16 * (words.itemsize // 2 - 2 - tail))
     for i in range(len(words)):
@@ -47,7 +47,7 @@ def _take_tail(words, tail, out):
         out[2 * i + 1] = U8(word >> U16(8))
 
 
-@inlined
+@by_rows
 def put_tail(tails, tail, first, words):
     """Put u16 tails, given as bytes, into their place in the words: assign if this is the `first`, else add."""
     up = words.dtype.type(16 * (words.itemsize // 2 - 2 - tail))
@@ -59,7 +59,7 @@ def put_tail(tails, tail, first, words):
             words[i] |= words.dtype.type(U16(tails[2 * i]) | U16(U16(tails[2 * i + 1]) << U16(8))) << up
 
 
-@inlined
+@by_rows
 def _row_words(cols, n, classes, wanted):
     """How many words lie in rows of the class `wanted`."""
     words = 0
@@ -78,36 +78,48 @@ def tail_bytes(cols, n, classes):
 def pack_tail(words, tail, cols, classes, out, at):
     """Put a tail of all words into tail_bytes(...) bytes of `out` from `at` on: whole for the rows of class 0, then
     the top three bits for those of class 1. Return the byte after the last."""
-    n, tops = len(words), 0
-    down = words.dtype.type(16 * (words.itemsize // 2 - 2 - tail))
+    at = _pack_whole(words, tail, cols, classes, out, at)
+    top = np.empty(_row_words(cols, len(words), classes, 1), np.uint8)
+    if len(top) == 0:
+        return at
+    _take_tops(words, tail, cols, classes, top)
+    return pack_fields(top, np.int64(TOP_BITS), out, at)
+
+
+@by_rows
+def _pack_whole(words, tail, cols, classes, out, at):
     for row in range(len(classes)):
-        size = min(cols, n - row * cols)
         if classes[row] == 0:
+            size = min(cols, len(words) - row * cols)
             _take_tail(words[row * cols : row * cols + size], tail, out[at : at + 2 * size])
             at += 2 * size
-        tops += size if classes[row] == 1 else 0
-    if tops == 0:
-        return at
-    top, k = np.empty(tops, np.uint8), 0
+    return at
+
+
+@by_rows
+def _take_tops(words, tail, cols, classes, top):
+    k, down = 0, words.dtype.type(16 * (words.itemsize // 2 - 2 - tail))
     for row in range(len(classes)):
         if classes[row] == 1:
-            line = words[row * cols : min((row + 1) * cols, n)]
+            line = words[row * cols : min((row + 1) * cols, len(words))]
             for i in range(len(line)):
                 top[k + i] = U8(U16((line[i] >> down) & words.dtype.type(0xFFFF)) >> U16(TOP_SHIFT))
             k += len(line)
-    return pack_fields(top, np.int64(TOP_BITS), out, at)
 
 
 @inlined
 def unpack_tail(packed, tail, cols, classes, words):
     """Undo `pack_tail`: put the tail into its place in the words; the first one clears what is in them."""
-    n = len(words)
-    up = words.dtype.type(16 * (words.itemsize // 2 - 2 - tail))
-    whole = 2 * _row_words(cols, n, classes, 0)
-    tops = unpack_fields(packed[whole:], np.int64(TOP_BITS), _row_words(cols, n, classes, 1))
-    at, k = 0, 0
+    whole = 2 * _row_words(cols, len(words), classes, 0)
+    tops = unpack_fields(packed[whole:], np.int64(TOP_BITS), _row_words(cols, len(words), classes, 1))
+    _put_tails(packed, tops, tail, cols, classes, words)
+
+
+@by_rows
+def _put_tails(packed, tops, tail, cols, classes, words):
+    at, k, up = 0, 0, words.dtype.type(16 * (words.itemsize // 2 - 2 - tail))
     for row in range(len(classes)):
-        line = words[row * cols : min((row + 1) * cols, n)]
+        line = words[row * cols : min((row + 1) * cols, len(words))]
         if tail == 0:
             line[:] = 0
         if classes[row] == 0:
@@ -127,7 +139,7 @@ def classify(words: Any, cols: Any, classes: Any) -> None:
     raise NotImplementedError  # only loops call it
 
 
-@overload(classify)
+@by_type(classify)
 def _classify(words, cols, classes):
     def every(words, cols, classes):
         for tail in range(len(classes)):
@@ -175,7 +187,7 @@ def put_whole_tails(tails: Any, words: Any) -> None:
     raise NotImplementedError  # only loops call it
 
 
-@overload(put_whole_tails)
+@by_type(put_whole_tails)
 def _put_whole_tails(tails, words):
     def every(tails, words):
         if len(tails) > 0:
