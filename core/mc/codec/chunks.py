@@ -78,10 +78,11 @@ def encode(words, frequent, shape, scales, window, classes, coder, present):
     rows, columns, order, starts = scales
     n, tables = len(words), len(coder[-1])
     sizes, symbols, fields = np.empty(tables, np.int64), np.empty(n, np.uint8), np.empty(n, np.uint8)
-    cursor, line, escaping = np.empty(tables, np.int64), np.empty(cols, np.uint8), np.empty(len(rows), np.int32)
+    cursor, escaping = np.empty(tables, np.int64), np.empty(len(rows), np.int32)
+    heads, line = np.empty(cols, np.uint16), np.empty(cols, np.uint8)
     escapes = take_apart(
-        words, cols, low, padding, mantissa, frequent, window, rows, columns, order, starts, sizes, cursor, line,
-        symbols, fields, escaping,
+        words, cols, low, padding, mantissa, frequent, window, rows, columns, order, starts, sizes, cursor, heads,
+        line, symbols, fields, escaping,
     )  # fmt: skip
     room = HEAD + capacity(n, tables) + n + 2 * n * len(classes) + 4 + ESCAPE_BYTES * escapes
     out = np.empty(room, np.uint8)

@@ -66,6 +66,22 @@ def _head_of(word):
     }[word]
 
 
+def heads_of(words: Any, room: Any) -> Any:
+    """An array that begins with the heads of all words, u16: these themselves, or else `room` u16, filled. Two loops
+    over them then read what one has narrowed. Compiled for each width."""
+    raise NotImplementedError
+
+
+@by_type(heads_of)
+def _heads_of(words, room):
+    def narrowed(words, room):
+        for i in range(len(words)):
+            room[i] = head_of(words[i])
+        return room
+
+    return (lambda words, room: words) if words.dtype is types.uint16 else narrowed
+
+
 def put_head(words: Any, i: Any, head: Any) -> None:
     """Complete words[i], which holds its tails and zeros above them; compiled for each width."""
     raise NotImplementedError

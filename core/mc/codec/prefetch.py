@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from mc.codec.compiled import inlined
+from mc.codec.compiled import by_rows
 
 LINE = 64  # bytes that one hint brings
 AHEAD = 4096  # bytes between what is read now and what is asked for
@@ -32,7 +32,7 @@ def prefetch(typing: Any, data: Any, index: Any) -> Any:
     return types.void(data, types.int64), emit
 
 
-@inlined
+@by_rows
 def ask_for_next(words, start, length):
     """Prefetch as many words as are worked on now, some rows ahead."""
     for i in range(0, length, LINE // words.itemsize):

@@ -38,12 +38,12 @@ def _magnitudes(line, first, last, shift, out, at):
 def _scale(values, mantissa):
     """The scale of a row whose magnitudes are `values`, and how far its mean lies from zero: the mean of those that
     aren't zero, refined by leaving out how far the far ones are."""
-    total, zeros = I32(0), U16(0)
+    total, least = I32(0), U16(0xFFFF)
     for i in range(len(values)):
         total = I32(total + I32(values[i]))
-        zeros |= U16(values[i] == U16(0))
+        least = min(least, values[i])
     some = len(values)
-    if zeros:
+    if least == 0:
         some = 0
         for i in range(len(values)):
             some += values[i] != U16(0)

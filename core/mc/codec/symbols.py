@@ -10,7 +10,7 @@ import numpy as np
 from mc.codec.bitstream import read32, store32
 from mc.codec.compiled import by_rows, compiled, inlined, released
 from mc.codec.narrow import shift_left, shift_right
-from mc.codec.planes import head_of, put_head
+from mc.codec.planes import head_of, heads_of, put_head
 from mc.codec.prefetch import ask_for_next
 from mc.codec.scales import OCTAVE
 from mc.codec.tails import put_whole_tails
@@ -70,7 +70,7 @@ def _base(scale, mantissa):
 
 @inlined
 def _base_at(part, column, mantissa):
-    """`_base` of the scale of a row and a column, an i8, from what `_base_of` says of the row: 16 bits wide all along."""
+    """`_base` of the scales of a row and a column, from what `_base_of` says of the row: never wider than 16 bits."""
     base, rest = part
     return U16(base + shift_left(shift_right(U16(U16(column) + rest), U16(3)), U16(mantissa)))
 
@@ -89,19 +89,19 @@ def _field(head, low, under, padding):
 
 
 @by_rows
-def _line_of(part, shift, mantissa, frequent, window, row_scale, columns, line):
-    """The symbols of one row into `line`. With frequent words, these are symbols by themselves, magnitudes have the
-    symbols above them, and zero is an escape unless it is a frequent word."""
+def _line_of(part, heads, shift, mantissa, frequent, window, row_scale, columns, line):
+    """The symbols of one row, given its `heads` too, into `line`. With frequent words, these are symbols by themselves,
+    magnitudes have the symbols above them, and zero is an escape unless it is a frequent word."""
     lowest, span = window[0], U16(window[1] - window[0])
     zero = U8(ZERO) if frequent is None else U8(ESCAPE)
     if len(columns) == 0:
         base = _base(np.int64(row_scale), mantissa)
         for i in range(len(part)):
-            line[i] = _symbol(part[i], shift, base, lowest, span, zero)
+            line[i] = _symbol(heads[i], shift, base, lowest, span, zero)
     else:
         of_row = _base_of(row_scale, mantissa)
         for i in range(len(part)):
-            line[i] = _symbol(part[i], shift, _base_at(of_row, columns[i], mantissa), lowest, span, zero)
+            line[i] = _symbol(heads[i], shift, _base_at(of_row, columns[i], mantissa), lowest, span, zero)
     if frequent is not None:
         for k in range(len(frequent)):
             for i in range(len(part)):
@@ -131,8 +131,8 @@ def _to_begin(counts, cursor):
 
 @by_rows
 def take_apart(
-    words, cols, low, padding, mantissa, frequent, window, rows, columns, order, starts, counts, cursor, line, out,
-    fields, escaping,
+    words, cols, low, padding, mantissa, frequent, window, rows, columns, order, starts, counts, cursor, room, line,
+    out, fields, escaping,
 ):  # fmt: skip
     """Fill `counts` i64 [tables] with the sizes of the segments, `out` u8 with the symbols of `words`, sorted into
     segments, `fields` u8 with the fields in the order of the words, and `escaping` i32 with the escapes of each row;
@@ -141,7 +141,8 @@ def take_apart(
     rows: i16 scales of rows of `cols` words (the last may be shorter, unless there are column scales);
     columns, order, starts: as from `scales.column_order`, or empty; frequent: words that are symbols by
     themselves, or None;
-    window: the lowest and the highest symbol that have codes, u16; cursor i64 [tables], line u8 [cols]: room."""
+    window: the lowest and the highest symbol that have codes, u16; cursor i64 [tables], room u16 [cols] and
+    line u8 [cols]: for what is in between."""
     n = len(words)
     low, padding, under = U16(low), U16(padding), U16((1 << low) - 1)
     shift = U16(low + padding)
@@ -152,14 +153,15 @@ def take_apart(
         start, stop = row * cols, min((row + 1) * cols, n)
         part, place = words[start:stop], fields[start:stop]
         ask_for_next(words, start, len(part))
+        heads = heads_of(part, room)
         if len(columns) == 0:
             t = (rows[row] >> 1) & (len(counts) - 1)
             symbols = out[cursor[t] : cursor[t] + len(part)]
-            _line_of(part, shift, mantissa, frequent, window, rows[row], columns, symbols)
+            _line_of(part, heads, shift, mantissa, frequent, window, rows[row], columns, symbols)
             cursor[t] += len(part)
         else:
             symbols = line
-            _line_of(part, shift, mantissa, frequent, window, rows[row], columns, symbols)
+            _line_of(part, heads, shift, mantissa, frequent, window, rows[row], columns, symbols)
             for t in range(TABLES):
                 first, count = _slice_of(starts, rows[row], t)
                 segment = out[cursor[t] : cursor[t] + count]
@@ -168,7 +170,7 @@ def take_apart(
                     segment[k] = line[picked[k]]
                 cursor[t] += count
         for i in range(len(part)):
-            place[i] = _field(head_of(part[i]), low, under, padding)
+            place[i] = _field(heads[i], low, under, padding)
         escaping[row] = _escapes_in(symbols)
         escapes += escaping[row]
     return escapes
@@ -178,23 +180,23 @@ def take_apart(
 def tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, counts):
     """Add to `counts` [tables, 256] i64 how often each symbol stands in each table's segment: what `take_apart` would
     make of these rows, without sorting them."""
-    line = np.empty(cols, np.uint8)
+    room, line = np.empty(cols, np.uint16), np.empty(cols, np.uint8)
     odd = np.zeros(counts.shape, np.int64)
-    _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, line, counts, odd)
+    _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, room, line, counts, odd)
     for t in range(counts.shape[0]):
         for s in range(256):
             counts[t, s] += odd[t, s]
 
 
 @by_rows
-def _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, line, counts, odd):
+def _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, room, line, counts, odd):
     """Add to `counts` and `odd`: neighbours are often equal, and must not wait for each other's counts."""
     n = len(words)
     shift = U16(step_shift)
     tables = counts.shape[0]
     for row in range(len(rows)):
         part = words[row * cols : min((row + 1) * cols, n)]
-        _line_of(part, shift, mantissa, frequent, window, rows[row], columns, line)
+        _line_of(part, heads_of(part, room), shift, mantissa, frequent, window, rows[row], columns, line)
         if len(columns) == 0:
             t = (rows[row] >> 1) & (tables - 1)
             one, other = counts[t], odd[t]
