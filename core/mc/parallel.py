@@ -12,6 +12,7 @@ from typing import Any
 from mc.errors import UsageError
 from mc.memory import keep_freed
 
+TOGETHER = 32  # items in a batch, at most
 BATCH = 1 << 21  # bytes of work that are handed to a thread at once: every hand-over costs as much as some 50 KiB
 
 
@@ -25,15 +26,25 @@ class Workers:
     def each(
         self, function: Callable[[Any], Any], items: Iterable[Any], weight: Callable[[Any], int] = lambda _: BATCH
     ) -> Iterator[Any]:
-        """Like `map`, in order. Items go to a thread in batches that weigh BATCH bytes or a little more, of which at
-        most `width` + 1 are under way or waiting to be taken."""
+        """Like `map`, in order. Items go to a thread in batches, as in `each_of`."""
         if self.executor is None:
             yield from map(function, items)
+        else:
+            yield from self.each_of(lambda batch: [function(item) for item in batch], items, weight)
+
+    def each_of(
+        self, function: Callable[[list[Any]], list[Any]], items: Iterable[Any], weight: Callable[[Any], int]
+    ) -> Iterator[Any]:
+        """The results for all items, in order, of a function that takes a batch of them: TOGETHER at most, that weigh
+        BATCH bytes or a little more. At most `width` + 1 batches are under way or waiting to be taken."""
+        if self.executor is None:
+            for batch in _batches(items, weight):
+                yield from function(batch)
             return
         waiting: deque[Future[list[Any]]] = deque()
         try:
             for batch in _batches(items, weight):
-                waiting.append(self.executor.submit(_run, function, batch))
+                waiting.append(self.executor.submit(function, batch))
                 if len(waiting) > self.width:
                     yield from waiting.popleft().result()
             while waiting:
@@ -43,17 +54,13 @@ class Workers:
                 future.cancel()
 
 
-def _run(function: Callable[[Any], Any], batch: list[Any]) -> list[Any]:
-    return [function(item) for item in batch]
-
-
 def _batches(items: Iterable[Any], weight: Callable[[Any], int]) -> Iterator[list[Any]]:
     batch: list[Any] = []
     gathered = 0
     for item in items:
         batch.append(item)
         gathered += weight(item)
-        if gathered >= BATCH:
+        if gathered >= BATCH or len(batch) == TOGETHER:
             yield batch
             batch, gathered = [], 0
     if batch:

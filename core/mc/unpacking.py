@@ -169,24 +169,29 @@ def chunks(
             except DamagedError as error:
                 raise named(error, stream.where, tensor) from error
 
-    def decoded(unit: Unit) -> list[Bytes]:
-        found = []
+    def decoded(batch: list[Unit]) -> list[Bytes]:
+        # All heads first, then all chunks: a chunk drives the code that reads heads out of the caches.
+        opened, found = [], []
+        tensor = batch[0].tensor
         try:
-            for chunk in unit.chunks:
-                if room is not None:
-                    _decode_into(room, unit.tensor.start, chunk)
-                    continue
-                raw = chunk.decoded()
-                if put is not None:
-                    put(unit.tensor, chunk.start, raw)
-                found.append(raw)
+            for unit in batch:
+                tensor = unit.tensor
+                opened.append((tensor, list(unit.chunks)))
+            for tensor, some in opened:
+                for chunk in some:
+                    if room is not None:
+                        _decode_into(room, tensor.start, chunk)
+                        continue
+                    raw = chunk.decoded()
+                    if put is not None:
+                        put(tensor, chunk.start, raw)
+                    found.append(raw)
         except DamagedError as error:
-            raise named(error, stream.where, unit.tensor) from error
+            raise named(error, stream.where, tensor) from error
         return found
 
     with scratch() if source is None else nullcontext(io.BytesIO()) as spool:
-        for some in work.each(decoded, every(spool), lambda unit: unit.size):
-            yield from some
+        yield from work.each_of(decoded, every(spool), lambda unit: unit.size)
 
 
 def restore(
