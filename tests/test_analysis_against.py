@@ -80,21 +80,21 @@ def test_ordered_integers_are_ordered_as_the_numbers_and_all_different(dtype: st
     assert (np.diff(numbers[keep][order]) >= 0).all()
 
 
-def test_the_command_compares_plain_with_packed(mc: Command, place: Path) -> None:
-    assert mc("pack", "-q", "model.safetensors", cwd=place).returncode == 0
-    done = mc("analyze", "model.safetensors", "--against", "model.mc.safetensors", cwd=place)
+def test_the_command_compares_plain_with_packed(mc_inside: Command, place: Path) -> None:
+    assert mc_inside("pack", "-q", "model.safetensors", cwd=place).returncode == 0
+    done = mc_inside("analyze", "model.safetensors", "--against", "model.mc.safetensors", cwd=place)
     lines = [line.split("\t") for line in done.stdout.decode().splitlines()]
     assert done.returncode == 0 and lines[0][0] == "tensor" and len(lines) == 10
     assert {line[lines[0].index("identical")] for line in lines[1:]} == {"1", "-"}  # - for the empty one
     assert done.stderr.decode().startswith("0 of 9 tensors differ, ")
-    done = mc("analyze", "folder", "--against", "folder", "--json", cwd=place)
+    done = mc_inside("analyze", "folder", "--against", "folder", "--json", cwd=place)
     report = json.loads(done.stdout)
     assert report["schema"] == 1 and [t["identical"] for t in report["difference"]["tensors"]] == [1.0, 1.0]
 
 
-def test_what_cannot_be_compared_is_said(mc: Command, place: Path) -> None:
-    done = mc("analyze", "model.safetensors", "--against", "folder", cwd=place)
+def test_what_cannot_be_compared_is_said(mc_inside: Command, place: Path) -> None:
+    done = mc_inside("analyze", "model.safetensors", "--against", "folder", cwd=place)
     assert done.returncode == 1 and b"share no tensor" in done.stderr and b"Traceback" not in done.stderr
-    done = mc("analyze", "model.safetensors", "folder", "--against", "folder", cwd=place)
+    done = mc_inside("analyze", "model.safetensors", "folder", "--against", "folder", cwd=place)
     assert done.returncode == 2
-    assert mc("analyze", "-", "--against", "-", cwd=place, input=b"").returncode == 2
+    assert mc_inside("analyze", "-", "--against", "-", cwd=place, input=b"").returncode == 2

@@ -44,8 +44,10 @@ def both(*more: str) -> tuple[str, ...]:
     return ("analyze", *named, "--stats-out", "stats.safetensors", *more)
 
 
-def test_sums_over_all_files_are_those_of_numpy(mc: Command, tmp_path: Path, acts: dict[str, np.ndarray]) -> None:
-    done = mc(*both("--gram", "--json"), cwd=tmp_path)
+def test_sums_over_all_files_are_those_of_numpy(
+    mc_inside: Command, tmp_path: Path, acts: dict[str, np.ndarray]
+) -> None:
+    done = mc_inside(*both("--gram", "--json"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     stats = load_file(tmp_path / "stats.safetensors")
     assert sorted(stats) == [f"{name}.{part}" for name in sorted(acts) for part in ("counts", "in_sum2", "xtx")]
@@ -59,10 +61,10 @@ def test_sums_over_all_files_are_those_of_numpy(mc: Command, tmp_path: Path, act
     assert report["checkpoints"][0]["tensors"][1]["fits"][0]["model"] in ("laplace", "generalized gaussian")
 
 
-def test_a_sample_of_rows_is_seeded_and_scales(mc: Command, tmp_path: Path, acts: dict[str, np.ndarray]) -> None:
+def test_a_sample_of_rows_is_seeded_and_scales(mc_inside: Command, tmp_path: Path, acts: dict[str, np.ndarray]) -> None:
     found = []
     for seed in ("1", "1", "2"):
-        done = mc(*both("--quick", "--sample", "2400", "--seed", seed, "-f", "-q"), cwd=tmp_path)
+        done = mc_inside(*both("--quick", "--sample", "2400", "--seed", seed, "-f", "-q"), cwd=tmp_path)
         assert done.returncode == 0, done.stderr.decode()
         found.append((tmp_path / "stats.safetensors").read_bytes())
     assert found[0] == found[1] != found[2]
@@ -82,20 +84,20 @@ def imatrix(path: Path, tensors: dict[str, np.ndarray]) -> None:
     writer.close()
 
 
-def test_an_imatrix_is_converted_and_its_names_mapped(mc: Command, tmp_path: Path) -> None:
+def test_an_imatrix_is_converted_and_its_names_mapped(mc_inside: Command, tmp_path: Path) -> None:
     sums, experts = np.arange(1, 9, dtype=np.float32), np.ones((2, 4), np.float32)
     imatrix(tmp_path / "m.gguf", {
         "blk.0.attn_q.weight.in_sum2": sums, "blk.0.attn_q.weight.counts": np.array([[12]], np.float32),
         "blk.1.odd.weight.in_sum2": experts, "blk.1.odd.weight.counts": np.array([[3], [4]], np.float32),
     })  # fmt: skip
     line = ("analyze", "--inputs", "m.gguf", "--stats-out", "s.safetensors")
-    assert mc(*line, cwd=tmp_path).returncode == 0
+    assert mc_inside(*line, cwd=tmp_path).returncode == 0
     stats = load_file(tmp_path / "s.safetensors")
     assert stats[f"{NAME}.in_sum2"].tolist() == sums.tolist() and stats[f"{NAME}.counts"].tolist() == [12]
     assert stats["blk.1.odd.weight.in_sum2"].tolist() == [2] * 4 and stats["blk.1.odd.weight.counts"].tolist() == [7]
     bare = NAME.removeprefix("model.")
     (tmp_path / "model.safetensors").write_bytes(safetensors({bare: ("F32", np.ones((2, 8), "f4"))}))
-    assert mc(*line, "-f", "model.safetensors", cwd=tmp_path).returncode == 0
+    assert mc_inside(*line, "-f", "model.safetensors", cwd=tmp_path).returncode == 0
     assert f"{bare}.in_sum2" in load_file(tmp_path / "s.safetensors")
 
 
@@ -108,24 +110,26 @@ def test_an_imatrix_is_converted_and_its_names_mapped(mc: Command, tmp_path: Pat
         ({"x": ("BOOL", np.ones((3, 2), np.uint8))}, "BOOL"),
     ],
 )
-def test_what_are_no_inputs_is_refused_by_name(mc: Command, tmp_path: Path, tensors: dict[str, Any], said: str) -> None:
+def test_what_are_no_inputs_is_refused_by_name(
+    mc_inside: Command, tmp_path: Path, recwarn: pytest.WarningsRecorder, tensors: dict[str, Any], said: str
+) -> None:
     (tmp_path / "x.safetensors").write_bytes(safetensors(tensors))
-    done = mc("analyze", "--quick", "--inputs", "x.safetensors", "--stats-out", "s", cwd=tmp_path)
+    done = mc_inside("analyze", "--quick", "--inputs", "x.safetensors", "--stats-out", "s", cwd=tmp_path)
     message = done.stderr.decode()
-    assert done.returncode == 1 and said in message and "'x'" in message and "Warning" not in message
+    assert done.returncode == 1 and said in message and "'x'" in message and not recwarn.list
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]  # nothing half-written
 
 
-def test_damaged_and_odd_imatrix_files(mc: Command, tmp_path: Path) -> None:
+def test_damaged_and_odd_imatrix_files(mc_inside: Command, tmp_path: Path) -> None:
     imatrix(tmp_path / "no.gguf", {"some.weight": np.ones(4, np.float32)})
     whole = (tmp_path / "no.gguf").read_bytes()
     line = ("--stats-out", "s.safetensors")
-    assert mc("analyze", "--inputs", "no.gguf", *line, cwd=tmp_path).returncode == 1
+    assert mc_inside("analyze", "--inputs", "no.gguf", *line, cwd=tmp_path).returncode == 1
     for name, content in (("empty", b""), ("cut", whole[:60]), ("short", whole[:-20]), ("text", b"not at all")):
         (tmp_path / f"{name}.gguf").write_bytes(content)
-        done = mc("analyze", "--inputs", f"{name}.gguf", *line, cwd=tmp_path)
+        done = mc_inside("analyze", "--inputs", f"{name}.gguf", *line, cwd=tmp_path)
         assert done.returncode == 3 and name in done.stderr.decode(), done.stderr.decode()
-    assert mc("analyze", "--inputs", "no.gguf", cwd=tmp_path).returncode == 2
+    assert mc_inside("analyze", "--inputs", "no.gguf", cwd=tmp_path).returncode == 2
     assert not (tmp_path / "s.safetensors").exists()
 
 
@@ -150,14 +154,14 @@ def floats(*numbers: float) -> bytes:
     return np.array(numbers, "<f4").tobytes()
 
 
-def test_an_imatrix_as_llama_cpp_lays_it_out(mc: Command, tmp_path: Path) -> None:
+def test_an_imatrix_as_llama_cpp_lays_it_out(mc_inside: Command, tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(gguf(
         ("blk.0.attn_q.weight.in_sum2", (4, 1), 0, floats(1, 2, 3, 4)),
         ("blk.0.attn_q.weight.counts", (1, 1), 0, floats(7)),
         ("blk.0.ffn_down_exps.weight.in_sum2", (2, 3), 0, floats(1, 2, 0, 0, 5, 6)),
         ("blk.0.ffn_down_exps.weight.counts", (1, 3), 0, floats(1, 0, 2)),  # one expert was never asked
     ))  # fmt: skip
-    done = mc("analyze", "--inputs", "m.gguf", "--stats-out", "s.safetensors", cwd=tmp_path)
+    done = mc_inside("analyze", "--inputs", "m.gguf", "--stats-out", "s.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     stats = load_file(tmp_path / "s.safetensors")
     assert stats[f"{NAME}.in_sum2"].tolist() == [1, 2, 3, 4] and stats[f"{NAME}.counts"].tolist() == [7]
@@ -202,8 +206,8 @@ def test_gguf_files_that_claim_too_much(tmp_path: Path) -> None:
     assert [one.name for one in read_imatrix(path)] == [far]
 
 
-def test_the_old_format_of_imatrix_files_is_told_apart(mc: Command, tmp_path: Path) -> None:
+def test_the_old_format_of_imatrix_files_is_told_apart(mc_inside: Command, tmp_path: Path) -> None:
     content = struct.pack("<ii", 1, len(LAYER)) + LAYER.encode() + struct.pack("<ii", 7, 4) + floats(1, 2, 3, 4)
     (tmp_path / "imatrix.dat").write_bytes(content)
-    done = mc("analyze", "--inputs", "imatrix.dat", "--stats-out", "s.safetensors", cwd=tmp_path)
+    done = mc_inside("analyze", "--inputs", "imatrix.dat", "--stats-out", "s.safetensors", cwd=tmp_path)
     assert done.returncode == 1 and "llama-imatrix --in-file" in done.stderr.decode(), done.stderr.decode()

@@ -91,10 +91,10 @@ def odd(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_no_tensor_is_too_odd(mc: Command, odd: Path) -> None:
-    assert mc("pack", "-q", "odd.safetensors", cwd=odd).returncode == 0
+def test_no_tensor_is_too_odd(mc_inside: Command, odd: Path) -> None:
+    assert mc_inside("pack", "-q", "odd.safetensors", cwd=odd).returncode == 0
     names = ("odd.safetensors", "odd.mc.safetensors")
-    done = mc("analyze", *names, "--json", "--html", "odd.html", cwd=odd)
+    done = mc_inside("analyze", *names, "--json", "--html", "odd.html", cwd=odd)
     assert done.returncode == 0, done.stderr.decode()
     plain, packed = json.loads(done.stdout, parse_constant=_never)["checkpoints"]
     for one, other in zip(plain["tensors"], packed["tensors"], strict=True):
@@ -109,7 +109,7 @@ def test_no_tensor_is_too_odd(mc: Command, odd: Path) -> None:
     assert found["constant"]["bits"]["constant"] and found["empty"]["bits"]["joint"] is None
     assert found["unknown"]["dtype"] == "F7_WHAT" and found["unknown"]["counted"] == 21
     assert all(tensor["advice"] for tensor in found.values())
-    tsv = mc("analyze", "odd.safetensors", cwd=odd)
+    tsv = mc_inside("analyze", "odd.safetensors", cwd=odd)
     assert tsv.returncode == 0 and len(tsv.stdout.splitlines()) == 20
     assert "whole" in at_terminal(odd, 60, "odd.safetensors")
 
@@ -147,13 +147,13 @@ def test_tsv_names_everything_and_json_is_the_same(mc: Command, place: Path) -> 
     assert {group["name"] for group in checkpoint["groups"]} >= {"encoder", "decoder"}
 
 
-def test_paths_of_every_kind(mc: Command, place: Path) -> None:
+def test_paths_of_every_kind(mc_inside: Command, place: Path) -> None:
     values = np.random.default_rng(0).normal(size=(50, 20))
     np.save(place / "one.npy", values)
     np.save(place / "fortran.npy", np.asfortranarray(values.astype(">f4")))
     np.savez(place / "two.npz", a=values, b=np.arange(9, dtype=np.int16))
     names = ("model.safetensors", "folder", "one.npy", "fortran.npy", "two.npz")
-    done = mc("analyze", "--quick", "--json", *names, cwd=place)
+    done = mc_inside("analyze", "--quick", "--json", *names, cwd=place)
     assert done.returncode == 0, done.stderr.decode()
     found = json.loads(done.stdout)["checkpoints"]
     assert [one["path"] for one in found] == list(names)
@@ -163,14 +163,14 @@ def test_paths_of_every_kind(mc: Command, place: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, values)
     for content in ((place / "model.safetensors").read_bytes(), buffer.getvalue()):
-        done = mc("analyze", "--quick", "-", "--json", cwd=place, input=content)
+        done = mc_inside("analyze", "--quick", "-", "--json", cwd=place, input=content)
         assert done.returncode == 0, done.stderr.decode()
     assert json.loads(done.stdout)["checkpoints"][0]["tensors"][0]["shape"] == [50, 20]
 
 
-def test_globs_samples_and_threads(mc: Command, place: Path) -> None:
+def test_globs_samples_and_threads(mc_inside: Command, place: Path) -> None:
     globs = ("--tensor", "encoder.*.weight", "--tensor", "step")
-    done = mc("analyze", "model.safetensors", "--json", "--sample", "5000", "--seed", "1", *globs, cwd=place)
+    done = mc_inside("analyze", "model.safetensors", "--json", "--sample", "5000", "--seed", "1", *globs, cwd=place)
     assert done.returncode == 0, done.stderr.decode()
     (found,) = json.loads(done.stdout)["checkpoints"]
     assert [tensor["name"] for tensor in found["tensors"]] == ["encoder.dense.weight", "step"]
@@ -227,32 +227,32 @@ def test_a_plan_in_a_narrow_terminal_has_the_columns_that_matter_most(place: Pat
         (("--inputs", "-"), 2, "Save them"),
     ],
 )
-def test_what_is_refused(mc: Command, place: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+def test_what_is_refused(mc_inside: Command, place: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
     (place / "cut.safetensors").write_bytes((place / "model.safetensors").read_bytes()[:-9])
     (place / "empty.npy").write_bytes(b"")
     (place / "text.npz").write_bytes(b"PK\x03\x04nothing")
     np.save(place / "objects.npy", np.array([{}], object), allow_pickle=True)
     (place / "there.html").write_text("mine")
-    done = mc("analyze", *arguments, cwd=place, input=b"")
+    done = mc_inside("analyze", *arguments, cwd=place, input=b"")
     assert done.returncode == code and said in done.stderr.decode(), done.stderr.decode()
     assert "Traceback" not in done.stderr.decode() and (place / "there.html").read_text() == "mine"
     if "--tensor" in arguments or "cut.safetensors" in arguments:
-        error = json.loads(mc("analyze", "--json", *arguments, cwd=place, input=b"").stderr)["error"]
+        error = json.loads(mc_inside("analyze", "--json", *arguments, cwd=place, input=b"").stderr)["error"]
         assert error["exit_code"] == code
 
 
-def test_damage_in_a_packed_tensor_names_it(mc: Command, place: Path, packed: bytes) -> None:
+def test_damage_in_a_packed_tensor_names_it(mc_inside: Command, place: Path, packed: bytes) -> None:
     broken = bytearray(packed)
     broken[-40] ^= 1
     (place / "b.mc.safetensors").write_bytes(broken)
-    done = mc("analyze", "b.mc.safetensors", cwd=place)
+    done = mc_inside("analyze", "b.mc.safetensors", cwd=place)
     assert done.returncode == 3 and b"tensor '" in done.stderr and b"b.mc.safetensors" in done.stderr
 
 
-def test_a_page_is_one_file_and_names_do_no_harm(mc: Command, tmp_path: Path) -> None:
+def test_a_page_is_one_file_and_names_do_no_harm(mc_inside: Command, tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)>\u2028</script>"
     (tmp_path / "m.safetensors").write_bytes(safetensors({name: ("F32", np.ones((2, 2), "f4"))}))
-    assert mc("analyze", "-q", "m.safetensors", "--html", "m.html", cwd=tmp_path).returncode == 0
+    assert mc_inside("analyze", "-q", "m.safetensors", "--html", "m.html", cwd=tmp_path).returncode == 0
     text = (tmp_path / "m.html").read_text()
     assert "<img" not in text and "\u2028" not in text and text.count("</script>") == 3
     data = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)

@@ -40,53 +40,53 @@ def test_pack_and_unpack_restore_every_byte_under_the_default_names(mc: Command,
 
 
 @pytest.mark.parametrize("level", ["fast", "default", "best"])
-def test_every_level_restores_every_byte(mc: Command, place: Path, model: bytes, level: str) -> None:
-    assert mc("pack", "model.safetensors", "--level", level, "-o", "small", cwd=place).returncode == 0
-    assert mc("unpack", "small", "-o", "again", cwd=place).returncode == 0
+def test_every_level_restores_every_byte(mc_inside: Command, place: Path, model: bytes, level: str) -> None:
+    assert mc_inside("pack", "model.safetensors", "--level", level, "-o", "small", cwd=place).returncode == 0
+    assert mc_inside("unpack", "small", "-o", "again", cwd=place).returncode == 0
     assert (place / "again").read_bytes() == model
 
 
-def test_a_folder_is_packed_shard_by_shard_and_restored_whole(mc: Command, tree: Tree, place: Path) -> None:
+def test_a_folder_is_packed_shard_by_shard_and_restored_whole(mc_inside: Command, tree: Tree, place: Path) -> None:
     original = tree(place / "folder")
-    done = mc("pack", "folder/", cwd=place)
+    done = mc_inside("pack", "folder/", cwd=place)
     assert done.returncode == 0, done.stderr
     small = tree(place / "folder.mc")
     shards = {name for name in original if name.endswith(".safetensors")}
     assert set(small) == {name.replace(".safetensors", ".mc.safetensors") for name in shards} | (set(original) - shards)
     assert all(small[name] == original[name] for name in set(original) - shards)
-    assert mc("verify", "folder.mc", "folder", cwd=place).returncode == 0
-    assert mc("unpack", "folder.mc", cwd=place).returncode == 1  # the original still stands there
+    assert mc_inside("verify", "folder.mc", "folder", cwd=place).returncode == 0
+    assert mc_inside("unpack", "folder.mc", cwd=place).returncode == 1  # the original still stands there
     (place / "folder").rename(place / "kept")
-    assert mc("unpack", "folder.mc", cwd=place).returncode == 0
+    assert mc_inside("unpack", "folder.mc", cwd=place).returncode == 0
     assert tree(place / "folder") == original
 
 
-def test_the_folder_one_stands_in_has_a_name_too(mc: Command, place: Path) -> None:
-    assert mc("pack", ".", cwd=place / "folder").returncode == 0
+def test_the_folder_one_stands_in_has_a_name_too(mc_inside: Command, place: Path) -> None:
+    assert mc_inside("pack", ".", cwd=place / "folder").returncode == 0
     assert (place / "folder.mc" / "config.json").exists()
 
 
-def test_the_result_does_not_depend_on_threads(mc: Command, place: Path) -> None:
+def test_the_result_does_not_depend_on_threads(mc_inside: Command, place: Path) -> None:
     for threads in ("0", "1", "2", "8"):
-        assert mc("pack", "model.safetensors", "-o", f"t{threads}", "-T", threads, cwd=place).returncode == 0
+        assert mc_inside("pack", "model.safetensors", "-o", f"t{threads}", "-T", threads, cwd=place).returncode == 0
     assert len({(place / f"t{threads}").read_bytes() for threads in "0128"}) == 1
 
 
-def test_names_that_do_not_say_where_to_go_ask_for_an_output(mc: Command, place: Path, packed: bytes) -> None:
+def test_names_that_do_not_say_where_to_go_ask_for_an_output(mc_inside: Command, place: Path, packed: bytes) -> None:
     (place / "small").write_bytes(packed)
-    done = mc("unpack", "small", cwd=place)
+    done = mc_inside("unpack", "small", cwd=place)
     assert done.returncode == 2
     assert b"-o" in done.stderr and b"small" in done.stderr
     (place / "X").mkdir()
-    assert mc("unpack", "X", cwd=place).returncode == 2
+    assert mc_inside("unpack", "X", cwd=place).returncode == 2
 
 
-def test_some_tensors_alone(mc: Command, place: Path, packed: bytes) -> None:
+def test_some_tensors_alone(mc_inside: Command, place: Path, packed: bytes) -> None:
     from safetensors import safe_open
 
     (place / "model.mc.safetensors").write_bytes(packed)
     wanted = ("--tensor", "encoder.*", "--tensor", "step")
-    done = mc("unpack", "model.mc.safetensors", *wanted, "-o", "some.safetensors", cwd=place)
+    done = mc_inside("unpack", "model.mc.safetensors", *wanted, "-o", "some.safetensors", cwd=place)
     assert done.returncode == 0, done.stderr
     with (
         safe_open(str(place / "model.safetensors"), "np") as whole,
@@ -95,9 +95,9 @@ def test_some_tensors_alone(mc: Command, place: Path, packed: bytes) -> None:
         assert set(part.keys()) == {"encoder.dense.weight", "encoder.dense.bias", "step"}
         for name in part.keys():  # noqa: SIM118 - safe_open is no dict
             assert np.array_equal(part.get_tensor(name), whole.get_tensor(name))
-    done = mc("unpack", "model.mc.safetensors", "--tensor", "nothing*", "-o", "none", cwd=place)
+    done = mc_inside("unpack", "model.mc.safetensors", "--tensor", "nothing*", "-o", "none", cwd=place)
     assert done.returncode == 1 and b"nothing*" in done.stderr and not (place / "none").exists()
-    assert mc("unpack", "model.mc.safetensors", "--tensor", "step", "--check", cwd=place).returncode == 2
+    assert mc_inside("unpack", "model.mc.safetensors", "--tensor", "step", "--check", cwd=place).returncode == 2
 
 
 def test_some_tensors_of_a_quantized_file_come_back_as_floats(mc_inside: Command, place: Path) -> None:
@@ -184,8 +184,8 @@ def test_binary_data_does_not_go_to_a_terminal_or_come_from_one(mc: Command, pla
         os.close(theirs)
 
 
-def test_a_folder_does_not_go_to_stdout(mc: Command, place: Path) -> None:
-    assert mc("pack", "folder", "-o", "-", cwd=place).returncode == 2
+def test_a_folder_does_not_go_to_stdout(mc_inside: Command, place: Path) -> None:
+    assert mc_inside("pack", "folder", "-o", "-", cwd=place).returncode == 2
 
 
 def test_a_reader_that_leaves_is_no_news(place: Path, env: dict[str, str]) -> None:

@@ -19,21 +19,21 @@ Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
 Tree = Callable[[Path], dict[str, bytes]]
 
 
-def test_nothing_is_overwritten_without_force(mc: Command, place: Path, model: bytes, packed: bytes) -> None:
+def test_nothing_is_overwritten_without_force(mc_inside: Command, place: Path, model: bytes, packed: bytes) -> None:
     target = place / "model.mc.safetensors"
     target.write_bytes(b"precious")
-    done = mc("pack", "model.safetensors", cwd=place)
+    done = mc_inside("pack", "model.safetensors", cwd=place)
     assert done.returncode == 1 and b"-f" in done.stderr and b"model.mc.safetensors" in done.stderr
     assert target.read_bytes() == b"precious"
-    assert mc("pack", "-f", "model.safetensors", cwd=place).returncode == 0
+    assert mc_inside("pack", "-f", "model.safetensors", cwd=place).returncode == 0
     assert target.read_bytes() == packed
-    done = mc("unpack", "model.mc.safetensors", cwd=place)
+    done = mc_inside("unpack", "model.mc.safetensors", cwd=place)
     assert done.returncode == 1 and b"already exists" in done.stderr
     assert (place / "model.safetensors").read_bytes() == model
 
 
 @pytest.mark.parametrize("way", ["same", "link", "hard link", "dots"])
-def test_the_source_is_never_changed(mc: Command, place: Path, model: bytes, way: str) -> None:
+def test_the_source_is_never_changed(mc_inside: Command, place: Path, model: bytes, way: str) -> None:
     source = place / "model.safetensors"
     target = place / "target"
     if way == "link":
@@ -42,12 +42,12 @@ def test_the_source_is_never_changed(mc: Command, place: Path, model: bytes, way
         target.hardlink_to(source)
     else:
         target = source if way == "same" else place / "folder" / ".." / "model.safetensors"
-    done = mc("pack", "-f", source, "-o", target, cwd=place)
+    done = mc_inside("pack", "-f", source, "-o", target, cwd=place)
     assert done.returncode == 1 and b"source" in done.stderr
     assert source.read_bytes() == model
 
 
-def test_folders_are_not_written_into_each_other(mc: Command, tree: Tree, place: Path) -> None:
+def test_folders_are_not_written_into_each_other(mc_inside: Command, tree: Tree, place: Path) -> None:
     before = tree(place)
     for arguments in (
         ("pack", "folder", "-f", "-o", "folder"),
@@ -57,24 +57,26 @@ def test_folders_are_not_written_into_each_other(mc: Command, tree: Tree, place:
         ("pack", "model.safetensors", "-f", "-o", "folder"),
         ("pack", "folder/tokenizer", "-f", "-o", "folder"),
     ):
-        assert mc(*arguments, cwd=place).returncode == 1, arguments
+        assert mc_inside(*arguments, cwd=place).returncode == 1, arguments
     assert tree(place) == before
     (place / "holiday").mkdir()
     (place / "holiday" / "photo.jpg").write_bytes(b"precious")
-    done = mc("pack", "folder", "-f", "-o", "holiday", cwd=place)
+    done = mc_inside("pack", "folder", "-f", "-o", "holiday", cwd=place)
     assert done.returncode == 1 and (place / "holiday" / "photo.jpg").read_bytes() == b"precious"
 
 
-def test_a_symlinked_target_is_replaced_where_it_points(mc: Command, place: Path, model: bytes, packed: bytes) -> None:
+def test_a_symlinked_target_is_replaced_where_it_points(
+    mc_inside: Command, place: Path, model: bytes, packed: bytes
+) -> None:
     (place / "real").write_bytes(b"old")
     (place / "real").chmod(0o640)
     (place / "link").symlink_to("real")
-    assert mc("pack", "-f", "model.safetensors", "-o", "link", cwd=place).returncode == 0
+    assert mc_inside("pack", "-f", "model.safetensors", "-o", "link", cwd=place).returncode == 0
     assert (place / "link").is_symlink() and (place / "real").read_bytes() == packed
     assert stat.S_IMODE((place / "real").stat().st_mode) == 0o640
 
 
-def test_what_cannot_be_read_or_written_is_named(mc: Command, place: Path) -> None:
+def test_what_cannot_be_read_or_written_is_named(mc_inside: Command, place: Path) -> None:
     for arguments, name in (
         (("pack", "nothing.safetensors"), "nothing.safetensors"),
         (("verify", "nothing.safetensors"), "nothing.safetensors"),
@@ -82,15 +84,15 @@ def test_what_cannot_be_read_or_written_is_named(mc: Command, place: Path) -> No
         (("pack", "model.safetensors", "-o", "no/where"), "no"),
         (("pack", "model.safetensors", "-o", "folder"), "folder"),
     ):
-        done = mc(*arguments, cwd=place)
+        done = mc_inside(*arguments, cwd=place)
         assert done.returncode == 1, arguments
         assert name in done.stderr.decode() and b"Traceback" not in done.stderr
         assert done.stderr.startswith(b"mc: ") and done.stderr.rstrip().endswith(b".")
 
 
-def test_pickles_are_refused_with_the_way_to_convert_them(mc: Command, place: Path) -> None:
+def test_pickles_are_refused_with_the_way_to_convert_them(mc_inside: Command, place: Path) -> None:
     (place / "pytorch_model.bin").write_bytes(b"\x80\x02}q\x00.")
-    done = mc("pack", "pytorch_model.bin", cwd=place)
+    done = mc_inside("pack", "pytorch_model.bin", cwd=place)
     assert done.returncode == 1 and b"save_file" in done.stderr
 
 
@@ -121,14 +123,14 @@ def test_a_device_may_take_what_is_written_besides(mc: Command, place: Path) -> 
     assert done.returncode == 0 and json.loads(done.stdout)["plan"] == 1, done.stderr
 
 
-def test_a_full_disk_leaves_nothing_behind(mc: Command, tree: Tree, place: Path) -> None:
+def test_a_full_disk_leaves_nothing_behind(mc: Command, mc_inside: Command, tree: Tree, place: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
     (place / "model.mc.safetensors").write_bytes(b"old")
     before = tree(place)
     # The limit would also hold for compiled loops on their way to the cache.
-    mc("pack", "model.safetensors", "-o", "/dev/null", cwd=place)
+    mc_inside("pack", "model.safetensors", "-o", "/dev/null", cwd=place)
     done = mc("pack", "-f", "model.safetensors", cwd=place, preexec_fn=limit)
     assert done.returncode == 1
     assert b"model.mc.safetensors" in done.stderr and b"Traceback" not in done.stderr
@@ -143,7 +145,9 @@ def test_a_full_disk_leaves_nothing_behind(mc: Command, tree: Tree, place: Path)
     assert done.returncode == 1 and b"full: '/dev/full'" in done.stderr
 
 
-def test_a_full_folder_of_temporary_files_is_not_the_outputs(mc: Command, tree: Tree, place: Path) -> None:
+def test_a_full_folder_of_temporary_files_is_not_the_outputs(
+    mc: Command, mc_inside: Command, tree: Tree, place: Path
+) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
@@ -151,8 +155,8 @@ def test_a_full_folder_of_temporary_files_is_not_the_outputs(mc: Command, tree: 
     for line in (("quantize", "--scheme", "int8"), ("prune", "--method", "2:4"), ("auto", "--bits", "4"), ("pack",)):
         source = "-" if line == ("pack",) else "model.safetensors"
         options = (line[0], source, "-o", "/dev/null", *line[1:])
-        assert mc(*options, cwd=place, input=(place / "model.safetensors").read_bytes()).returncode == 0
         data = (place / "model.safetensors").read_bytes()
+        assert mc_inside(*options, cwd=place, input=data).returncode == 0  # what is compiled is in the cache then
         done = mc(*options, cwd=place, preexec_fn=limit, more_env={"TMPDIR": "."}, input=data)
         assert done.returncode == 1 and b"TMPDIR" in done.stderr and b"/dev/null" not in done.stderr, done.stderr
     assert tree(place) == before

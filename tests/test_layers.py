@@ -23,9 +23,9 @@ LAYERS = [
     ["mc_cli"],
     ["mc"],
     ["mc.warming"],
-    ["mc.pruning", "mc.restoring"],
-    ["mc.simplifying", "mc.automatic"],
-    ["mc.api"],
+    ["mc.pruning", "mc.simplifying", "mc.automatic", "mc.restoring", "mc.api"],
+    ["mc.rewriting"],
+    ["mc.places"],
     ["mc.plan"],
     ["mc.analysis"],
     ["mc.lossy"],
@@ -38,7 +38,7 @@ LAYERS = [
     ["mc.codec"],
     ["mc.folder", "mc.checkpoint", "mc.streams"],
     ["mc.source", "mc.atomic", "mc.scratch", "mc.strict_json"],
-    ["mc.parallel", "mc.memory", "mc.dtypes", "mc.errors", "mc.reports"],
+    ["mc.parallel", "mc.memory", "mc.dtypes", "mc.errors", "mc.reports", "mc.progress"],
 ]
 NEVER_IN_THE_LIBRARY = {"click", "rich", "mc_cli", "logging"}
 

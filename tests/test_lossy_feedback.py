@@ -143,15 +143,15 @@ def quantized(
     return load_file(folder / "d.safetensors"), json.loads(done.stdout)
 
 
-def test_outputs_are_closer_at_the_same_bits(mc: Command, tmp_path: Path) -> None:
+def test_outputs_are_closer_at_the_same_bits(mc_inside: Command, tmp_path: Path) -> None:
     before = layers(tmp_path)
     stats = ("analyze", "--inputs", "x.safetensors", "--stats-out", "s.safetensors", "--gram")
-    assert mc(*stats, cwd=tmp_path).returncode == 0
+    assert mc_inside(*stats, cwd=tmp_path).returncode == 0
     errors = {}
     for scheme, objective in (("grid", "row"), ("grid", "diag"), ("grid", "gram"), ("trellis", "gram")):
         given_ = ("--stats", "s.safetensors") if objective != "row" else ()
         asked = ("--bits", "3", "--objective", objective, "--keep", "embed*", *given_)
-        after, report = quantized(mc, tmp_path, *asked, scheme=scheme)
+        after, report = quantized(mc_inside, tmp_path, *asked, scheme=scheme)
         assert report["files"][0]["bits"] <= 3  # type: ignore[index]
         assert (after["norm.weight"] == 1).all()
         outputs = {
@@ -213,38 +213,40 @@ def test_columns_of_an_embedding_have_steps_by_their_power() -> None:
     np.testing.assert_allclose(by_row[::2].mean(), by_row[1::2].mean(), rtol=0.25)
 
 
-def test_what_has_no_statistics_is_listed_or_refused(mc: Command, tmp_path: Path) -> None:
+def test_what_has_no_statistics_is_listed_or_refused(mc_inside: Command, tmp_path: Path) -> None:
     layers(tmp_path)
     stats = ("analyze", "--inputs", "x.safetensors", "--stats-out", "s.safetensors")
-    assert mc(*stats, cwd=tmp_path).returncode == 0
+    assert mc_inside(*stats, cwd=tmp_path).returncode == 0
     weighed = ("--bits", "4", "--objective", "gram", "--stats", "s.safetensors")
-    _, report = quantized(mc, tmp_path, *weighed)
+    _, report = quantized(mc_inside, tmp_path, *weighed)
     unweighed = {one["name"]: one["objective"] for one in report["files"][0]["unweighed"]}  # type: ignore[index]
     assert unweighed == {"embed_tokens.weight": "tensor", "up.weight": "diag", "conv.weight": "diag"}
     command = ("quantize", "m.safetensors", "-fo", "q.safetensors", "--scheme", "grid")
-    spoken = mc(*command, *weighed, cwd=tmp_path)
+    spoken = mc_inside(*command, *weighed, cwd=tmp_path)
     assert b"1 tensors have no statistics and were weighed by tensor: embed_tokens.weight" in spoken.stderr
-    refused = mc(*command, *weighed, "--strict", cwd=tmp_path)
+    refused = mc_inside(*command, *weighed, "--strict", cwd=tmp_path)
     assert refused.returncode == 1 and b"'conv.weight' and 2 more has no Gram matrix in" in refused.stderr
-    assert mc(*command, "--bits", "4", "--objective", "diag", cwd=tmp_path).returncode == 2
-    assert mc(*command, "--bits", "4", "--stats", "s.safetensors", cwd=tmp_path).returncode == 2
-    assert mc(*command, *weighed, "--format", "compressed-tensors", cwd=tmp_path).returncode == 2
+    assert mc_inside(*command, "--bits", "4", "--objective", "diag", cwd=tmp_path).returncode == 2
+    assert mc_inside(*command, "--bits", "4", "--stats", "s.safetensors", cwd=tmp_path).returncode == 2
+    assert mc_inside(*command, *weighed, "--format", "compressed-tensors", cwd=tmp_path).returncode == 2
 
 
-def test_threads_change_nothing_and_tied_tensors_stay_tied(mc: Command, tmp_path: Path) -> None:
+def test_threads_change_nothing_and_tied_tensors_stay_tied(mc_inside: Command, tmp_path: Path) -> None:
     before = layers(tmp_path)
     tied = {name: before[name] for name in ("embed_tokens.weight", "up.weight")}
     save_file(tied | {"lm_head.weight": before["embed_tokens.weight"]}, tmp_path / "m.safetensors")
     save_file({"lm_head.weight": before["x"]}, tmp_path / "x.safetensors")
     stats = ("analyze", "--inputs", "x.safetensors", "--stats-out", "s.safetensors", "--gram")
-    assert mc(*stats, cwd=tmp_path).returncode == 0
+    assert mc_inside(*stats, cwd=tmp_path).returncode == 0
     made = []
     for threads in ("1", "4"):
         weighed = ("--bits", "3", "--objective", "gram", "--stats", "s.safetensors", "--threads", threads)
-        after, report = quantized(mc, tmp_path, *weighed)
+        after, report = quantized(mc_inside, tmp_path, *weighed)
         assert (after["lm_head.weight"] == after["embed_tokens.weight"]).all()
         assert [one["name"] for one in report["files"][0]["unweighed"]] == ["up.weight"]  # type: ignore[index]
         made.append((tmp_path / "q.safetensors").read_bytes())
     assert made[0] == made[1]
-    kept = mc("quantize", "m.safetensors", "-fo", "q.safetensors", "--scheme", "int4", "--keep", "embed*", cwd=tmp_path)
+    kept = mc_inside(
+        "quantize", "m.safetensors", "-fo", "q.safetensors", "--scheme", "int4", "--keep", "embed*", cwd=tmp_path
+    )
     assert b"lm_head.weight stays, tied to embed_tokens.weight" in kept.stderr

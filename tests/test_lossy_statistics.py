@@ -33,10 +33,10 @@ def sound(x: np.ndarray) -> Tensors:
     }
 
 
-def test_what_analyze_writes_is_what_is_read(mc: Command, tmp_path: Path) -> None:
+def test_what_analyze_writes_is_what_is_read(mc_inside: Command, tmp_path: Path) -> None:
     x = inputs(700)  # more than a block of the check for symmetry
     (tmp_path / "in.safetensors").write_bytes(safetensors({"a.weight": ("F32", x), "b": ("F32", x[:0])}))
-    done = mc("analyze", "--inputs", "in.safetensors", "--stats-out", "s.safetensors", "--gram", cwd=tmp_path)
+    done = mc_inside("analyze", "--inputs", "in.safetensors", "--stats-out", "s.safetensors", "--gram", cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     with open_statistics(tmp_path / "s.safetensors") as found:
         assert found.names == ("a.weight", "b")

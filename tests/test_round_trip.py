@@ -77,7 +77,7 @@ def allowed(data: bytes, packed: bytes) -> int:
 
 @every_level
 @given(data=checkpoints())
-@thorough(80)
+@thorough(50)
 def test_any_checkpoint_comes_back(level: Level, data: bytes) -> None:
     packed = round_trip(data, level)
     assert len(packed) <= allowed(data, packed)
@@ -170,7 +170,7 @@ def test_files_pipes_and_bytes_are_one(data: bytes) -> None:
 
 
 @given(data=checkpoints(dtypes=tuple(DTYPES)))
-@thorough(60)
+@thorough(40)
 def test_the_reference_reader_opens_packed_and_restored_files(data: bytes) -> None:
     packed = mc.compress(data, threads=1)
     listed = dict(safetensors.deserialize(packed))  # type: ignore[no-untyped-call]
@@ -235,12 +235,12 @@ def test_thousands_of_tiny_tensors(level: Level) -> None:
 
 
 LARGE: list[tuple[str, tuple[int, ...], Texture]] = [
-    ("BF16", (2100, 1201), gaussian),  # rows that don't divide chunks
+    ("BF16", (1100, 1201), gaussian),  # rows that don't divide chunks
     ("F32", (1300, 1111), narrow),
     ("F64", (5, 300_001), narrow),  # rows longer than a chunk
-    ("F8_E4M3", (4_300_000,), even),
-    ("F16", (70, 64, 3, 3, 129), gaussian),
-    ("I8", (3000, 1501), grid),
+    ("F8_E4M3", (1_300_000,), even),
+    ("F16", (20, 64, 3, 3, 129), gaussian),
+    ("I8", (1000, 1501), grid),
     ("I64", (600_001,), arange),
     ("U8", (4_500_001,), text),
     ("I32", (1100, 1009), nibbles),

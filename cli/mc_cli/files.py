@@ -70,6 +70,12 @@ def target_of(source: str, output: str | None, named: Callable[[Path], Path]) ->
     return str(named(Path(source)))
 
 
+def refuse_pipe(source: str) -> None:
+    """UsageError for a dry run of a pipe, whose names can't be read ahead."""
+    if source == STDIO:
+        raise click.UsageError("-n reads names from a file, and - is read once. Name a file.")
+
+
 def packed_name(source: Path) -> Path:
     """`model.safetensors` -> `model.mc.safetensors`; folder `X` -> `X.mc`."""
     if source.is_dir():

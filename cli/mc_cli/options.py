@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mc import __version__
 from mc_cli import show
+
+if TYPE_CHECKING:
+    from mc.lossy.requests import Target
 
 Command = Callable[..., Any]
 
@@ -73,7 +76,14 @@ output = click.option(
     metavar="PATH",
     help="Where to write; - is stdout. By default made from IN's name.",
 )
+required_output = click.option(
+    "-o", "--output", type=PATH, metavar="OUT", required=True, help="Where to write; - is stdout."
+)
 force = click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
+max_error = click.option("--max-error", type=Number(0, 1, min_open=True), metavar="E", help="Relative squared error.")
+target_size = click.option("--target-size", type=SIZE, metavar="SIZE", help="Of the packed file: bytes, or 12MB.")
+overall = click.option("--overall", is_flag=True, help="The error over all tensors, not of each.")
+dry_run = click.option("-n", "--dry-run", is_flag=True, help="List what would be done to each tensor; write nothing.")
 threads = click.option(
     "-T",
     "--threads",
@@ -107,6 +117,15 @@ def speaking(command: Command) -> Command:
 def examples(first: str, second: str) -> str:
     """The epilog of a command's help: two command lines, kept as they stand (tests run them)."""
     return f"\b\nExamples:\n  {first}\n  {second}"
+
+
+def one_of(given: Mapping[str, Target | None]) -> Target | None:
+    """The one limit that was given, if any, by the names of the options that set them."""
+    limits = [limit for limit in given.values() if limit is not None]
+    if len(limits) > 1:
+        *names, last = given
+        raise click.UsageError(f"Only one of {', '.join(names)} and {last} can be met at once.")
+    return limits[0] if limits else None
 
 
 def count(threads: int) -> int | None:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mc.analysis.against import compare
     from mc.analysis.examine import analyze
-    from mc.api import Level, Progress, compress, decompress, pack, unpack, verify
+    from mc.api import Level, compress, decompress, pack, unpack, verify
     from mc.automatic import auto
     from mc.loader import Checkpoint
     from mc.lossy.files import open_checkpoint as open
+    from mc.progress import Progress
     from mc.pruning import prune
     from mc.restoring import dequantize, measure
     from mc.simplifying import quantize
@@ -32,6 +33,7 @@ __all__ = [
 
 _HOMES = {
     "Checkpoint": ("mc.loader", "Checkpoint"),
+    "Progress": ("mc.progress", "Progress"),
     "analyze": ("mc.analysis.examine", "analyze"),
     "auto": ("mc.automatic", "auto"),
     "compare": ("mc.analysis.against", "compare"),

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
-from mc.atomic import replacing
 from mc.checkpoint import Source, read_layout
 from mc.errors import McError, UsageError, quote
 from mc.folder import Folder, packed_name, read_folder
@@ -24,6 +22,7 @@ from mc.lossy.recipe import OBJECTIVES, WEIGHED
 from mc.lossy.requests import Request
 from mc.lossy.statistics import Statistics, open_statistics
 from mc.parallel import Workers, single_blas, workers
+from mc.places import PathLike, copy_others, is_folder, name_of, new_folder, random_access, writing
 from mc.plan.again import replayed
 from mc.plan.bench import Bench, plan_of
 from mc.plan.goals import Goal
@@ -33,7 +32,8 @@ from mc.plan.search import Limit, search
 from mc.plan.survey import Asked, Survey, survey
 from mc.plan.trial import Latest, Trial, packed, try_plan
 from mc.plan.ways import parse_way
-from mc.simplifying import rewrite
+from mc.progress import Progress
+from mc.rewriting import rewrite
 from mc.twins import tied_with
 
 ANY = "auto"  # as a scheme: whatever is best
@@ -220,7 +220,7 @@ def candidate_place(path: Path, folder: Folder | None, place: Path) -> tuple[Pat
         return place / path.name, [place / path.name]
     whole = place / path.resolve().name
     whole.mkdir()
-    copy_others(folder.path, whole, folder.others)
+    copy_others(folder, whole)
     return whole, [whole / name for name in folder.shards]
 
 
@@ -261,13 +261,12 @@ def deliver(
     quantized = {name: about for _, made in ready for step in made.recipe for name, about in step.tensors.items()}
     held = {name: list(made.listed) for name, (_, made) in zip(folder.shards, ready, strict=True)}
     kept = [tensor.name for source in sources for tensor in read_layout(source).tensors if tensor.name not in quantized]
-    with new_folder(folder.path, target, [*folder.others, *renamed.values()]) as place:
-        copy_others(folder.path, place, folder.others)
+    with new_folder(folder, target, renamed.values()) as anew:
         for number, name in enumerate(folder.shards):
-            with replacing(place / renamed[name]) as out:
+            with anew.shard(renamed[name]) as (out, _):
                 one(number, out)
         if quantized:
-            rewrite(place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
+            rewrite(anew.place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
 
 
 def report_of(
@@ -275,10 +274,10 @@ def report_of(
     trial: Trial, latest: Latest, weights: int, most: float,
 ) -> AutoReport:  # fmt: skip
     """The report of a trial, of tensors of so many weights, of which storing nothing loses `most`."""
-    shown = [str(one) if isinstance(one, str | os.PathLike) else STDIN for one in (source, target)]
+    names = name_of(source), None if target is None else name_of(target)
     return AutoReport(
-        shown[0], None if target is None else shown[1], sum(one.size for one in sources), trial.size, weights,
-        trial.loss / (most or 1.0), written(trial.plan), found.kept, without(found, latest), found.state,
+        *names, sum(one.size for one in sources), trial.size, weights, trial.loss / (most or 1.0), written(trial.plan),
+        found.kept, without(found, latest), found.state,
     )  # fmt: skip
 
 

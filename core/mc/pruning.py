@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mc import loader
-from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
 from mc.atomic import replacing
 from mc.checkpoint import Layout, Source, Tensor, read_layout
 from mc.errors import McError, UsageError, quote
@@ -28,9 +26,11 @@ from mc.lossy.schemes import FLOATS
 from mc.lossy.shards import checkpoints, tensors_of
 from mc.lossy.statistics import open_statistics
 from mc.parallel import Workers, single_blas, workers
+from mc.places import PathLike, is_folder, name_of, new_folder, random_access, writing
+from mc.progress import Done, Progress
 from mc.reports import TensorReport
+from mc.rewriting import finished, refuse_unused, rewrite, shards_of, tensor_names
 from mc.scratch import scratch
-from mc.simplifying import Done, finished, names_of, refuse_unused, rewrite, shards_of
 
 NOTHING = "no tensor that is to be pruned: no matrix of floats, or all are kept."
 LISTED = f"{', '.join(FLOATS[:-1])} and {FLOATS[-1]}"
@@ -95,7 +95,7 @@ def prune(
         ExitStack() as stack,
     ):
         masks = stack.enter_context(loader.open_checkpoint(mask)) if mask is not None else None
-        statistics = stack.enter_context(open_statistics(stats, names_of(source))) if stats is not None else None
+        statistics = stack.enter_context(open_statistics(stats, tensor_names(source))) if stats is not None else None
         job = PruneJob({}, objective, seed, "default", limit, dense, shrink, statistics, masks, keep)
         taken = _Masks(mask_out, stack.enter_context(Writer())) if mask_out is not None else None
         if is_folder(source):
@@ -108,11 +108,10 @@ def prune(
             if not wanted:
                 raise UsageError(f"{opened.where} has {NOTHING}")
             with writing(target) as out:
-                name = str(target) if isinstance(target, str | os.PathLike) else STDIN
                 done = Done(opened.size, progress)
                 chosen = allot(opened.where, [(opened, layout)], replace(job, wanted=wanted), work)
                 _refuse_held([chosen], opened.where)
-                file, _ = _prune_one(opened, layout, out, name, chosen, pack, work, done.step, taken)
+                file, _ = _prune_one(opened, layout, out, name_of(target), chosen, pack, work, done.step, taken)
                 if taken is not None:
                     taken.write()  # before the output is put in its place: both are there, or neither
         return PruneReport((file,))
@@ -271,8 +270,7 @@ def _prune_folder(
         _refuse_unused(used, asked, str(path))
         if not wanted:
             raise UsageError(f"{path} has {NOTHING}")
-        place = stack.enter_context(new_folder(path, target, [*folder.others, *renamed.values()]))
-        copy_others(path, place, folder.others)
+        anew = stack.enter_context(new_folder(folder, target, renamed.values()))
         groups = checkpoints(shards, job.target)
         if len(groups) > 1 and taken is not None:
             raise McError(f"{path} has tensors of one name in two files: take one file at a time for --mask-out.")
@@ -283,14 +281,13 @@ def _prune_folder(
         _refuse_held(plans, str(path))
         each = [plan for plan, group in zip(plans, groups, strict=True) for _ in group]
         for name, (opened, layout), chosen in zip(folder.shards, shards, each, strict=True):
-            with replacing(place / renamed[name]) as out:
-                shown = str(Path(str(target)) / renamed[name])
+            with anew.shard(renamed[name]) as (out, shown):
                 file, made = _prune_one(opened, layout, out, shown, chosen, pack, work, done.step, taken)
             files.append(file)
             every.append(made)
             held[name] = list(made.listed)
         refuse_missed(str(path), every, job.target)
-        rewrite(place, folder, held, without_quantization)
+        rewrite(anew.place, folder, held, without_quantization)
         if taken is not None:
             taken.write()
     return PruneReport(tuple(files))

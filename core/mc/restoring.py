@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
-from mc.atomic import replacing
 from mc.checkpoint import Source
 from mc.dtypes import element_bits
 from mc.errors import McError, UsageError, quote
@@ -21,8 +18,10 @@ from mc.lossy.configs import without_quantization
 from mc.lossy.files import Floats, dequantize_file
 from mc.lossy.recipe import Recipe
 from mc.parallel import Workers, workers
+from mc.places import PathLike, is_folder, name_of, new_folder, random_access, writing
+from mc.progress import Done, Progress
 from mc.reports import RestoredFile, UnpackReport
-from mc.simplifying import Done, rewrite
+from mc.rewriting import rewrite
 
 DTYPES = {"f32": "F32", "fp16": "F16", "bf16": "BF16", "f64": "F64"}
 
@@ -39,11 +38,13 @@ def dequantize(
     with workers(threads, executor) as work:
         if is_folder(source):
             return _dequantize_folder(Path(str(source)), target, wanted, work, progress)
-        with random_access(source) as opened, writing(target) as out:
-            name = str(target) if isinstance(target, str | os.PathLike) else STDIN
-            with Floats(Checkpoint(opened), wanted) as floats:
-                _refuse_plain([floats.recipe], opened.where)
-                return UnpackReport((_dequantize_one(floats, opened, out, name, work, progress),))
+        with (
+            random_access(source) as opened,
+            writing(target) as out,
+            Floats(Checkpoint(opened), wanted) as floats,
+        ):
+            _refuse_plain([floats.recipe], opened.where)
+            return UnpackReport((_dequantize_one(floats, opened, out, name_of(target), work, progress),))
 
 
 def _refuse_plain(recipes: Sequence[Recipe], where: str) -> None:
@@ -72,20 +73,18 @@ def _dequantize_folder(
     files: list[RestoredFile] = []
     recipes: list[Recipe] = []
     held: dict[str, list[tuple[str, int]]] = {}
-    with new_folder(path, target, [*folder.others, *plain.values()]) as place:
-        copy_others(path, place, folder.others)
+    with new_folder(folder, target, plain.values()) as anew:
         for name in folder.shards:
             with (
                 Source.of(path / name) as opened,
                 Floats(Checkpoint(opened), dtype) as floats,
-                replacing(place / plain[name]) as out,
+                anew.shard(plain[name]) as (out, shown),
             ):
-                shown = str(Path(str(target)) / plain[name])
                 files.append(_dequantize_one(floats, opened, out, shown, work, progress))
                 held[plain[name]] = [(one, _bytes(floats, one)) for one in floats.names()]
                 recipes.append(floats.recipe)
         _refuse_plain(recipes, str(path))
-        rewrite(place, folder, held, lambda text, where: without_quantization(text, where, dtype))
+        rewrite(anew.place, folder, held, lambda text, where: without_quantization(text, where, dtype))
     return UnpackReport(tuple(files))
 
 

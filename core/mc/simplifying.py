@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -11,28 +9,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from mc.api import STDIN, PathLike, Progress, copy_others, is_folder, new_folder, random_access, writing
-from mc.atomic import replacing
 from mc.checkpoint import Layout, Source, read_layout
 from mc.errors import McError, UsageError, quote
-from mc.folder import Folder, packed_name, read_folder
-from mc.lossy.configs import index_of, with_quantization
+from mc.folder import packed_name, read_folder
+from mc.lossy.configs import with_quantization
 from mc.lossy.files import plain_layout
 from mc.lossy.frames import Frames
 from mc.lossy.measure import Measured, packed_as
 from mc.lossy.passes import Job, Made, Unweighed
 from mc.lossy.quantizing import Decided, decided, quantize_file, refuse_missed
-from mc.lossy.recipe import OBJECTIVES, WEIGHED, Quantized, Recipe, refuse_infinite
+from mc.lossy.recipe import OBJECTIVES, WEIGHED, Quantized
 from mc.lossy.requests import Request, Target, parse_request, spelled
 from mc.lossy.shards import checkpoints, tensors_of
-from mc.lossy.sizes import packed_parts
 from mc.lossy.standards import assign_standard, spared
 from mc.lossy.statistics import open_statistics
 from mc.parallel import Workers, single_blas, workers
+from mc.places import PathLike, is_folder, name_of, new_folder, random_access, writing
+from mc.progress import Done, Progress
 from mc.reports import TensorReport
+from mc.rewriting import finished, refuse_unused, rewrite, shards_of, tensor_names
 from mc.scratch import scratch
 
-CONFIG = "config.json"
 NOTHING = "no tensor that is to be quantized: none of the floats, or all are kept."
 NO_LINEAR = "no tensor that readers of compressed-tensors load: a matrix NAME.weight, no embedding. --set names others."
 
@@ -81,7 +78,7 @@ def quantize(
     job = Job({}, objective, seed, "default", limit, strict=strict)
     with workers(threads, executor) as work, single_blas(), ExitStack() as stack:
         if stats is not None:
-            statistics = stack.enter_context(open_statistics(stats, names_of(source)))
+            statistics = stack.enter_context(open_statistics(stats, tensor_names(source)))
             job = replace(job, statistics=statistics, frames=stack.enter_context(Frames()))
         if is_folder(source):
             return _quantize_folder(Path(str(source)), target, job, (default, given, keep), pack, work, progress)
@@ -92,10 +89,9 @@ def quantize(
             if not wanted[0]:
                 raise UsageError(f"{opened.where} has {NO_LINEAR if default.standard else NOTHING}")
             with writing(target) as out:
-                name = str(target) if isinstance(target, str | os.PathLike) else STDIN
                 done = Done(opened.size, progress)
                 chosen = decided(opened.where, [(opened, layout)], replace(job, wanted=wanted[0]), work)
-                file, _ = _quantize_one(opened, layout, out, name, chosen, pack, work, done.step)
+                file, _ = _quantize_one(opened, layout, out, name_of(target), chosen, pack, work, done.step)
                 file = replace(file, spared=spared(layout.tensors, wanted[0], default, keep))
         return QuantizeReport((file,))
 
@@ -130,33 +126,6 @@ def _refuse_unweighable(objective: str, stats: PathLike | None, strict: bool, re
         raise UsageError(f"The objective {objective} stores scales of columns, which compressed-tensors doesn't have.")
 
 
-def names_of(source: PathLike | BinaryIO) -> list[str]:
-    """Names of all tensors of a file or folder; none of a stream."""
-    if not isinstance(source, str | os.PathLike):
-        return []
-    found = []
-    for path in shards_of(Path(source)):
-        with Source.of(path) as opened:
-            found += [tensor.name for tensor in plain_layout(opened).tensors]
-    return found
-
-
-def shards_of(path: Path) -> list[Path]:
-    """The file itself, or the shards of a folder."""
-    return [path / name for name in read_folder(path).shards] if path.is_dir() else [path]
-
-
-def refuse_unused(
-    used: set[str], sets: Sequence[str], keep: Sequence[str], where: str, wanted: str = "tensor of floats"
-) -> None:
-    """UsageError for a pattern that fits no tensor, of `sets` none that is `wanted`: it would be a wish without
-    effect."""
-    for pattern in [*sets, *keep]:
-        if pattern not in used:
-            kind = wanted if pattern in sets else "tensor"
-            raise UsageError(f"{where} has no {kind} whose name fits {quote(pattern)}. `mc analyze` lists the names.")
-
-
 def _quantize_one(
     source: Source, layout: Layout, out: BinaryIO, name: str, chosen: Decided, pack: bool, work: Workers,
     step: Callable[[int], None],
@@ -167,19 +136,6 @@ def _quantize_one(
         source.unchanged()
         parts, size = finished(plain, source.where, made.recipe, chosen.job.level, work, out, pack)
     return _report(source, name, made, parts, size), made
-
-
-def finished(
-    plain: BinaryIO, where: str, recipe: Recipe, level: str, work: Workers, out: BinaryIO, pack: bool
-) -> tuple[dict[str, TensorReport], int]:
-    """Put what was written to `plain` into `out`, packed or as it is; what `packed_parts` says of it in either case."""
-    refuse_infinite(recipe, where)
-    plain.flush()
-    parts, size = packed_parts(Source.of(plain, where), recipe, level, work, out if pack else None)
-    if not pack:
-        plain.seek(0)
-        shutil.copyfileobj(plain, out, 1 << 22)
-    return parts, size
 
 
 def _report(source: Source, name: str, made: Made, parts: dict[str, TensorReport], size: int) -> QuantizedFile:
@@ -213,8 +169,7 @@ def _quantize_folder(
     quantized: dict[str, Quantized] = {}
     held: dict[str, list[tuple[str, int]]] = {}
     with ExitStack() as stack:
-        place = stack.enter_context(new_folder(path, target, [*folder.others, *renamed.values()]))
-        copy_others(path, place, folder.others)
+        anew = stack.enter_context(new_folder(folder, target, renamed.values()))
         sources = [stack.enter_context(Source.of(path / name)) for name in folder.shards]
         shards = [(source, plain_layout(source)) for source in sources]
         wanted = assign_standard([tensor for _, tensor in tensors_of(shards)], default, sets, keep)[0]
@@ -230,8 +185,7 @@ def _quantize_folder(
         ]
         each = [plan for plan, group in zip(plans, groups, strict=True) for _ in group]
         for name, (opened, layout), chosen in zip(folder.shards, shards, each, strict=True):
-            with replacing(place / renamed[name]) as out:
-                shown = str(Path(str(target)) / renamed[name])
+            with anew.shard(renamed[name]) as (out, shown):
                 file, made = _quantize_one(opened, layout, out, shown, chosen, pack, work, done.step)
             files.append(replace(file, spared=spared(layout.tensors, wanted, default, keep)))
             every.append(made)
@@ -240,29 +194,5 @@ def _quantize_folder(
             held[name] = list(made.listed)
         refuse_missed(str(path), every, job.target)
         kept = [name for file in files for name in file.kept]
-        rewrite(place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
+        rewrite(anew.place, folder, held, lambda text, where: with_quantization(text, quantized, kept, where))
     return QuantizeReport(tuple(files))
-
-
-def rewrite(
-    place: Path, folder: Folder, held: dict[str, list[tuple[str, int]]], change: Callable[[bytes, str], bytes]
-) -> None:
-    """Change config.json and the index of a folder that is being built, where it has any."""
-    if CONFIG in folder.others:
-        (place / CONFIG).write_bytes(change((place / CONFIG).read_bytes(), str(folder.path / CONFIG)))
-    if folder.index is not None:
-        index = place / folder.index
-        index.write_bytes(index_of(index.read_bytes(), held, str(folder.path / folder.index)))
-
-
-class Done:
-    """Progress in bytes over one file or several."""
-
-    def __init__(self, whole: int, progress: Progress | None) -> None:
-        self._whole, self._progress, self._done = whole, progress, 0
-
-    def step(self, count: int) -> None:
-        """Count bytes that are done."""
-        self._done = min(self._done + count, self._whole)
-        if self._progress is not None:
-            self._progress(self._done, self._whole)

@@ -12,6 +12,7 @@ import click
 from mc_cli import files, options, show
 
 if TYPE_CHECKING:
+    from mc.lossy.requests import Target
     from mc.pruning import PruneReport
 
 COLUMNS = ("tensor", "method", "shape", "zeros", "error", "on inputs", "bytes", "packed", "grid error")
@@ -26,15 +27,15 @@ CLOSE = 0.005  # of a limit: what is left of it beyond that is said
     )
 )
 @options.source
-@click.option("-o", "--output", type=options.PATH, metavar="OUT", required=True, help="Where to write; - is stdout.")
+@options.required_output
 @options.force
 @click.option(
     "--method", help="magnitude, N:M, wanda, obs, block, rows, columns, heads, channels, low-rank; see below."
 )
 @click.option("--sparsity", type=SHARE, metavar="S", help="Share of weights that are to be zero.")
-@click.option("--max-error", type=options.Number(0, 1, min_open=True), metavar="E", help="Relative squared error.")
-@click.option("--target-size", type=options.SIZE, metavar="SIZE", help="Of the packed file: bytes, or 12MB.")
-@click.option("--overall", is_flag=True, help="The error over all tensors, not of each.")
+@options.max_error
+@options.target_size
+@options.overall
 @click.option(
     "--scope", type=click.Choice(["global", "tensor", "row"]), help="Where weights compete; global by default."
 )
@@ -58,7 +59,7 @@ CLOSE = 0.005  # of a limit: what is left of it beyond that is said
 @options.keep
 @click.option("--set", "sets", multiple=True, metavar="PATTERN=METHOD", help="Another method for these tensors.")
 @click.option("--seed", type=click.IntRange(0), default=0, metavar="S", help="What large low ranks start from; 0.")
-@click.option("-n", "--dry-run", is_flag=True, help="List what would be done to each tensor; write nothing.")
+@options.dry_run
 @options.threads
 @options.speaking
 def prune(
@@ -131,7 +132,12 @@ def prune(
     files.distinct({"-o": output, "--mask-out": mask_out}, {"--mask": mask, "--stats": stats})
     manner = manner.beside(target)
     if dry_run:
-        return rehearse(source, request, chosen, keep, mask, manner)
+        from mc.pruning import plan
+
+        files.refuse_pipe(source)
+        planned = plan(source, request, chosen, keep, mask)
+        show.rehearsal("prune", source, ("method", "pruned"), planned, manner)
+        return 0
     with (
         files.writing(source, target, force=force) as pruned,
         files.reading(source) as original,
@@ -155,7 +161,7 @@ def prune(
     return 0
 
 
-def left_over(report: PruneReport, limit: Any) -> list[str]:
+def left_over(report: PruneReport, limit: Target | None) -> list[str]:
     """A line if a limit over all tensors is met, but not closely: nothing had to go, or what goes as one is too large
     for what is left."""
     if limit is None or (limit.kind == "error" and not limit.overall):
@@ -178,30 +184,19 @@ def keys_of(method: Any) -> tuple[str, ...]:
     return KEYS[method.kind]
 
 
-def limit_of(max_error: float | None, size: int | None, overall: bool) -> Any:
+def limit_of(max_error: float | None, size: int | None, overall: bool) -> Target | None:
     """The one limit that was given, if any."""
     from mc.lossy.requests import Target
 
-    if max_error is not None and size is not None:
-        raise click.UsageError("Only one of --max-error and --target-size can be met at once.")
+    limit = options.one_of(
+        {
+            "--max-error": Target("error", max_error, overall) if max_error is not None else None,
+            "--target-size": Target("size", size) if size is not None else None,
+        }
+    )
     if overall and max_error is None:
         raise click.UsageError("--overall goes with --max-error.")
-    if max_error is not None:
-        return Target("error", max_error, overall)
-    return Target("size", size) if size is not None else None
-
-
-def rehearse(
-    source: str, method: Any, chosen: list[Any], keep: tuple[str, ...], mask: str | None, manner: show.Manner
-) -> int:
-    """List what would be done."""
-    from mc.pruning import plan
-
-    if source == files.STDIO:
-        raise click.UsageError("-n reads names from a file, and - is read once. Name a file.")
-    found = plan(source, method, chosen, keep, mask)
-    show.rehearsal("prune", source, ("method", "pruned"), found, manner)
-    return 0
+    return limit
 
 
 def rows(report: PruneReport) -> list[tuple[object, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -34,16 +34,16 @@ FIXED = (
     )
 )
 @options.source
-@click.option("-o", "--output", type=options.PATH, metavar="OUT", required=True, help="Where to write; - is stdout.")
+@options.required_output
 @options.force
 @click.option(
     "--scheme", required=True, help="bf16, fp16, fp8, int2 to int8, codebook, nf4, grid or trellis; see below."
 )
 @click.option("--bits", type=options.Number(0, 32, min_open=True), metavar="B", help="Bits a weight, packed.")
-@click.option("--max-error", type=options.Number(0, 1, min_open=True), metavar="E", help="Relative squared error.")
+@options.max_error
 @click.option("--snr", type=options.Number(0, 200), metavar="DB", help="The same in decibels.")
-@click.option("--target-size", type=options.SIZE, metavar="SIZE", help="Of the packed file: bytes, or 12MB.")
-@click.option("--overall", is_flag=True, help="The error over all tensors, not of each.")
+@options.target_size
+@options.overall
 @click.option(
     "--objective",
     type=click.Choice(["plain", "tensor", "row", "diag", "gram"]),
@@ -67,7 +67,7 @@ FIXED = (
 @options.keep
 @click.option("--set", "sets", multiple=True, metavar="PATTERN=SCHEME", help="Another scheme for these tensors.")
 @click.option("--seed", type=click.IntRange(0), default=0, metavar="S", help="What picks samples; 0 by default.")
-@click.option("-n", "--dry-run", is_flag=True, help="List what would be done to each tensor; write nothing.")
+@options.dry_run
 @options.threads
 @options.speaking
 def quantize(
@@ -127,7 +127,12 @@ def quantize(
     target = files.STDIO if files.is_stdout(output) else output
     manner = manner.beside(target)
     if dry_run:
-        return rehearse(source, request, chosen, keep, manner)
+        from mc.simplifying import plan
+
+        files.refuse_pipe(source)
+        planned = plan(source, request, chosen, keep)
+        show.rehearsal("quantize", source, ("scheme", "quantized"), planned, manner)
+        return 0
     with (
         files.writing(source, target, force=force) as quantized,
         files.reading(source) as original,
@@ -161,33 +166,23 @@ def standard(request: Request) -> Request:
     return replace(request, standard=True)
 
 
-def limit_of(bits: float | None, max_error: float | None, snr: float | None, size: int | None, overall: bool) -> Any:
-    """The one target that was given, if any."""
+def limit_of(
+    bits: float | None, max_error: float | None, snr: float | None, size: int | None, overall: bool
+) -> Target | None:
+    """The one limit that was given, if any."""
     from mc.lossy.requests import Target
 
-    given = [
-        Target("bits", bits) if bits is not None else None,
-        Target("error", max_error, overall) if max_error is not None else None,
-        Target("error", 10 ** (-snr / 10), overall) if snr is not None else None,
-        Target("size", size) if size is not None else None,
-    ]
-    targets = [one for one in given if one is not None]
-    if len(targets) > 1:
-        raise click.UsageError("Only one of --bits, --max-error, --snr and --target-size can be met at once.")
-    if overall and not (targets and targets[0].kind == "error"):
+    limit = options.one_of(
+        {
+            "--bits": Target("bits", bits) if bits is not None else None,
+            "--max-error": Target("error", max_error, overall) if max_error is not None else None,
+            "--snr": Target("error", 10 ** (-snr / 10), overall) if snr is not None else None,
+            "--target-size": Target("size", size) if size is not None else None,
+        }
+    )
+    if overall and (limit is None or limit.kind != "error"):
         raise click.UsageError("--overall goes with --max-error and --snr.")
-    return targets[0] if targets else None
-
-
-def rehearse(source: str, request: Any, chosen: list[Any], keep: tuple[str, ...], manner: show.Manner) -> int:
-    """List what would be done."""
-    from mc.simplifying import plan
-
-    if source == files.STDIO:
-        raise click.UsageError("-n reads names from a file, and - is read once. Name a file.")
-    found = plan(source, request, chosen, keep)
-    show.rehearsal("quantize", source, ("scheme", "quantized"), found, manner)
-    return 0
+    return limit
 
 
 def rows(report: QuantizeReport) -> list[tuple[object, ...]]:
