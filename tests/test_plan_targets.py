@@ -128,6 +128,15 @@ def test_a_kind_that_disappoints_is_given_up_though_others_did_before() -> None:
     assert report.loss < 1e-5
 
 
+def test_bytes_are_used_where_rows_lie_far_below_the_others() -> None:
+    """As in second moments of a layer some of whose units no longer learn: between bf16 and lossless there are steps."""
+    random = np.random.default_rng(0)
+    moments = np.square(random.normal(size=(96, 128))) * np.exp2(random.uniform(-35, 0, (96, 1)))
+    data = written({"model.weight": random.normal(size=(96, 128)), "exp_avg_sq": moments})
+    report = planned(data, Goal("ratio", 1.25), sets=[("exp_avg_sq", "auto")])
+    assert 0.995 * len(data) / 1.25 <= report.packed_bytes <= len(data) / 1.25 and report.loss < 1e-8
+
+
 def test_room_that_one_multiplier_leaves_is_filled() -> None:
     """Of points far apart one multiplier takes all that are alike, or none."""
     random = np.random.default_rng(0)
