@@ -61,6 +61,6 @@ def test_rows_far_below_the_others_lose_as_little(kind: str, deepest: int) -> No
 
 
 def test_scales_of_rows_are_the_usual_ones_where_these_reach() -> None:
-    w = np.ones((3, 4), np.float32) * np.float32([[8], [1], [0]])
+    w = np.repeat(np.array([[8], [1], [0]], np.float32), 4, axis=1)
     frame = grids.frame(w, "row", False)
     assert frame.rows is not None and frame.rows.tolist() == [128, 104, 65] and frame.unit == 8

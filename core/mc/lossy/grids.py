@@ -60,11 +60,12 @@ def scale(codes: Array) -> Array:
 
 
 def frame(w: Array, objective: str, columns: bool) -> Frame:
-    """Scales for f32 [rows, cols]: none for `plain` and `tensor`, of each row's power for `row`."""
+    """Scales for f32 [rows, cols]: none for `plain` and `tensor`, of each row's power for `row`. A single column is taken
+    for one row: scales of single numbers would say what these are."""
     row_power, column_power = np.empty(w.shape[0]), np.empty(w.shape[1])
     powers(w, row_power, column_power)
     unit, codes = 1.0, None
-    if objective == "tensor":
+    if objective == "tensor" or (objective == "row" and w.shape[1] == 1):
         unit = float(np.sqrt(row_power.mean()))
     elif objective == "row":
         codes = _row_codes(row_power)
