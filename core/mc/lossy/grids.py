@@ -60,8 +60,8 @@ def scale(codes: Array) -> Array:
 
 
 def frame(w: Array, objective: str, columns: bool) -> Frame:
-    """Scales for f32 [rows, cols]: none for `plain` and `tensor`, of each row's power for `row`. A single column is taken
-    for one row: scales of single numbers would say what these are."""
+    """Scales for f32 [rows, cols]: none for `plain` and `tensor`, of each row's power for `row`. A single column is
+    taken for one row: scales of single numbers would say what these are."""
     row_power, column_power = np.empty(w.shape[0]), np.empty(w.shape[1])
     powers(w, row_power, column_power)
     unit, codes = 1.0, None

@@ -38,7 +38,8 @@ def measure_of(
     name: str, shape: tuple[int, int], objective: str, statistics: Statistics | None, twins: Mapping[str, str]
 ) -> Measure:
     """How the losses of a matrix [rows, cols] are measured, by the statistics of the first of those tied to it that has
-    any. With statistics layers count alike whatever their size, as `passes.USUAL` has it; without, weights do, and a single column counts as one row."""
+    any. With statistics layers count alike whatever their size, as `passes.USUAL` has it; without, weights do.
+    A single column counts as one row."""
     if objective not in WEIGHED or statistics is None:
         return Measure(_of_rows(shape) if objective == "row" else objective, None, 1.0)
     factor = USUAL / max(shape[0] * shape[1], 1)
