@@ -128,6 +128,24 @@ def test_a_kind_that_disappoints_is_given_up_though_others_did_before() -> None:
     assert report.loss < 1e-5
 
 
+@pytest.mark.parametrize(("kind", "value"), [("bits", 1.0), ("bits", 6.0), ("bits", 12.0), ("ratio", 4.0)])
+def test_a_single_column_is_rounded_like_a_row(kind: Any, value: float) -> None:
+    w = np.random.default_rng(0).normal(size=(4000, 1))
+    found, same = (planned(written({"w": one}), Goal(kind, value)) for one in (w, w.T))
+    assert found.loss < 1.4 * same.loss < 0.7
+    allowed = {"bits": value * 4000 / 8, "ratio": found.bytes / value}[kind]
+    assert 0.995 * allowed <= (taken(found) if kind == "bits" else found.packed_bytes) <= allowed
+
+
+def test_bytes_are_used_where_rows_lie_far_below_the_others() -> None:
+    """As in second moments of a layer some of whose units no longer learn: steps lie between bf16 and lossless."""
+    random = np.random.default_rng(0)
+    moments = np.square(random.normal(size=(96, 128))) * np.exp2(random.uniform(-35, 0, (96, 1)))
+    data = written({"model.weight": random.normal(size=(96, 128)), "exp_avg_sq": moments})
+    report = planned(data, Goal("ratio", 1.25), sets=[("exp_avg_sq", "auto")])
+    assert 0.995 * len(data) / 1.25 <= report.packed_bytes <= len(data) / 1.25 and report.loss < 1e-8
+
+
 def test_room_that_one_multiplier_leaves_is_filled() -> None:
     """Of points far apart one multiplier takes all that are alike, or none."""
     random = np.random.default_rng(0)

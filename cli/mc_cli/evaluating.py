@@ -23,6 +23,7 @@ import click
 
 PLACE = "{}"
 SHOWN = 12  # lines of a failing command's output that an error shows
+SILENT = "It printed nothing."
 READ = 1 << 16  # bytes of the end of an output in which the last lines are looked for
 
 
@@ -76,14 +77,15 @@ def run(command: str, path: Path, timeout: float | None) -> float:
             score = None
         if score is None or not isfinite(score):
             found = f"ended its output with {lines[-1][:80]!r}" if lines else "printed nothing"
-            raise EvaluationError(f"{shlex.join(words)} {found}, where a number was expected. {ending(out, err)}")
+            last = ending(out, err).removeprefix(SILENT)  # which has been said
+            raise EvaluationError(f"{shlex.join(words)} {found}, where a number was expected. {last}".rstrip())
         return score
 
 
 def ending(out: BinaryIO, err: BinaryIO) -> str:
     """The last lines of both outputs, for an error."""
     lines = [*last_lines(out), *last_lines(err)][-SHOWN:]
-    return "Its last lines:\n" + "\n".join(f"  {line}" for line in lines) if lines else "It printed nothing."
+    return "Its last lines:\n" + "\n".join(f"  {line}" for line in lines) if lines else SILENT
 
 
 def last_lines(stream: BinaryIO) -> list[str]:

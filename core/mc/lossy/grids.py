@@ -15,8 +15,8 @@ from mc.lossy.schemes import NARROW, Grid
 
 Array = np.ndarray[Any, Any]
 EIGHTHS = tuple(2.0 ** (k / 8) for k in range(8))  # compared with FORMAT.md's in a test
-ONE = 128  # the scale code that stands for 1
-SCALES = 64  # codes that are used, 1 being the largest scale: six bits
+ONE, LAST = 128, 255  # the scale code that stands for 1, and the last one
+SCALES = 64  # codes of columns, 1 being the largest scale: eight octaves
 CONTEXTS, HALF = 32, 127  # of the table of code lengths
 MIDDLE = 8  # the context of weights whose deviation is one step; half an octave each
 SAMPLED = 1 << 15, 1 << 16  # weights, at least, from which code lengths are estimated, and then better ones
@@ -41,6 +41,11 @@ class Frame:
     matrix: Array | None = None  # f32 [cols, cols] that errors are fed back through (`feedback.factor`)
     held: bool = False  # whether zeros stay zero, whatever is fed back
 
+    @property
+    def largest(self) -> float:
+        """The absolute step that a relative one of 1 is in the largest row."""
+        return self.unit if self.rows is None else self.unit * float(scale(self.rows.max()))
+
 
 def at_rows(frame: Frame, picked: Array | slice) -> Frame:
     """The frame of a whole matrix for some of its rows."""
@@ -55,15 +60,16 @@ def scale(codes: Array) -> Array:
 
 
 def frame(w: Array, objective: str, columns: bool) -> Frame:
-    """Scales for f32 [rows, cols]: none for `plain` and `tensor`, of each row's power for `row`."""
+    """Scales for f32 [rows, cols]: none for `plain` and `tensor`, of each row's power for `row`. A single column is
+    taken for one row: scales of single numbers would say what these are."""
     row_power, column_power = np.empty(w.shape[0]), np.empty(w.shape[1])
     powers(w, row_power, column_power)
     unit, codes = 1.0, None
-    if objective == "tensor":
+    if objective == "tensor" or (objective == "row" and w.shape[1] == 1):
         unit = float(np.sqrt(row_power.mean()))
     elif objective == "row":
-        unit = float(np.sqrt(row_power.max()))
-        codes = _codes(row_power)
+        codes = _row_codes(row_power)
+        unit = float(np.sqrt(row_power.max()) / scale(codes.max()))
     return Frame(codes, _codes(column_power) if columns else None, row_power, column_power, unit)
 
 
@@ -83,8 +89,9 @@ def weighed_frame(w: Array, inputs: Array) -> Frame:
         weights = np.square(scales)
     outputs = np.maximum(outputs.astype(np.float64), 0) / w.shape[1]
     inverse = np.divide(1.0, weights, out=np.ones(len(weights)), where=weights > 0)
-    unit = float(np.sqrt(outputs.max() * inverse.max()))
-    return Frame(_codes(outputs), _codes(inverse), row_power, column_power, unit, matrix)
+    codes = _row_codes(outputs)
+    unit = float(np.sqrt(outputs.max() * inverse.max()) / scale(codes.max()))
+    return Frame(codes, _codes(inverse), row_power, column_power, unit, matrix)
 
 
 def lookup_frame(w: Array) -> Frame:
@@ -98,11 +105,26 @@ def lookup_frame(w: Array) -> Frame:
 
 def _codes(power: Array) -> Array:
     """Scale codes of deviations relative to the largest; what is smaller by eight octaves or zero has the least."""
+    codes: Array = np.maximum(ONE + _eighths(power), ONE - SCALES + 1).astype(np.uint8)
+    return codes
+
+
+def _row_codes(power: Array) -> Array:
+    """The same of rows, which all codes there are reach: the moments of units that no longer learn lie 30 octaves and
+    more below the others. The largest has that of 1, or as much more as the smallest needs."""
+    eighths = _eighths(power)
+    seen = eighths[power > 0]
+    least = max(float(seen.min(initial=1 - SCALES)), -float(LAST))
+    codes: Array = (max(ONE, -least) + np.maximum(eighths, least)).astype(np.uint8)
+    return codes
+
+
+def _eighths(power: Array) -> Array:
+    """Deviations relative to the largest, as eighths of an octave below it; what is zero lies as far as any number."""
     largest = power.max()
     relative = np.divide(power, largest, out=np.zeros_like(power), where=largest > 0)
-    eighths = 4 * np.log2(np.maximum(relative, 2.0 ** (-SCALES / 4)))
-    codes: Array = np.clip(ONE + np.rint(eighths), ONE - SCALES + 1, ONE).astype(np.uint8)
-    return codes
+    eighths: Array = np.rint(4 * np.log2(np.maximum(relative, np.finfo(float).tiny)))
+    return eighths
 
 
 def steps_of(step: float, rows: Array | None, columns: Array | None, shape: tuple[int, int]) -> tuple[Array, Array]:

@@ -70,7 +70,7 @@ def _step_for(held: Held, job: Job, limit: float) -> float:
             )  # fmt: skip
             return found.about.error
 
-        scale = sqrt(float(frame.row_power.mean())) / frame.unit if frame and frame.unit else 1.0
+        scale = sqrt(float(frame.row_power.mean())) / frame.largest if frame and frame.unit else 1.0
         near = _near(job, [held], limit, sqrt(12 * limit) * scale, Workers(None, 1))
         every = min(w.size // LOOKED_AT, len(w) // LEAST_ROWS)
         if every > 1 and not only_trellises(job, [held]):
@@ -115,7 +115,7 @@ def _typical(job: Job, gridded: Sequence[Held], work: Workers) -> float:
             w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
             frame = grids.frame(w, job.objective, False)
             mean = float(frame.row_power.mean())
-            return (mean / frame.unit**2 if frame.unit else 0.0) * w.size, w.size
+            return (mean / frame.largest**2 if frame.unit else 0.0) * w.size, w.size
 
     found = list(work.each(power, gridded, held_bytes))
     total = sum(one for one, _ in found)

@@ -38,9 +38,10 @@ def measure_of(
     name: str, shape: tuple[int, int], objective: str, statistics: Statistics | None, twins: Mapping[str, str]
 ) -> Measure:
     """How the losses of a matrix [rows, cols] are measured, by the statistics of the first of those tied to it that has
-    any. With statistics layers count alike whatever their size, as `passes.USUAL` has it; without, weights do."""
+    any. With statistics layers count alike whatever their size, as `passes.USUAL` has it; without, weights do.
+    A single column counts as one row."""
     if objective not in WEIGHED or statistics is None:
-        return Measure(objective, None, 1.0)
+        return Measure(_of_rows(shape) if objective == "row" else objective, None, 1.0)
     factor = USUAL / max(shape[0] * shape[1], 1)
     tied = tied_with(name, twins)
     for one in tied if objective == "gram" else ():
@@ -49,7 +50,12 @@ def measure_of(
     for one in tied:
         if (squares := statistics.mean_squares(one, shape[1])) is not None:
             return Measure("row", squares, factor)
-    return Measure("column" if is_embedding(tied) else "row", None, factor)
+    return Measure("column" if is_embedding(tied) else _of_rows(shape), None, factor)
+
+
+def _of_rows(shape: tuple[int, int]) -> str:
+    """The objective of a matrix by rows."""
+    return "row" if shape[1] > 1 else "tensor"
 
 
 def loss(w: Array, v: Array, objective: str, inputs: Array | None = None) -> float:

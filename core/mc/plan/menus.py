@@ -35,6 +35,7 @@ FED_BACK = 2  # rows of a sample, of which one is rounded with feedback through 
 EVERY = 2  # steps an octave that are tried
 TABLE = 24  # bytes of a code table, about
 SCALE = 0.75  # bytes of a scale or context in the head, about
+TELLING = 16  # numbers of a row or column: with fewer, no context says enough of them to be stored
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,7 @@ def rate(sample: Sample, frame: Frame, q: Array, step: float) -> tuple[float, fl
 
 def beside(sample: Sample, frame: Frame, tables: int) -> float:
     """About the bytes of a tensor that aren't its coded integers: code tables, scales, contexts of rows and columns."""
-    scales = sample.rows * (2 if frame.rows is not None else 1)
-    scales += sample.w.shape[1] * (2 if frame.columns is not None else 1)
+    columns = sample.w.shape[1]
+    scales = sample.rows * ((frame.rows is not None) + (columns >= TELLING))
+    scales += columns * ((frame.columns is not None) + (sample.rows >= TELLING))
     return float(TABLE * tables + SCALE * scales + blob.overhead(1))
