@@ -195,7 +195,7 @@ def _integers(
         counts = planefit.count(rows, floats.spans(nbytes, cols), read, each)
         planned["rows"] = planefit.best_plan(rows, counts, nbytes)
         costs["rows"] = planefit.cost(*planned["rows"], nbytes)
-    if not (grid and ahead) or zstdfit.is_ordered(sample, grid.bytes / scale, level):
+    if grid is None or zstdfit.is_ordered(sample, min(grid.bytes, *costs.values()) / scale, level):
         pieced = zstdfit.cost_of_pieces(sample, PIECE * width, level)
         costs["zstd"] = min(pieced, zstdfit.cost_of_chunk(read(*spans[0]), level)) * nbytes
     if grid is not None:

@@ -54,12 +54,29 @@ def estimate(
     contexts, lengths = _lengths(w, of, steps, factors, states, weights, slope, q, every)
     counts = np.zeros(lengths.shape, np.int64)
     error, power = _walk(w, of, every, steps, factors, weights, contexts, lengths, slope, states, q, counts)
+    return error, power, _entropy(q[::every], counts)
+
+
+def tried(w: Array, of: Frame, step: float, states: int) -> tuple[Array, float]:
+    """What f32 [rows, cols] come back as, f32, and bits as of `estimate`; code lengths come from one quick round."""
+    q = np.empty(w.shape, np.int32)
+    steps, factors = grids.steps_of(step, of.rows, of.columns, w.shape)
+    slope = _slope(of, steps, factors)
+    contexts, lengths = _lengths(w, of, steps, factors, states, NONE, slope, q, 1, SAMPLED[:1])
+    counts = np.zeros(lengths.shape, np.int64)
+    _walk(w, of, 1, steps, factors, NONE, contexts, lengths, slope, states, q, counts)
+    out = np.empty(w.shape, np.float32)
+    unwalk(q, steps, factors, MACHINES[states], out)
+    return out, _entropy(q, counts)
+
+
+def _entropy(q: Array, counts: Array) -> float:
+    """Bits of integers i32 that were counted so in their contexts."""
     sums = counts.sum(axis=2, keepdims=True)
     bits = float((counts * (np.log2(np.maximum(sums, 1)) - np.log2(np.maximum(counts, 1)))).sum())
     # All beyond the table were counted as one; else ever finer steps would seem to take ever fewer bits.
-    beyond = np.abs(q[::every].astype(np.float64))
-    bits += float(np.log2(2 * beyond[beyond > HALF] + 1).sum())
-    return error, power, bits
+    beyond = np.abs(q.astype(np.float64))
+    return bits + float(np.log2(2 * beyond[beyond > HALF] + 1).sum())
 
 
 def _walk(
@@ -92,14 +109,15 @@ def _slope(of: Frame, steps: Array, factors: Array) -> float:
 
 
 def _lengths(
-    w: Array, of: Frame, steps: Array, factors: Array, states: int, weights: Array, slope: float, q: Array, every: int
-) -> tuple[tuple[Array, Array], Array]:
+    w: Array, of: Frame, steps: Array, factors: Array, states: int, weights: Array, slope: float, q: Array, every: int,
+    rounds: tuple[int, ...] = SAMPLED,
+) -> tuple[tuple[Array, Array], Array]:  # fmt: skip
     """Contexts of rows and columns, and code lengths f32 [contexts, 2, 2 h + 1] that fit what comes of them: estimated
     from a model at first, then from walks of ever more rows; never of others than one of `every`."""
     contexts = grids.contexts_of(of, steps, factors)
     model = _model()
     lengths = -np.log2(model).astype(np.float32)
-    for sampled in SAMPLED:
+    for sampled in rounds:
         counts = np.zeros(lengths.shape, np.int64)
         rows = max(every, w.size // sampled // every * every)
         _walk(w, of, rows, steps, factors, weights, contexts, lengths, slope, states, q, counts)

@@ -152,6 +152,15 @@ def filled(points: list[Priced], picked: list[int], room: float, of_loss: bool) 
     return at
 
 
+def shared(points: list[Priced], weights: int, allowed: float, of_loss: bool) -> list[int]:
+    """The picks of one multiplier with which no more than `allowed` bytes are expected (`of_loss`: no more loss), and
+    what room they leave filled. With points that all take more, those that take least."""
+    taken = expected_loss if of_loss else expected_bytes
+    low, high = bracket(points, weights, lambda at: (taken(points, at) <= allowed) != of_loss)
+    at = picks(points, low if of_loss else high, weights)
+    return filled(points, at, allowed - taken(points, at), of_loss)
+
+
 def second(one: Priced, at: int, alpha: float, weights: int) -> tuple[Choice, float] | None:
     """The best point of another kind, and by how much its cost is higher, relative to the winner's; None without
     another kind. The winner's cost may be zero: then infinite."""

@@ -17,7 +17,8 @@ Array = np.ndarray[Any, Any]
 Trial = Callable[[float], tuple[float, float, float]]
 Points = tuple[Array, Array, Array]  # steps, rising; bytes; losses
 FINE = 8  # steps between two of them that are interpolated
-LEAP = 16.0  # times as much loss at the next step; four or two are usual
+LEAP = 4.0  # times as much loss at the next step as its square would have it
+LEAST_LEAP = 16.0  # times as much loss at the next step, however near
 NOTHING = 1e-3  # of the loss of the widest step: leaps below don't matter
 FALL = 0.3  # bits a weight from one step to the next, above which one between is tried,
 MANY = 0.05  # where so much of all is lost that steps of half octaves are coarse
@@ -91,7 +92,8 @@ def laid(request: Request, steps: Array, sizes: Array, losses: Array, fall: floa
     than `fall` from one to another that is nearly as wide, as with weights of a few values, nothing between is to be
     hoped for: bytes stay those of the finer step, the loss that of the wider."""
     sizes, losses = falling(sizes), rising(losses)
-    leap = losses[1:] > np.maximum(LEAP * losses[:-1], NOTHING * losses[-1])
+    usual = np.maximum(LEAP * np.square(steps[1:] / steps[:-1]), LEAST_LEAP)
+    leap = losses[1:] > np.maximum(usual * losses[:-1], NOTHING * losses[-1])
     cliff = (sizes[:-1] - sizes[1:] > fall) & (steps[1:] < NEAR * steps[:-1])
     before = np.flatnonzero(leap | cliff)
     places = before + 1

@@ -35,8 +35,9 @@ class Learnt:
                 min(max(found / lost, 1 / FARTHEST), FARTHEST) if lost > 1e-12 * whole else 1.0,
                 floor,
             )
-            if len(curve.steps) > 1 and floor:  # that of one kind with steps is that of all, as scales are
+            if len(curve.steps) > 1:  # all kinds with steps have the same scales and the same rows for a sample
+                size_of = self.known[menu.name, one.request].bytes
                 for other in menu.curves:
                     if len(other.steps) > 1:
-                        self.known.setdefault((menu.name, other.request), Factors(floor=floor))
+                        self.known.setdefault((menu.name, other.request), Factors(size_of, floor=floor))
         self.rest = trial.size - sum(trial.bytes[menu.name] for menu in survey.menus)

@@ -11,21 +11,19 @@ from mc.lossy.requests import Request
 from mc.plan.allocate import (
     Choice,
     acts,
-    bracket,
     choice,
     choices,
     curve_of,
-    expected_bytes,
-    expected_loss,
-    filled,
     picks,
     priced,
     scaled,
+    shared,
     uniform,
 )
 from mc.plan.bench import Bench, lossless, plan_of, try_choices
 from mc.plan.goals import Goal
 from mc.plan.learnt import Learnt
+from mc.plan.mixing import mixed
 from mc.plan.narrow import AIM, has_steps, narrowed
 from mc.plan.quota import Quota
 from mc.plan.survey import Survey
@@ -35,7 +33,9 @@ from mc.plan.ways import Combined, spelled
 LEARNT, MOST_LEARNT = 3, 6  # rounds in which kinds may change; more only after a disappointment
 DISAPPOINTED = 1.5  # times as much loss, or bytes, as were expected
 SURPRISE = 0.97  # of what was measured: where less is expected of other choices, they are tried too
-HOPELESS = 1.1  # by how much worse an alternative may be expected to be, and still is tried
+# Times what was measured, from which on an alternative isn't tried: of few weights, where that takes no time, all that
+# could be better; of many what is expected to be.
+HOPELESS_OF_FEW, HOPELESS, FEW = 1.1, 0.998, 1 << 22
 # What is left of the limit in the end: with few weights trials take no time, and half a per cent of bytes that single
 # schemes may use is more than a choice by tensor may save.
 FULL, FULL_AIM = 0.9995, 0.9998
@@ -94,6 +94,8 @@ def _allocated(quota: Quota, learnt: Learnt) -> list[Trial]:
         met = quota.best([one for one in trials if quota.near(one)])
         if met is not None and quota.hoped(again, learnt) > SURPRISE * quota.worth(met):
             break  # what was measured is about what can be expected
+        if met is None and (mixture := mixed(quota, trials)) is not None:
+            again = mixture
         if trials and acts(again) == acts(picked):
             break
         hoped, picked = quota.hoped(again, learnt), again
@@ -108,16 +110,8 @@ def _allotted(quota: Quota, learnt: Learnt) -> dict[str, Choice]:
     """What is expected to be best under the limit."""
     found, limit = quota.bench.found, AIM * quota.limit
     points = priced(found, learnt.known)
-    if quota.of_loss:
-        alpha = bracket(points, found.weights, lambda at: expected_loss(points, at) > limit)[0]
-        at = picks(points, alpha, found.weights)
-        at = filled(points, at, limit - expected_loss(points, at), of_loss=True)
-    else:
-        allowed = limit - quota.rest(learnt)
-        alpha = bracket(points, found.weights, lambda at: expected_bytes(points, at) <= allowed)[1]
-        at = picks(points, alpha, found.weights)
-        at = filled(points, at, allowed - expected_bytes(points, at), of_loss=False)
-    return _trimmed(quota, choices(points, at), learnt)
+    allowed = limit if quota.of_loss else limit - quota.rest(learnt)
+    return _trimmed(quota, choices(points, shared(points, found.weights, allowed, quota.of_loss)), learnt)
 
 
 def _trimmed(quota: Quota, picked: dict[str, Choice], learnt: Learnt) -> dict[str, Choice]:
@@ -154,7 +148,8 @@ def _common(quota: Quota, request: Request, learnt: Learnt, before: list[Trial])
             high = middle
     picked = uniform(found, request, 2.0 ** (low if quota.of_loss else high), learnt.known)
     best = quota.best(before)
-    if quota.hoped(picked, learnt) > HOPELESS * (quota.worth(best) if best is not None else inf):
+    most = HOPELESS_OF_FEW if found.weights <= FEW else HOPELESS
+    if quota.hoped(picked, learnt) > most * (quota.worth(best) if best is not None else inf):
         return []
     first = try_choices(quota.bench, picked, quota.goal, learnt)
     return [first] if quota.near(first) else narrowed(quota, picked, first, learnt)

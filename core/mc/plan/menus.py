@@ -7,7 +7,7 @@ ladder of steps, half an octave apart, between which rate and loss are interpola
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod, sqrt
 from typing import Any
@@ -20,8 +20,7 @@ from mc.checkpoint import Tensor
 from mc.dtypes import numpy_dtype
 from mc.errors import McError
 from mc.lossy import arrays, grids, trellises
-from mc.lossy.grids import Frame, at_rows
-from mc.lossy.recipe import WEIGHED
+from mc.lossy.grids import Frame
 from mc.lossy.requests import Request
 from mc.lossy.schemes import parts
 from mc.plan.curves import Curve, Trial, finer, laddered
@@ -31,8 +30,7 @@ Array = np.ndarray[Any, Any]
 WIDEST, FINEST = 4, -14  # octaves of a step relative to the weights' deviation
 # The objective and the frame of a grid for f32 [rows, cols], which stands under the tensor's name and this ending.
 Framing = Callable[[str, Array], tuple[str, Frame]]
-FED_BACK = 2  # rows of a sample, of which one is rounded with feedback through a trellis
-EVERY = 2  # steps an octave that are tried
+BENT = -2  # octaves; of finer steps, where an octave takes a bit a weight and no more, half as many are tried
 TABLE = 24  # bytes of a code table, about
 SCALE = 0.75  # bytes of a scale or context in the head, about
 TELLING = 16  # numbers of a row or column: with fewer, no context says enough of them to be stored
@@ -114,7 +112,7 @@ def grid(sample: Sample, request: Request = Request("grid")) -> Iterator[Curve]:
     objective, frame = sample.frames[request.kind]
     deviation = deviation_of(sample.w, frame)
     if deviation:
-        steps = deviation * np.exp2(np.arange(FINEST * EVERY, WIDEST * EVERY + 1) / EVERY)
+        steps = deviation * octaves(0.5)
         yield curve_of(sample, request, steps, gridded(sample, sample.w, request, frame, objective))
 
 
@@ -137,34 +135,30 @@ def curve_of(sample: Sample, request: Request, steps: Array, trial: Trial) -> Cu
 
 def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[Curve]:  # noqa: B008 - it is frozen
     """Interleaved lattices: fewer bits than a grid from about half a bit on, and more time."""
-    objective, frame = sample.frames[request.kind]
+    _, frame = sample.frames[request.kind]
     deviation = deviation_of(sample.w, frame)
     if not deviation:
         return
-    steps = deviation * np.exp2(np.arange(FINEST, WIDEST + 1).astype(np.float64))
-    whole = sample.lost(np.zeros_like(sample.w))
     codes, shape = (frame.rows, frame.columns), (len(sample.w), sample.w.shape[1])
-    # Feedback takes as much time as all else; relative to their power, outputs of half of the rows lose about as much.
-    every = FED_BACK if frame.matrix is not None else 1
-    some = replace(sample, picked=sample.picked[::every], w=np.ascontiguousarray(sample.w[::every]))
-    those = at_rows(frame, np.arange(0, len(sample.w), every))
 
     def trial(step: float) -> tuple[float, float, float]:
         absolute = step * frame.unit * trellises.AS_GRID
-        error, power, bits = trellises.estimate(sample.w, frame, absolute, request.effort, 1)
-        lost = error / power * whole if power else 0.0
-        if objective in WEIGHED:
-            result = arrays.quantize(
-                "w", some.w, sample.tensor.dtype, some.w.shape, request, sample.seed, step, objective, those
-            )
-            lost = some.lost(restored(some, result))
+        near, bits = trellises.tried(sample.w, frame, absolute, request.effort)
+        lost = sample.lost(near)
         rows, columns = grids.steps_of(absolute, *codes, shape)
         widths = rows[:, None] * (columns if len(columns) else 1.0)
         escaped = float((np.abs(sample.w) > 2 * grids.HALF * widths).mean())
         size = bits / 8 * sample.share + beside(sample, frame, 8) + 2 * escaped * prod(sample.tensor.shape)
         return size, lost, escaped
 
-    yield curve_of(sample, request, steps, trial)
+    yield curve_of(sample, request, deviation * octaves(1.0), trial)
+
+
+def octaves(apart: float) -> Array:
+    """Steps relative to a deviation, so many octaves apart, and twice as far where they are fine."""
+    fine = np.arange(BENT - 2 * apart, FINEST - 2 * apart, -2 * apart)[::-1]
+    steps: Array = np.exp2(np.concatenate([fine, np.arange(BENT, WIDEST + apart, apart)]))
+    return steps
 
 
 def deviation_of(w: Array, frame: Frame) -> float:
