@@ -88,6 +88,6 @@ def by_rows(function: Loop) -> Loop:
 def by_type(stub: Loop) -> Callable[[Loop], Loop]:
     """Decorator of a function that gets the types of arguments and returns the piece of a loop that `stub` becomes for
     them, as a piece of `by_rows`."""
-    options: Any = {"error_model": "numpy", "_nrt": False}
+    options: Any = {**PIECE, "_nrt": False}
     chosen: Callable[[Loop], Loop] = overload(stub, jit_options=options)
     return chosen
