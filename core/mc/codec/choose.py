@@ -125,7 +125,9 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
         expected = int(thin.bytes)
     else:
         thin = None
-    few = scarce.fit(dtype, fitted.code.cols, nbytes, geometry.width, read, each, fitted.sample.view(np.uint8))
+    few = None
+    if fitted.code.has_zeros:
+        few = scarce.fit(dtype, fitted.code.cols, nbytes, geometry.width, read, each, fitted.sample.view(np.uint8))
     if few is not None and few.bytes < expected:
         return _chosen(SCARCE, few, f"{why} scarce {8 * few.bytes / words:.2f}".strip())
     parted = split.fit_floats(

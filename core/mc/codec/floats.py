@@ -76,6 +76,11 @@ class FloatCode:
         found = np.flatnonzero(self.frequent == 0)
         return int(found[0]) if len(found) else len(self.frequent)
 
+    @property
+    def has_zeros(self) -> bool:
+        """Whether zero is a frequent word."""
+        return self.zero_number < len(self.frequent)
+
     @cached_property
     def shape(self) -> tuple[int, int, int, int, int]:
         """What the loops of `chunks` call so."""

@@ -144,8 +144,10 @@ def fit_floats(fitted: fit.Fitted, geometry: planes.Geometry, words: int, read: 
     """A mask and the other words of a float tensor, given how it is coded without one; None if zeros are few, or their
     places have no structure that a table of words wouldn't see."""
     code, cols = fitted.code, fitted.code.cols
+    if not code.has_zeros or words % cols:
+        return None
     zeros = len(fitted.sample) - int(np.count_nonzero(fitted.sample))
-    if code.zero_number == len(code.frequent) or words % cols or zeros * SCARCE < len(fitted.sample):
+    if zeros * SCARCE < len(fitted.sample):
         return None
     if not _look(words, cols, geometry.width, read, 0, False):
         return None

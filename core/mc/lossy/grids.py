@@ -192,7 +192,7 @@ def _thresholds(lengths: Array, weight: float) -> tuple[Array, Array]:
 
 def _wide_enough(w: Array, steps: Array, factors: Array) -> str:
     """The narrowest of NARROW that holds all weights, each rounded to the nearest integer in its step."""
-    least = (steps * (factors.min() if len(factors) else 1)).astype(np.float32)
+    least = np.minimum(steps * (factors.min() if len(factors) else 1), np.finfo(np.float32).max).astype(np.float32)
     largest = np.maximum(w.max(axis=1), -w.min(axis=1)).astype(np.float64)
     units = np.divide(largest, least, out=np.zeros(len(w)), where=least > 0)
     return _of_limit(min(float(units.max()) + 1, LIMITS["I32"]))

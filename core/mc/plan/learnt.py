@@ -8,6 +8,7 @@ from mc.lossy.requests import Request
 from mc.plan.allocate import Factors, curve_of
 from mc.plan.survey import Survey
 from mc.plan.trial import Trial
+from mc.plan.ways import Combined
 
 FARTHEST = 2.0  # that an expectation is corrected
 
@@ -35,9 +36,11 @@ class Learnt:
                 min(max(found / lost, 1 / FARTHEST), FARTHEST) if lost > 1e-12 * whole else 1.0,
                 floor,
             )
-            if len(curve.steps) > 1:  # all kinds with steps have the same scales and the same rows for a sample
+            if len(curve.steps) > 1:  # all kinds with steps have the same scales, and single ones cost about the same
                 size_of = self.known[menu.name, one.request].bytes
                 for other in menu.curves:
                     if len(other.steps) > 1:
-                        self.known.setdefault((menu.name, other.request), Factors(size_of, floor=floor))
+                        alike = not isinstance(one.request, Combined) and not isinstance(other.request, Combined)
+                        factors = Factors(size_of if alike else 1.0, floor=floor)
+                        self.known.setdefault((menu.name, other.request), factors)
         self.rest = trial.size - sum(trial.bytes[menu.name] for menu in survey.menus)
