@@ -33,9 +33,7 @@ from mc.plan.ways import Combined, spelled
 LEARNT, MOST_LEARNT = 3, 6  # rounds in which kinds may change; more only after a disappointment
 DISAPPOINTED = 1.5  # times as much loss, or bytes, as were expected
 SURPRISE = 0.97  # of what was measured: where less is expected of other choices, they are tried too
-# Times what was measured, from which on an alternative isn't tried: of few weights, where that takes no time, all that
-# could be better; of many what is expected to be.
-HOPELESS_OF_FEW, HOPELESS, FEW = 1.1, 0.998, 1 << 22
+HOPELESS = 1.1  # by how much worse an alternative may be expected to be, and still is tried
 # What is left of the limit in the end: with few weights trials take no time, and half a per cent of bytes that single
 # schemes may use is more than a choice by tensor may save.
 FULL, FULL_AIM = 0.9995, 0.9998
@@ -148,8 +146,7 @@ def _common(quota: Quota, request: Request, learnt: Learnt, before: list[Trial])
             high = middle
     picked = uniform(found, request, 2.0 ** (low if quota.of_loss else high), learnt.known)
     best = quota.best(before)
-    most = HOPELESS_OF_FEW if found.weights <= FEW else HOPELESS
-    if quota.hoped(picked, learnt) > most * (quota.worth(best) if best is not None else inf):
+    if quota.hoped(picked, learnt) > HOPELESS * (quota.worth(best) if best is not None else inf):
         return []
     first = try_choices(quota.bench, picked, quota.goal, learnt)
     return [first] if quota.near(first) else narrowed(quota, picked, first, learnt)

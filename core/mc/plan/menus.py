@@ -30,7 +30,7 @@ Array = np.ndarray[Any, Any]
 WIDEST, FINEST = 4, -14  # octaves of a step relative to the weights' deviation
 # The objective and the frame of a grid for f32 [rows, cols], which stands under the tensor's name and this ending.
 Framing = Callable[[str, Array], tuple[str, Frame]]
-BENT = -2  # octaves; of finer steps, where an octave takes a bit a weight and no more, half as many are tried
+BENT = -5  # octaves; of finer steps, where an octave takes a bit a weight and no more, half as many are tried
 TABLE = 24  # bytes of a code table, about
 SCALE = 0.75  # bytes of a scale or context in the head, about
 TELLING = 16  # numbers of a row or column: with fewer, no context says enough of them to be stored
