@@ -72,6 +72,16 @@ def test_a_folder_is_one_budget_and_keeps_its_index(mc_inside: Command, place: P
     assert (place / "back" / "tokenizer" / "vocab.txt").is_file()
 
 
+@pytest.mark.parametrize(("source", "out", "written"), [("folder", "small", "small/*"), ("folder", "to/", "to/*"),
+                                                         ("model.safetensors", "small.bin", "small.bin")])  # fmt: skip
+def test_what_is_not_named_as_a_plain_file_is_packed(
+    mc_inside: Command, place: Path, source: str, out: str, written: str
+) -> None:
+    found = document(mc_inside("auto", source, "-o", out, "--bits", "6", "--json", cwd=place))
+    packed = [path for path in place.glob(written) if path.suffix in (".safetensors", ".bin")]
+    assert sum(path.stat().st_size for path in packed) == found["packed_bytes"] < found["bytes"] / 3
+
+
 @pytest.mark.parametrize(
     ("options", "code", "text"),
     [

@@ -200,6 +200,12 @@ def is_packed_name(target: str) -> bool:
     return target.rstrip("/").endswith((PACKED, ".mc"))
 
 
+def is_plain_name(target: str) -> bool:
+    """Whether the name ends in .safetensors alone, as that of a plain file."""
+    name = target.rstrip("/")
+    return name.endswith(PLAIN) and not name.endswith(PACKED)
+
+
 def is_stdout(name: str) -> bool:
     """Whether the path is another name (/dev/stdout) of the pipe or device that is this process's stdout."""
     try:

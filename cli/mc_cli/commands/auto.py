@@ -144,7 +144,7 @@ def auto(
     def run(original: Any, packed: Any, progress: Any) -> AutoReport:
         return mc.auto(
             original, packed, goal=goal, plan=plan, objective=objective, stats=stats, sets=chosen, keep=keep,
-            seed=seed, level=level, pack=target is None or target == files.STDIO or files.is_packed_name(target),
+            seed=seed, level=level, pack=target is None or not files.is_plain_name(target),
             threads=options.count(threads), progress=progress, note=note, score=judge, limit=limit, max_evals=max_evals,
         )  # fmt: skip
 
