@@ -59,13 +59,19 @@ def scale(codes: Array) -> Array:
     return scales
 
 
+def objective_of(objective: str, cols: int) -> str:
+    """The objective, but that of rows for a single column: it is taken for one row, as scales of single numbers would
+    say what these are."""
+    return "tensor" if objective == "row" and cols == 1 else objective
+
+
 def frame(w: Array, objective: str, columns: bool) -> Frame:
-    """Scales for f32 [rows, cols]: none for `plain` and `tensor`, of each row's power for `row`. A single column is
-    taken for one row: scales of single numbers would say what these are."""
+    """Scales for f32 [rows, cols]: none for `plain` and `tensor`, of each row's power for `row`."""
+    objective = objective_of(objective, w.shape[1])
     row_power, column_power = np.empty(w.shape[0]), np.empty(w.shape[1])
     powers(w, row_power, column_power)
     unit, codes = 1.0, None
-    if objective == "tensor" or (objective == "row" and w.shape[1] == 1):
+    if objective == "tensor":
         unit = float(np.sqrt(row_power.mean()))
     elif objective == "row":
         codes = _row_codes(row_power)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mc.lossy.grids import objective_of
 from mc.lossy.passes import USUAL, is_embedding
 from mc.lossy.recipe import WEIGHED
 from mc.lossy.statistics import Statistics
@@ -38,10 +39,9 @@ def measure_of(
     name: str, shape: tuple[int, int], objective: str, statistics: Statistics | None, twins: Mapping[str, str]
 ) -> Measure:
     """How the losses of a matrix [rows, cols] are measured, by the statistics of the first of those tied to it that has
-    any. With statistics layers count alike whatever their size, as `passes.USUAL` has it; without, weights do.
-    A single column counts as one row."""
+    any. With statistics layers count alike whatever their size, as `passes.USUAL` has it; without, weights do."""
     if objective not in WEIGHED or statistics is None:
-        return Measure(_of_rows(shape) if objective == "row" else objective, None, 1.0)
+        return Measure(objective_of(objective, shape[1]), None, 1.0)
     factor = USUAL / max(shape[0] * shape[1], 1)
     tied = tied_with(name, twins)
     for one in tied if objective == "gram" else ():
@@ -50,12 +50,7 @@ def measure_of(
     for one in tied:
         if (squares := statistics.mean_squares(one, shape[1])) is not None:
             return Measure("row", squares, factor)
-    return Measure("column" if is_embedding(tied) else _of_rows(shape), None, factor)
-
-
-def _of_rows(shape: tuple[int, int]) -> str:
-    """The objective of a matrix by rows."""
-    return "row" if shape[1] > 1 else "tensor"
+    return Measure("column" if is_embedding(tied) else objective_of("row", shape[1]), None, factor)
 
 
 def loss(w: Array, v: Array, objective: str, inputs: Array | None = None) -> float:

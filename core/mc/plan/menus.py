@@ -1,7 +1,7 @@
 """What can be done to a tensor, each with the bytes and the loss that it is expected to have.
 
 A kind of candidate is one function: a sample of a tensor in, points of rate and loss out. Those with a step give a
-ladder of steps, half an octave apart, between which rate and loss are interpolated.
+ladder of steps, half an octave to two apart, between which rate and loss are interpolated.
 """
 
 from __future__ import annotations
