@@ -9,8 +9,10 @@ import numpy as np
 from mc.codec.bitstream import read32, store32
 from mc.codec.compiled import by_rows, inlined, released
 from mc.codec.entropy import capacity, code_symbols, decode_symbols
+from mc.codec.escapes import add_escapes, escaped
 from mc.codec.planes import field_bytes, pack_fields, unpack_fields
-from mc.codec.symbols import add_escapes, escaped, put_together, segment_sizes, sort_plane, take_apart, unsorted
+from mc.codec.segments import segment_sizes, sort_plane, unsorted
+from mc.codec.symbols import put_together, take_apart
 from mc.codec.tails import pack_tails, unpack_tails
 
 U64 = np.uint64

@@ -13,6 +13,7 @@ import numpy as np
 from mc.codec import chunks, entropy, planes, scales, symbols
 from mc.codec.fields import Reader, write_array
 from mc.codec.rows import read_rows
+from mc.codec.segments import TABLES
 from mc.codec.tables import Tables, narrow
 from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
 from mc.codec.ways import raw_chunk
@@ -63,7 +64,7 @@ class FloatCode:
     @property
     def tables_wanted(self) -> int:
         """Tables, one for each segment of a chunk."""
-        return 1 if self.context == ALONE else symbols.TABLES
+        return 1 if self.context == ALONE else TABLES
 
     @property
     def frequent_if_any(self) -> Ints | None:
@@ -158,7 +159,7 @@ def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks
     if -(-rows // rows_in_chunk(cols)) > most_chunks:
         raise DamagedError(f"it has room for {most_chunks} chunks, too few for its {rows} rows")
     frequent_words = reader.words(frequent, geometry.width)
-    tables = reader.tables(1 if context == ALONE else symbols.TABLES, entropy.CODERS[coder])
+    tables = reader.tables(1 if context == ALONE else TABLES, entropy.CODERS[coder])
     row_scales, classes = np.empty(rows, np.int16), np.empty((geometry.tails, rows), np.uint8)
     columns, order, starts = symbols.EMPTY_SCALES, symbols.EMPTY_WORDS, symbols.EMPTY_COUNTS
     if context == BOTH:

@@ -7,79 +7,56 @@ the symbols of a chunk may be sorted by table into segments, and each segment de
 
 import numpy as np
 
-from mc.codec.bitstream import read32, store32
 from mc.codec.compiled import by_rows, compiled, inlined, released
 from mc.codec.narrow import shift_left, shift_right
 from mc.codec.planes import head_of, heads_of, put_head
 from mc.codec.prefetch import ask_for_next
 from mc.codec.scales import OCTAVE
+from mc.codec.segments import TABLES, segment_sizes, slice_of, to_begin
 from mc.codec.tails import put_whole_tails
 from mc.codec.typing import Counts, Scales, Words
 
-U8, U16, U64, I32 = np.uint8, np.uint16, np.uint64, np.int32
+U8, U16 = np.uint8, np.uint16
 
-TABLES = 4  # one for each quarter of an octave
 CENTRE = 192  # the symbol of a magnitude that equals the scale
 ZERO, ESCAPE = 0, 255
 COLUMN = 128  # no column's scale lies further below zero
 
 
-@by_rows
-def _slice_of(starts, row, table):
-    """Where the columns of a table lie in the doubled order, for a row with scale `row`."""
-    first = (2 * table - row) & (OCTAVE - 1)
-    second = (first + 1) & (OCTAVE - 1)
-    return starts[first], starts[first + 1] - starts[first] + starts[second + 1] - starts[second]
-
-
-@by_rows
-def segment_sizes(n, cols, rows, starts, counts):
-    """Fill `counts` [tables] i64 with the symbols that each table gets from n words in rows of `cols`.
-    starts has 9 entries if there are column scales, else none."""
-    counts[:] = 0
-    if len(counts) == 1:
-        counts[0] = n
-        return
-    for row in range(len(rows)):
-        if len(starts) == 0:
-            counts[(rows[row] >> 1) & (TABLES - 1)] += min(cols, n - row * cols)
-        else:
-            for table in range(TABLES):
-                counts[table] += _slice_of(starts, rows[row], table)[1]
-
-
 @inlined
-def _magnitude(word, shift):
+def magnitude_of(word, shift):
+    """The head of a word without its sign and the `shift` bits below the symbol."""
     return shift_right(U16(head_of(word) & U16(0x7FFF)), shift)
 
 
 @inlined
-def _symbol(word, shift, base, lowest, span, zero):
+def symbol_of(word, shift, base, lowest, span, zero):
     """Symbol of a word given `base`, the magnitude that symbol 0 would have. Those from `lowest` to `lowest` + `span`
     have codes; what lies outside is an escape. The magnitude zero has the symbol `zero`."""
-    v = _magnitude(word, shift)
+    v = magnitude_of(word, shift)
     d = U16(v - base)
     found = U8(d) if U16(d - lowest) <= span else U8(ESCAPE)
     return found if v != U16(0) else zero
 
 
 @inlined
-def _base(scale, mantissa):
+def base_of(scale, mantissa):
+    """The magnitude that symbol 0 would have at this scale."""
     return U16(((scale >> 3) << mantissa) - CENTRE)
 
 
 @inlined
 def _base_at(part, column, mantissa):
-    """`_base` of the scales of a row and a column, from what `_base_of` says of the row: never wider than 16 bits."""
+    """`base_of` the scales of a row and a column, from what `_octaves_of` says of the row: never beyond 16 bits."""
     base, rest = part
     return U16(base + shift_left(shift_right(U16(U16(column) + rest), U16(3)), U16(mantissa)))
 
 
 @inlined
-def _base_of(row_scale, mantissa):
+def _octaves_of(row_scale, mantissa):
     """The whole octaves of a row's scale as a base, and the rest, both moved so that with any column's scale the rest
     is no less than 0."""
-    return _base(np.int64(row_scale) - COLUMN, mantissa), U16((np.int64(row_scale) & (OCTAVE - 1)) + COLUMN)
+    return base_of(np.int64(row_scale) - COLUMN, mantissa), U16((np.int64(row_scale) & (OCTAVE - 1)) + COLUMN)
 
 
 @inlined
@@ -95,13 +72,13 @@ def _line_of(part, heads, shift, mantissa, frequent, window, row_scale, columns,
     lowest, span = window[0], U16(window[1] - window[0])
     zero = U8(ZERO) if frequent is None else U8(ESCAPE)
     if len(columns) == 0:
-        base = _base(np.int64(row_scale), mantissa)
+        base = base_of(np.int64(row_scale), mantissa)
         for i in range(len(part)):
-            line[i] = _symbol(heads[i], shift, base, lowest, span, zero)
+            line[i] = symbol_of(heads[i], shift, base, lowest, span, zero)
     else:
-        of_row = _base_of(row_scale, mantissa)
+        of_row = _octaves_of(row_scale, mantissa)
         for i in range(len(part)):
-            line[i] = _symbol(heads[i], shift, _base_at(of_row, columns[i], mantissa), lowest, span, zero)
+            line[i] = symbol_of(heads[i], shift, _base_at(of_row, columns[i], mantissa), lowest, span, zero)
     if frequent is not None:
         for k in range(len(frequent)):
             for i in range(len(part)):
@@ -122,14 +99,6 @@ def _escapes_in(line):
 
 
 @by_rows
-def _to_begin(counts, cursor):
-    """Set `cursor` i64 [tables] to where each table's segment begins."""
-    cursor[0] = 0
-    for t in range(1, len(counts)):
-        cursor[t] = cursor[t - 1] + counts[t - 1]
-
-
-@by_rows
 def take_apart(
     words, cols, low, padding, mantissa, frequent, window, rows, columns, order, starts, counts, cursor, room, line,
     out, fields, escaping,
@@ -147,7 +116,7 @@ def take_apart(
     low, padding, under = U16(low), U16(padding), U16((1 << low) - 1)
     shift = U16(low + padding)
     segment_sizes(n, cols, rows, starts, counts)
-    _to_begin(counts, cursor)
+    to_begin(counts, cursor)
     escapes = 0
     for row in range(len(rows)):
         start, stop = row * cols, min((row + 1) * cols, n)
@@ -163,7 +132,7 @@ def take_apart(
             symbols = line
             _line_of(part, heads, shift, mantissa, frequent, window, rows[row], columns, symbols)
             for t in range(TABLES):
-                first, count = _slice_of(starts, rows[row], t)
+                first, count = slice_of(starts, rows[row], t)
                 segment = out[cursor[t] : cursor[t] + count]
                 picked = order[first : first + count]
                 for k in range(count):
@@ -230,7 +199,7 @@ def of_magnitude_zero(words, step_shift):
     """How many words have magnitude zero."""
     found = 0
     for i in range(len(words)):
-        found += _magnitude(words[i], U16(step_shift)) == U16(0)
+        found += magnitude_of(words[i], U16(step_shift)) == U16(0)
     return found
 
 
@@ -255,13 +224,13 @@ def put_together(
     begin = U8(max(frequent, 1))
     low, padding = U16(low), U16(padding)
     shift, under = U16(low + padding), U16(U16(U16(1) << low) - U16(1))
-    _to_begin(counts, cursor)
+    to_begin(counts, cursor)
     for row in range(len(rows)):
         start, stop = row * cols, min((row + 1) * cols, n)
         part, place = words[start:stop], fields[start:stop]
         put_whole_tails(tails[2 * start : 2 * stop], part)
         if len(columns) == 0:
-            base = _base(np.int64(rows[row]), mantissa)
+            base = base_of(np.int64(rows[row]), mantissa)
             t = (rows[row] >> 1) & (len(counts) - 1)
             segment = symbols[cursor[t] : cursor[t] + len(part)]
             for i in range(len(part)):
@@ -269,101 +238,16 @@ def put_together(
             cursor[t] += len(part)
             continue
         for t in range(TABLES):
-            first, count = _slice_of(starts, rows[row], t)
+            first, count = slice_of(starts, rows[row], t)
             segment = symbols[cursor[t] : cursor[t] + count]
             picked = order[first : first + count]
             for k in range(count):
                 line[picked[k]] = segment[k]
             cursor[t] += count
-        of_row = _base_of(rows[row], mantissa)
+        of_row = _octaves_of(rows[row], mantissa)
         for i in range(len(part)):
             base = _base_at(of_row, columns[i], mantissa)
             put_head(part, i, _head(line[i], place[i], base, begin, shift, low, under, padding))
-
-
-@by_rows
-def unsorted(symbols, n, cols, rows, order, starts, counts, cursor, frequent, out):
-    """Fill `out` u8 with the symbols in the order of the n words; returns how many aren't below `frequent`."""
-    _to_begin(counts, cursor)
-    others = 0
-    for row in range(len(rows)):
-        line = out[row * cols : min((row + 1) * cols, n)]
-        if len(starts) == 0:
-            t = (rows[row] >> 1) & (len(counts) - 1)
-            for i in range(len(line)):
-                line[i] = symbols[cursor[t] + i]
-            cursor[t] += len(line)
-        else:
-            for t in range(TABLES):
-                first, count = _slice_of(starts, rows[row], t)
-                for k in range(count):
-                    line[order[first + k]] = symbols[cursor[t] + k]
-                cursor[t] += count
-        for i in range(len(line)):
-            others += line[i] >= frequent
-    return others
-
-
-@by_rows
-def sort_plane(plane, n, cols, rows, order, starts, counts, cursor, out):
-    """Undo `unsorted`: fill `out` u8 with what `plane` u8 says of the n words, in the order of their symbols."""
-    _to_begin(counts, cursor)
-    for row in range(len(rows)):
-        line = plane[row * cols : min((row + 1) * cols, n)]
-        if len(starts) == 0:
-            t = (rows[row] >> 1) & (len(counts) - 1)
-            for i in range(len(line)):
-                out[cursor[t] + i] = line[i]
-            cursor[t] += len(line)
-        else:
-            for t in range(TABLES):
-                first, count = _slice_of(starts, rows[row], t)
-                for k in range(count):
-                    out[cursor[t] + k] = line[order[first + k]]
-                cursor[t] += count
-
-
-@by_rows
-def escaped(words, cols, step_shift, mantissa, frequent, window, rows, columns, escaping, count, out, at):
-    """Write the `count` words whose symbol is an escape into `out` u8 from byte `at` on, as FORMAT.md, 5.5, says:
-    u32 positions, then u16 magnitudes; return the byte behind. `escaping`, from `take_apart`, tells of each row how
-    many it has."""
-    zero = U8(ZERO) if frequent is None else U8(ESCAPE)
-    place, value = U64(at), U64(at + 4 * count)
-    for row in range(len(rows)):
-        if escaping[row] == 0:
-            continue
-        for i in range(row * cols, min((row + 1) * cols, len(words))):
-            scale = I32(rows[row]) + (I32(columns[i - row * cols]) if len(columns) > 0 else I32(0))
-            base = _base(scale, mantissa)
-            symbol = _symbol(words[i], U16(step_shift), base, window[0], U16(window[1] - window[0]), zero)
-            escapes = symbol == U8(ESCAPE)
-            if frequent is not None:
-                for k in range(len(frequent)):
-                    escapes = escapes and words[i] != frequent[k]
-            if escapes:
-                v = _magnitude(words[i], U16(step_shift))
-                store32(out, place, U64(i))
-                out[value], out[value + U64(1)] = U8(v & U16(255)), U8(v >> U16(8))
-                place += U64(4)
-                value += U64(2)
-    return np.int64(value)
-
-
-@by_rows
-def add_escapes(data, at, count, step_shift, words):
-    """Undo `escaped` for words whose magnitudes were left zero; False if positions aren't rising or lie outside.
-    The caller has made sure that the escapes lie in `data`."""
-    before = np.int64(-1)
-    for k in range(count):
-        where = np.int64(read32(data, U64(at + 4 * k)))
-        if where <= before or where >= len(words):
-            return False
-        before = where
-        low = at + 4 * count + 2 * k
-        v = U16(U16(data[low]) | U16(U16(data[low + 1]) << U16(8)))
-        put_head(words, where, U16(head_of(words[where]) | U16(shift_left(v, U16(step_shift)) & U16(0x7FFF))))
-    return True
 
 
 EMPTY_WORDS: Words = np.empty(0, np.uint16)
