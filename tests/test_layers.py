@@ -123,9 +123,8 @@ def test_importing_the_library_is_cheap(env: dict[str, str]) -> None:
 def test_loops_are_made_ready_without_blas_and_leave_it_to_others(env: dict[str, str]) -> None:
     script = (
         "import sys, mc.codec.compiled, numba, numpy as np; print('scipy.linalg' in sys.modules);"
-        "print(numba.njit(lambda a: np.dot(a, a))(2 * np.eye(2)).tolist());"
         "print(numba.njit(lambda a: np.cov(a))(np.eye(2)).tolist());"
         "import scipy.linalg.cython_blas as blas; print(hasattr(blas, '__pyx_capi__'))"
     )
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["False", "[[4.0, 0.0], [0.0, 4.0]]", "[[0.5, -0.5], [-0.5, 0.5]]", "True"], done
+    assert done.stdout.splitlines() == ["False", "[[0.5, -0.5], [-0.5, 0.5]]", "True"], done
