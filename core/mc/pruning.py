@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mc import loader
-from mc.atomic import replacing
+from mc.beside import Beside, beside
 from mc.checkpoint import Layout, Source, Tensor, read_layout
 from mc.errors import McError, UsageError, quote
-from mc.folder import packed_name, read_folder
+from mc.folder import packed_name
 from mc.lossy.allotting import Allotted, allot, prune_file
 from mc.lossy.configs import without_quantization
 from mc.lossy.files import Writer, plain_layout
@@ -29,7 +29,7 @@ from mc.parallel import Workers, single_blas, workers
 from mc.places import PathLike, is_folder, name_of, new_folder, random_access, writing
 from mc.progress import Done, Progress
 from mc.reports import TensorReport
-from mc.rewriting import finished, refuse_unused, rewrite, shards_of, tensor_names
+from mc.rewriting import finished, refuse_unused, rewritable, rewrite, shards_of, tensor_names
 from mc.scratch import scratch
 
 NOTHING = "no tensor that is to be pruned: no matrix of floats, or all are kept."
@@ -97,7 +97,7 @@ def prune(
         masks = stack.enter_context(loader.open_checkpoint(mask)) if mask is not None else None
         statistics = stack.enter_context(open_statistics(stats, tensor_names(source))) if stats is not None else None
         job = PruneJob({}, objective, seed, "default", limit, dense, shrink, statistics, masks, keep)
-        taken = _Masks(mask_out, stack.enter_context(Writer())) if mask_out is not None else None
+        taken = _masks(mask_out, stack) if mask_out is not None else None
         if is_folder(source):
             return _prune_folder(Path(str(source)), target, job, asked, pack, work, progress, taken)
         with random_access(source) as opened:
@@ -113,7 +113,7 @@ def prune(
                 _refuse_held([chosen], opened.where)
                 file, _ = _prune_one(opened, layout, out, name_of(target), chosen, pack, work, done.step, taken)
                 if taken is not None:
-                    taken.write()  # before the output is put in its place: both are there, or neither
+                    taken.write()  # before the output is put in its place
         return PruneReport((file,))
 
 
@@ -206,7 +206,7 @@ def _refuse_unfit(job: PruneJob, tensors: Sequence[Tensor], where: str) -> None:
 class _Masks:
     """The masks of what was pruned, u8, on their way to a file of BOOL tensors."""
 
-    path: PathLike
+    file: Beside
     writer: Writer
 
     def add(self, name: str, shape: tuple[int, ...], mask: Array) -> None:
@@ -215,8 +215,12 @@ class _Masks:
 
     def write(self) -> None:
         """Write them all."""
-        with replacing(self.path) as out:
-            self.writer.finish(out, {})
+        self.file.fill(lambda out: self.writer.finish(out, {}))
+
+
+def _masks(path: PathLike, stack: ExitStack) -> _Masks:
+    """Those that go to a path, as long as the stack stands."""
+    return _Masks(stack.enter_context(beside(path)), stack.enter_context(Writer()))
 
 
 def _prune_one(
@@ -253,7 +257,7 @@ def _prune_folder(
     path: Path, target: PathLike | BinaryIO, job: PruneJob, asked: Asked, pack: bool, work: Workers,
     progress: Progress | None, taken: _Masks | None,
 ) -> PruneReport:  # fmt: skip
-    folder = read_folder(path)
+    folder = rewritable(path)
     if folder.packed:
         raise McError(f"{path} holds packed shards. Unpack it first, then prune.")
     renamed = {name: packed_name(name) if pack else name for name in folder.shards}

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from mc.checkpoint import Layout, Source, read_layout
 from mc.errors import McError, UsageError, quote
-from mc.folder import packed_name, read_folder
+from mc.folder import packed_name
 from mc.lossy.configs import with_quantization
 from mc.lossy.files import plain_layout
 from mc.lossy.frames import Frames
@@ -27,7 +27,7 @@ from mc.parallel import Workers, single_blas, workers
 from mc.places import PathLike, is_folder, name_of, new_folder, random_access, writing
 from mc.progress import Done, Progress
 from mc.reports import TensorReport
-from mc.rewriting import finished, refuse_unused, rewrite, shards_of, tensor_names
+from mc.rewriting import finished, refuse_unused, rewritable, rewrite, shards_of, tensor_names
 from mc.scratch import scratch
 
 NOTHING = "no tensor that is to be quantized: none of the floats, or all are kept."
@@ -156,7 +156,7 @@ def _quantize_folder(
     asked: tuple[Request, Sequence[tuple[str, Request]], Sequence[str]], pack: bool, work: Workers,
     progress: Progress | None,
 ) -> QuantizeReport:  # fmt: skip
-    folder = read_folder(path)
+    folder = rewritable(path)
     if folder.packed:
         raise McError(f"{path} holds packed shards. Unpack it first, then quantize.")
     default, sets, keep = asked

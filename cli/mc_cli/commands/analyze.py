@@ -185,7 +185,7 @@ def gathered(
     with (
         show.progress("gathering", manner) as progress,
         files.naming(stats_out, files.WRITE_ERRORS),
-        replacing(Path(stats_out)) as out,
+        replacing(files.place_of(stats_out, force=force)) as out,
     ):
         return [
             plain(one)
@@ -237,5 +237,5 @@ def write_page(found: list[dict[str, Any]], html: str, paths: tuple[str, ...], f
     from mc.atomic import replacing
 
     allowed(paths, "--html", html, force)
-    with files.naming(html, files.WRITE_ERRORS), replacing(Path(html)) as out:
+    with files.naming(html, files.WRITE_ERRORS), replacing(files.place_of(html, force=force)) as out:
         out.write(text)

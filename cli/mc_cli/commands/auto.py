@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -118,7 +116,6 @@ def auto(
     on where it was.
     """
     import mc
-    from mc.plan.plans import dumped
 
     target = files.STDIO if output is not None and files.is_stdout(output) else output
     manner = manner.beside(target)
@@ -146,21 +143,19 @@ def auto(
             original, packed, goal=goal, plan=plan, objective=objective, stats=stats, sets=chosen, keep=keep,
             seed=seed, level=level, pack=target is None or not files.is_plain_name(target),
             threads=options.count(threads), progress=progress, note=note, score=judge, limit=limit, max_evals=max_evals,
+            plan_out=None if plan_out is None else files.place_of(plan_out, force=force),
         )  # fmt: skip
 
-    with plan_file(plan_out) as kept:  # opened first: a search takes long, and must not end for want of a place
-        if dry_run or target is None:
-            with files.reading(source) as original:
-                report = run(original, None, None)
-        else:
-            with (
-                files.writing(source, target, force=force) as packed,
-                files.reading(source) as original,
-                show.progress("writing", manner) as progress,
-            ):
-                report = run(original, packed, progress)
-        if kept is not None:
-            kept.write(dumped(report.plan).encode())
+    if dry_run or target is None:
+        with files.reading(source) as original:
+            report = run(original, None, None)
+    else:
+        with (
+            files.writing(source, target, force=force) as packed,
+            files.reading(source) as original,
+            show.progress("writing", manner) as progress,
+        ):
+            report = run(original, packed, progress)
     conclude(report, source, target if not dry_run else None, time.perf_counter() - began, manner)
     return 0
 
@@ -223,18 +218,6 @@ def read_plan(name: str) -> Any:
 
     with files.naming(name):
         return loaded(Path(name).read_bytes(), name)
-
-
-@contextmanager
-def plan_file(name: str | None) -> Iterator[BinaryIO | None]:
-    """What becomes the plan's file, whole or not at all; None if none is wanted."""
-    from mc.atomic import replacing
-
-    if name is None:
-        yield None
-        return
-    with files.naming(name, files.WRITE_ERRORS), replacing(Path(name)) as out:
-        yield out
 
 
 def conclude(report: AutoReport, source: str, target: str | None, seconds: float, manner: show.Manner) -> None:

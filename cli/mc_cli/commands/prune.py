@@ -145,8 +145,9 @@ def prune(
     ):
         report = mc.prune(
             original, pruned, method=request, limit=limit, objective=objective, sets=chosen, keep=keep, stats=stats,
-            mask=mask, mask_out=mask_out, dense=dense, shrink=shrink, seed=seed, pack=files.is_packed_name(target),
-            threads=options.count(threads), progress=progress,
+            mask=mask, mask_out=None if mask_out is None else files.place_of(mask_out, force=force), dense=dense,
+            shrink=shrink, seed=seed, pack=files.is_packed_name(target), threads=options.count(threads),
+            progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - began
     if manner.json:
