@@ -4,7 +4,6 @@ together appear together."""
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable

@@ -25,6 +25,7 @@ from mc.lossy.requests import Target, assign, matches
 from mc.lossy.schemes import FLOATS
 from mc.lossy.shards import checkpoints, tensors_of
 from mc.lossy.statistics import open_statistics
+from mc.lossy.tied import refuse_held
 from mc.parallel import Workers, single_blas, workers
 from mc.places import PathLike, is_folder, name_of, new_folder, random_access, writing
 from mc.progress import Done, Progress
@@ -96,7 +97,7 @@ def prune(
     ):
         masks = stack.enter_context(loader.open_checkpoint(mask)) if mask is not None else None
         statistics = stack.enter_context(open_statistics(stats, tensor_names(source))) if stats is not None else None
-        job = PruneJob({}, objective, seed, "default", limit, dense, shrink, statistics, masks, keep)
+        job = PruneJob({}, objective, seed, "default", limit, dense, shrink, statistics, masks, keep, given)
         taken = _masks(mask_out, stack) if mask_out is not None else None
         if is_folder(source):
             return _prune_folder(Path(str(source)), target, job, asked, pack, work, progress, taken)
@@ -110,7 +111,7 @@ def prune(
             with writing(target) as out:
                 done = Done(opened.size, progress)
                 chosen = allot(opened.where, [(opened, layout)], replace(job, wanted=wanted), work)
-                _refuse_held([chosen], opened.where)
+                refuse_held([(chosen.job.wanted, chosen.tied)], opened.where, NOTHING)
                 file, _ = _prune_one(opened, layout, out, name_of(target), chosen, pack, work, done.step, taken)
                 if taken is not None:
                     taken.write()  # before the output is put in its place
@@ -173,13 +174,6 @@ def _refuse_useless(
         raise UsageError("--shrink takes out what rows, columns, heads and channels prune, and a low rank has none.")
     if mask_out is not None and thin:
         raise UsageError("--mask-out writes what stays, and a low rank has no mask.")
-
-
-def _refuse_held(plans: Sequence[Allotted], where: str) -> None:
-    """UsageError if nothing is left to prune, as all stays tied to what stays."""
-    if not any(plan.job.wanted for plan in plans):
-        name, first = next((one for plan in plans for one in plan.tied.items()), ("", ""))
-        raise UsageError(f"{where} has {NOTHING} {quote(name)} stays, tied to {quote(first)}.")
 
 
 def _refuse_unfit(job: PruneJob, tensors: Sequence[Tensor], where: str) -> None:
@@ -282,7 +276,7 @@ def _prune_folder(
         plans = [
             allot(str(path), group, replace(job, wanted=one), work) for group, one in zip(groups, asked_of, strict=True)
         ]
-        _refuse_held(plans, str(path))
+        refuse_held([(plan.job.wanted, plan.tied) for plan in plans], str(path), NOTHING)
         each = [plan for plan, group in zip(plans, groups, strict=True) for _ in group]
         for name, (opened, layout), chosen in zip(folder.shards, shards, each, strict=True):
             with anew.shard(renamed[name]) as (out, shown):

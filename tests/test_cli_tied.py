@@ -1,0 +1,116 @@
+"""What is asked of a tensor that is another once more: it goes for both, in every command, or is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mc as library
+from conftest import document, refused
+
+Command = Callable[..., Any]
+Array = np.ndarray[Any, Any]
+FIRST, LATER, OTHER = "a.weight", "b.weight", "o.weight"
+BOTH = {FIRST, LATER}
+# A command, a way to change all, and a way to change those named; what is asked for by name is another thing.
+WAYS = {
+    "prune": (("--method", "2:4"), "rows,sparsity=0.5", "4:8"),
+    "quantize": (("--scheme", "int8"), "int4", "int2"),
+    "auto": (("--bits", "6"), "int4", "int2"),
+}
+COMMANDS = pytest.mark.parametrize("command", WAYS)
+
+
+@pytest.fixture
+def at(tmp_path: Path, built: Callable[..., bytes]) -> Path:
+    draw = np.random.default_rng(0)
+    w, other = (draw.normal(size=(32, 32)).astype(np.float32) for _ in range(2))
+    (tmp_path / "m.safetensors").write_bytes(built({FIRST: ("F32", w), LATER: ("F32", w), OTHER: ("F32", other)}))
+    return tmp_path
+
+
+def came(mc_inside: Command, at: Path, command: str, *line: str) -> tuple[dict[str, Array], str]:
+    """The floats that came out, the first and the later one the same; and what was said."""
+    found = mc_inside(command, "m.safetensors", "-f", "-o", "p.mc.safetensors", *WAYS[command][0], *line, cwd=at)
+    said: str = found.stderr.decode()
+    assert found.returncode == 0, said
+    with library.open(at / "p.mc.safetensors", dequantize=True) as back:
+        after = {name: back.tensor(name) for name in back.names()}
+    assert after[FIRST].tobytes() == after[LATER].tobytes()
+    return after, said
+
+
+@COMMANDS
+def test_what_is_set_for_one_is_set_for_both(mc_inside: Command, at: Path, command: str) -> None:
+    usual = came(mc_inside, at, command)[0]
+    both = came(mc_inside, at, command, "--set", f"[ab].*={WAYS[command][1]}")[0]
+    assert not np.array_equal(usual[FIRST], both[FIRST])
+    for name in BOTH:
+        one = came(mc_inside, at, command, "--set", f"{name}={WAYS[command][1]}")[0]
+        assert np.array_equal(one[FIRST], both[FIRST])
+
+
+@COMMANDS
+@pytest.mark.parametrize("kept", [FIRST, LATER])
+def test_what_is_kept_keeps_both(mc_inside: Command, at: Path, command: str, kept: str) -> None:
+    with library.open(at / "m.safetensors") as before:
+        w, other = before.tensor(FIRST), before.tensor(OTHER)
+    (stays,) = BOTH - {kept}
+    for more in ((), ("--set", f"{stays}={WAYS[command][1]}")):
+        after, said = came(mc_inside, at, command, "--keep", kept, *more)
+        assert after[FIRST].tobytes() == w.tobytes() and after[OTHER].tobytes() != other.tobytes()
+        assert command == "auto" or f"{stays} stays, tied to {kept}" in said
+    if command == "auto":
+        after, _ = came(mc_inside, at, command, "--set", f"{kept}=lossless")
+        assert after[FIRST].tobytes() == w.tobytes()
+    else:
+        line = (command, "m.safetensors", "-o", "q.safetensors", *WAYS[command][0], "--keep", kept, "--keep", OTHER)
+        assert f"'{stays}' stays, tied to '{kept}'" in refused(mc_inside(*line, cwd=at), 2)
+
+
+@COMMANDS
+def test_two_things_cannot_be_done_to_one(mc_inside: Command, at: Path, command: str) -> None:
+    default, one, other = WAYS[command]
+    line = (command, "m.safetensors", "-o", "q.mc.safetensors", *default, "--set", f"{FIRST}={one}")
+    text = refused(mc_inside(*line, "--set", f"{LATER}={other}", cwd=at), 2)
+    assert f"'{FIRST}' and '{LATER}' are tied" in text and not (at / "q.mc.safetensors").exists()
+    assert mc_inside(*line, "--set", f"{LATER}={one}", cwd=at).returncode == 0
+
+
+def test_a_plan_tells_of_every_tensor_and_is_refused_where_it_parts_the_tied(mc_inside: Command, at: Path) -> None:
+    line = ("auto", "m.safetensors", "-o", "p.mc.safetensors", "--bits", "6", "--plan-out", "p.json")
+    done = mc_inside(*line, cwd=at)
+    assert done.returncode == 0
+    assert any(row.startswith(f"{LATER}\ttied to {FIRST}\t") for row in done.stdout.decode().splitlines())
+    assert f"{LATER} that of {FIRST}" in done.stderr.decode()
+    plan = json.loads((at / "p.json").read_text())
+    assert plan["tied"] == {LATER: FIRST} and set(plan["tensors"]) == {FIRST, OTHER}
+    found = document(mc_inside("analyze", "p.mc.safetensors", "--json", cwd=at))["checkpoints"][0]["plan"]
+    assert found["plans"][0]["tied"] == {LATER: FIRST} and any(f"{LATER} that of {FIRST}" in one for one in
+                                                               found["explanation"])  # fmt: skip
+    first = (at / "p.mc.safetensors").read_bytes()
+    ours = plan["tensors"][FIRST]
+    for more in ({}, {LATER: ours}):
+        (at / "q.json").write_text(json.dumps(plan | {"tensors": plan["tensors"] | more, "tied": {"x": 3}}))
+        again = ("auto", "m.safetensors", "-f", "-o", "q.mc.safetensors", "--plan", "q.json", "--json")
+        assert document(mc_inside(*again, cwd=at))["plan"]["tied"] == {LATER: FIRST}
+        assert (at / "q.mc.safetensors").read_bytes() == first
+    for name, entry in ((LATER, {"as": "int4"}), (LATER, {"as": "lossless"}), (LATER, ours | {"step": 2.0})):
+        (at / "q.json").write_text(json.dumps(plan | {"tensors": plan["tensors"] | {name: entry}}))
+        text = refused(mc_inside(*again, cwd=at), 1)
+        assert f"'{LATER}'" in text and f"'{FIRST}'" in text and entry["as"] in text
+    (at / "q.json").write_text(json.dumps(plan | {"tensors": {LATER: {"as": "int4"}}}))
+    assert "'lossless' (not listed)" in refused(mc_inside(*again, cwd=at), 1)
+
+
+def test_whatever_stays_is_listed_with_what_is_tied_to_it(mc_inside: Command, at: Path) -> None:
+    for kept, why in ((FIRST, f"tied to {FIRST}"), (LATER, f"tied to {LATER}")):
+        line = ("auto", "m.safetensors", "-n", "--bits", "6", "--keep", kept, "--json")
+        found = document(mc_inside(*line, cwd=at))
+        assert found["kept"] == {kept: "kept as asked", (BOTH - {kept}).pop(): why}
+        assert "tied" not in found["plan"]
