@@ -30,7 +30,7 @@ from mc.plan.goals import Goal
 from mc.plan.meet import meet
 from mc.plan.plans import Plan, dumped, loaded, written
 from mc.plan.search import Limit, search
-from mc.plan.survey import Asked, Survey, survey
+from mc.plan.survey import Asked, Survey, refuse_lossy, survey
 from mc.plan.trial import Latest, Trial, packed, try_plan
 from mc.plan.ways import parse_way
 from mc.progress import Progress
@@ -112,6 +112,10 @@ def auto(
     LimitError where the goal can't be met, DamagedError and McError as quantize does."""
     if sum(one is not None for one in (goal, plan, score)) != 1 or (score is None) != (limit is None):
         raise UsageError("One of a goal, a plan, or a score with its limit is needed.")
+    if plan is not None and (sets or keep):
+        raise UsageError(
+            "A plan says what is done to every tensor: nothing else can be set or kept beside it. Edit it."
+        )
     if score is not None and not isinstance(source, str | os.PathLike):
         raise UsageError("What is to be scored must be a file or a folder, and not a stream.")
     with ExitStack() as stack:
@@ -162,6 +166,8 @@ def planned(
 ) -> tuple[Survey, Trial]:
     """Look, decide, and try."""
     if goal.kind == "lossless":
+        tensors = [tensor for one in sources for tensor in read_layout(one).tensors]
+        refuse_lossy(tensors, asked, sources[0].where if len(sources) == 1 else "No shard")
         return UNSEEN, try_plan(sources, plan_of(asked, {}), work, latest)
     found = survey(sources, asked, work, latest.frames)
     note(f"looked at {len(found.menus)} tensors of {found.weights} weights that may change; {len(found.kept)} stay")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mc_cli import evaluating, files, options, planned, show
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from mc.plan.goals import Goal
 
 EVALS = 24
+LOG = "the scores of --eval"
+BY_PLAN = "objective", "level", "seed", "keep", "sets"  # what a plan settles, by parameter
 
 
 class Drop(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions
@@ -72,7 +75,7 @@ class Drop(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
               help="At which the result is packed.")  # fmt: skip
 @options.keep
 @click.option("--set", "sets", multiple=True, metavar="PATTERN=SCHEME", help="A scheme, auto or lossless for these.")
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="S", help="What picks samples; 0 by default.")
+@click.option("--seed", type=options.SEED, default=0, metavar="S", help="What picks samples; 0 by default.")
 @click.option("-n", "--dry-run", is_flag=True, help="Plan and measure, but write no OUT.")
 @options.threads
 @options.speaking
@@ -121,18 +124,21 @@ def auto(
     manner = manner.beside(target)
     goal = goal_of(lossless, target_size, target_ratio, bits, max_error, alpha, command, given)
     refuse(source, output, command, max_drop, dry_run, eval_timeout, lower_is_better)
+    refuse_useless(given, command)
     if plan_out is not None:
         refuse_taken(source, plan_out, force)
-    files.distinct({"-o": output, "--plan-out": plan_out}, {"--stats": stats})
+    log = log_of(source, output) if command is not None else None
+    written = {"-o": output, "--plan-out": plan_out, LOG: None if log is None else str(log)}
+    files.distinct(written, {"--stats": stats})
     chosen = [(pattern, text) for pattern, text in map(options.split_set, sets)]
     began = time.perf_counter()
     plan = read_plan(given) if given is not None else None
     judge = limit = None
-    if command is not None and max_drop is not None:
+    if command is not None and max_drop is not None and log is not None:
         from mc.plan.search import Limit
 
         limit = Limit(max_drop[0], max_drop[1], lower_is_better)
-        judge = evaluating.Judge(evaluating.checked(command), eval_timeout, log_of(source, output))
+        judge = evaluating.Judge(evaluating.checked(command), eval_timeout, log)
 
     def note(text: str) -> None:
         if not manner.quiet and (manner.verbose or judge is not None):
@@ -199,6 +205,20 @@ def refuse(
         raise click.UsageError("--eval needs the original as a file or a folder, and - is read once. Name one.")
 
 
+def refuse_useless(plan: str | None, command: str | None) -> None:
+    """UsageError for options that would not be heeded."""
+    context = click.get_current_context()
+    named = {
+        one.name: one.opts[-1] for one in context.command.params
+        if one.name and context.get_parameter_source(one.name) is ParameterSource.COMMANDLINE
+    }  # fmt: skip
+    if command is None and "max_evals" in named:
+        raise click.UsageError("--max-evals goes with --eval.")
+    for name in BY_PLAN:
+        if plan is not None and name in named:
+            raise click.UsageError(f"--plan settles what {named[name]} would: edit the plan, or leave that out.")
+
+
 def refuse_taken(source: str, plan_out: str, force: bool) -> None:
     """Refuse to write a plan over the source or into its folder, or over anything without -f."""
     if source != files.STDIO and Path(source).exists():
@@ -207,8 +227,8 @@ def refuse_taken(source: str, plan_out: str, force: bool) -> None:
 
 
 def log_of(source: str, output: str | None) -> Path:
-    """Where scores are written down: beside the output, without one beside the source."""
-    named = output if output is not None and not files.is_stdout(output) else source
+    """Where scores are written down: beside the output; without one, or where it is a device, beside the source."""
+    named = output if output is not None and output != files.STDIO and not files.is_device(Path(output)) else source
     return Path(named.rstrip("/") + ".evals.jsonl")
 
 

@@ -83,7 +83,7 @@ def loaded(data: bytes, where: str) -> Plan:
 
     taken("plan", lambda one: type(one) is int and one == VERSION, f"{VERSION}, the version of this mc,")
     objective = taken("objective", lambda one: one in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}")
-    seed = taken("seed", lambda one: type(one) is int and one >= 0, "a whole number from 0")
+    seed = taken("seed", lambda one: type(one) is int and 0 <= one < 2**63, "a whole number from 0 to 2^63 - 1")
     level = taken("level", lambda one: one in LEVELS, f"one of {', '.join(LEVELS)}")
     tensors = taken("tensors", lambda one: isinstance(one, dict), "an object with an entry for each tensor")
     entries = {name: _entry(f"{where}: tensor {quote(name)}", entry) for name, entry in tensors.items()}
@@ -116,6 +116,6 @@ def _entry(at: str, found: object) -> tuple[Choice, dict[str, Any]]:
 def _figure(at: str, key: str, found: object, least: float) -> float:
     if type(found) not in (int, float) or not least <= float(str(found)) <= MOST:
         raise DamagedError(
-            f"{at} has {describe(found)} for `{key}`, where a number from {least:g} to {MOST:g} was expected."
+            f"{at} has {describe(found)} for `{key}`, where a number from {least:.3g} to {MOST:.3g} was expected."
         )
     return float(str(found))

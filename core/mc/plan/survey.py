@@ -27,7 +27,7 @@ from mc.plan.losses import measure_of
 from mc.plan.menus import KINDS, Kind, Sample, grid, lossless, plain, trellis
 from mc.plan.thinned import THINNED
 from mc.plan.thinned import asked as asked_thinned
-from mc.plan.ways import Combined
+from mc.plan.ways import Combined, spelled
 from mc.twins import find_tied
 
 Array = np.ndarray[Any, Any]
@@ -109,7 +109,7 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers, frames: Frame
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise McError(f"Two shards have a tensor {quote(twice)}. Give each a name of its own.")
-    refuse_unused(names, asked, sources[0].where if len(sources) == 1 else "No shard")
+    refuse_unused([one for _, one in listed], asked, sources[0].where if len(sources) == 1 else "No shard")
     state = any(STATE.search(name) for name in names)
     kept, chosen = settled([tensor for _, tensor in listed], twins, asked, state)
     free = [(shard, tensor) for shard, tensor in listed if tensor.name not in kept and tensor.name not in twins]
@@ -136,11 +136,24 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers, frames: Frame
     return Survey(tuple(menus), {name: first for name, first in twins.items() if first in there}, kept, state)
 
 
-def refuse_unused(names: Sequence[str], asked: Asked, where: str) -> None:
-    """UsageError for a pattern that fits no tensor."""
-    for pattern in [*(pattern for pattern, _ in asked.sets), *asked.keep]:
+def refuse_unused(tensors: Sequence[Tensor], asked: Asked, where: str) -> None:
+    """UsageError for a pattern that fits no tensor, or of `sets` none that could change."""
+    floats = [one.name for one in tensors if one.dtype in FLOATS and one.start < one.stop]
+    sets = [(pattern, floats, "tensor of floats") for pattern, _ in asked.sets]
+    for pattern, names, kind in [
+        *sets,
+        *((pattern, [one.name for one in tensors], "tensor") for pattern in asked.keep),
+    ]:
         if not any(matches(pattern, name) for name in names):
-            raise UsageError(f"{where} has no tensor whose name fits {quote(pattern)}. `mc analyze` lists the names.")
+            raise UsageError(f"{where} has no {kind} whose name fits {quote(pattern)}. `mc analyze` lists the names.")
+
+
+def refuse_lossy(tensors: Sequence[Tensor], asked: Asked, where: str) -> None:
+    """UsageError where all is to stay as it is, and something else is asked of tensors, or anything of none."""
+    refuse_unused(tensors, asked, where)
+    for pattern, request in asked.sets:
+        if request is not None:
+            raise UsageError(f"Nothing is to be lost, and {quote(pattern)} is set to {quote(spelled(request))}.")
 
 
 def settled(
