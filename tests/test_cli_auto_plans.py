@@ -130,6 +130,8 @@ def test_a_tensor_of_nan_may_be_whatever_is_best(mc_inside: Command, at: Path) -
         (("--plan", "p.json", "--objective", "row"), "--plan settles what --objective would"),
         (("--plan", "p.json", "--seed", "0"), "--plan settles what --seed would"),
         (("--plan", "p.json", "--level", "best"), "--plan settles what --level would"),
+        (("--bits", "6", "--plan-out", "-"), "--plan-out wants a file"),
+        (("--plan", "-"), "--plan wants a file"),
         (("--bits", "6", "--max-evals", "5"), "--max-evals goes with --eval"),
         (("--bits", "6", "--seed", str(2**63)), "--seed"),
         (("--bits", "6", "--set", "ids=int4"), "no tensor of floats whose name fits 'ids'"),
@@ -143,3 +145,13 @@ def test_options_that_would_not_be_heeded_are_refused(
     (at / "p.json").write_text(json.dumps({**HEAD, "tensors": {}}))
     assert said in refused(mc_inside("auto", "m.safetensors", "-o", "o.mc.safetensors", *options, cwd=at), 2)
     assert not (at / "o.mc.safetensors").exists()
+
+
+def test_a_plan_for_a_name_that_two_shards_have_is_refused(mc_inside: Command, at: Path) -> None:
+    (at / "folder").mkdir()
+    for name in ("a", "b"):
+        (at / "folder" / f"{name}.safetensors").write_bytes((at / "m.safetensors").read_bytes())
+    (at / "p.json").write_text(json.dumps({**HEAD, "tensors": {"w": {"as": "bf16"}}}))
+    text = refused(mc_inside("auto", "folder", "-o", "out", "--plan", "p.json", cwd=at), 1)
+    assert "Two shards have a tensor 'ids'" in text or "Two shards have a tensor 'w'" in text
+    assert not (at / "out").exists()

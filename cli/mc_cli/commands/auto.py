@@ -124,7 +124,7 @@ def auto(
     manner = manner.beside(target)
     goal = goal_of(lossless, target_size, target_ratio, bits, max_error, alpha, command, given)
     refuse(source, output, command, max_drop, dry_run, eval_timeout, lower_is_better)
-    refuse_useless(given, command)
+    refuse_useless(given, plan_out, command)
     if plan_out is not None:
         refuse_taken(source, plan_out, force)
     log = log_of(source, output) if command is not None else None
@@ -205,8 +205,11 @@ def refuse(
         raise click.UsageError("--eval needs the original as a file or a folder, and - is read once. Name one.")
 
 
-def refuse_useless(plan: str | None, command: str | None) -> None:
+def refuse_useless(plan: str | None, plan_out: str | None, command: str | None) -> None:
     """UsageError for options that would not be heeded."""
+    for option, name in {"--plan": plan, "--plan-out": plan_out}.items():
+        if name == files.STDIO:
+            raise click.UsageError(f"{option} wants a file, and - is none: a pipe has the checkpoint alone.")
     context = click.get_current_context()
     named = {
         one.name: one.opts[-1] for one in context.command.params

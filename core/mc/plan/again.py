@@ -18,6 +18,7 @@ from mc.plan.allocate import acts
 from mc.plan.losses import measure_of
 from mc.plan.plans import TIED, Plan, short
 from mc.plan.reasons import figures
+from mc.plan.survey import refuse_twice
 from mc.plan.trial import Latest, Trial, refuse_unknown, try_plan, with_plan
 from mc.plan.ways import Combined, spelled
 from mc.twins import find_tied
@@ -31,6 +32,7 @@ def replayed(sources: Sequence[Source], plan: Plan, work: Workers, latest: Lates
     """Carry out a plan that was written before; the trial, how many weights its tensors have, and what storing nothing
     of them loses. McError for tensors that aren't there, and where tensors that are tied are to differ."""
     names = [tensor.name for source in sources for tensor in read_layout(source).tensors]
+    refuse_twice(names)
     refuse_unknown(plan, names, sources[0].where)
     refuse_unfit(plan, [(source, plain_layout(source)) for source in sources])
     plan = untied(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -106,9 +107,7 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers, frames: Frame
         listed += [(shard, tensor) for tensor in layout.tensors]
         twins |= find_tied([(source, layout)])
     names = [tensor.name for _, tensor in listed]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise McError(f"Two shards have a tensor {quote(twice)}. Give each a name of its own.")
+    refuse_twice(names)
     refuse_unused([one for _, one in listed], asked, sources[0].where if len(sources) == 1 else "No shard")
     state = any(STATE.search(name) for name in names)
     kept, chosen = settled([tensor for _, tensor in listed], twins, asked, state)
@@ -134,6 +133,13 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers, frames: Frame
         if first not in there and name not in kept:
             kept[name] = kept[first]
     return Survey(tuple(menus), {name: first for name, first in twins.items() if first in there}, kept, state)
+
+
+def refuse_twice(names: Sequence[str]) -> None:
+    """McError for a name that two shards have: what is said of it could be of either."""
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise McError(f"Two shards have a tensor {quote(twice)}. Give each a name of its own.")
 
 
 def refuse_unused(tensors: Sequence[Tensor], asked: Asked, where: str) -> None:
