@@ -27,7 +27,7 @@ from mc.lossy.schemes import matrix, scale_dtype
 from mc.lossy.shards import Files, Held, held_bytes, tensors_of
 from mc.lossy.sizes import packed_parts
 from mc.lossy.thresholds import by_components, settled
-from mc.lossy.tied import together
+from mc.lossy.tied import parted, together
 from mc.parallel import Workers
 from mc.scratch import scratch
 from mc.twins import find_tied
@@ -51,9 +51,9 @@ def allot(where: str, files: Files, job: PruneJob, work: Workers) -> Allotted:
     """The shares and thresholds with which all files meet the target together; `where` names the whole. McError,
     naming the tensor, for numbers that are not finite and methods that don't fit; LimitError where the target can't be
     met."""
-    twins = find_tied(files)
-    said = assign([tensor for _, tensor in tensors_of(files)], None, job.sets, job.keep)[0]
-    masks = [name for name, method in job.wanted.items() if method.kind == "mask"]
+    masks = {name: method for name, method in job.wanted.items() if method.kind == "mask"}
+    said = assign([tensor for _, tensor in tensors_of(files)], None, job.sets, job.keep)[0] | masks
+    twins = parted(find_tied(files), said, job.keep)
     tied = together(twins, job.wanted, said, job.keep, masks)
     job = replace(job, wanted=tied.wanted, twins=twins, masked=tied.masked)
     shares = _allotted(where, files, job, work) if job.wanted else (job, {})

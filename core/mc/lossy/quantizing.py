@@ -13,7 +13,7 @@ from mc.lossy.passes import Job, Made, Step, unweighed, write
 from mc.lossy.requests import Target, assign
 from mc.lossy.shards import Files, tensors_of
 from mc.lossy.targets import steps_for
-from mc.lossy.tied import together
+from mc.lossy.tied import parted, together
 from mc.lossy.zeros import pruned_in, refuse_unheld
 from mc.parallel import Workers
 from mc.twins import find_tied
@@ -33,8 +33,8 @@ def decided(where: str, files: Files, job: Job, work: Workers) -> Decided:
     """The schemes and steps with which all files meet the target together; `where` names the whole. McError,
     naming the tensor, for numbers that are not finite or too large, without statistics
     where the job is strict, or whose zeros a trellis would lose; LimitError where the target can't be met."""
-    twins = find_tied(files)
     said = assign([tensor for _, tensor in tensors_of(files)], None, job.sets, job.keep)[0]
+    twins = parted(find_tied(files), said, job.keep)
     tied = together(twins, job.wanted, said, job.keep)
     job = replace(job, wanted=tied.wanted, twins=twins, pruned=pruned_in(files))
     refuse_unheld(where, tied.wanted, job.pruned)

@@ -30,17 +30,23 @@ def groups(twins: Mapping[str, str]) -> list[list[str]]:
     return list(found.values())
 
 
+def parted(twins: Mapping[str, str], said: Mapping[str, object], keep: Sequence[str]) -> dict[str, str]:
+    """Those that stay tied: not the ones of which something else was `said`, by name, than of one before them. Where a
+    pattern of `keep` fits one of them, all stay tied to it."""
+    found = dict(twins)
+    for names in groups(twins):
+        heard = speaker(names, said)
+        if heard is None or any(matches(pattern, name) for pattern in keep for name in names):
+            continue
+        for name in names:
+            if name in said and said[name] != said[heard]:
+                found.pop(name, None)
+    return found
+
+
 def speaker(names: Sequence[str], said: Mapping[str, object]) -> str | None:
-    """Of tensors that are tied, the first of which something was `said`, by name; None if nothing was. UsageError if
-    something else was said of another: only one thing can be done to both."""
-    heard = [name for name in names if name in said]
-    for name in heard[1:]:
-        if said[name] != said[heard[0]]:
-            raise UsageError(
-                f"{quote(heard[0])} and {quote(name)} are tied: they have one dtype, one shape and the same bytes. "
-                "--set asks different things of them; ask the same of both."
-            )
-    return heard[0] if heard else None
+    """Of tensors that are tied, the first of which something was `said`, by name; None if nothing was."""
+    return next((name for name in names if name in said), None)
 
 
 def together(
@@ -48,8 +54,7 @@ def together(
     masks: Iterable[str] = (),
 ) -> Tied[Wish]:  # fmt: skip
     """What is done so that tensors that are tied stay tied: nothing where a pattern of `keep` fits one of them, else
-    the mask that is listed for any, else what is `said` of any by name, else what the first is to get. UsageError as
-    `speaker` has it."""
+    the mask that is listed for any, else what is `said` of any by name, else what the first is to get."""
     found: Tied[Wish] = Tied(dict(wanted), {}, {})
     listed = set(masks)
     for names in groups(twins):

@@ -14,30 +14,26 @@ from mc.lossy.files import plain_layout, read_array
 from mc.lossy.schemes import FLOATS, matrix
 from mc.lossy.shards import Files, tensors_of
 from mc.parallel import Workers
-from mc.plan.allocate import acts
 from mc.plan.losses import measure_of
 from mc.plan.plans import TIED, Plan, short
 from mc.plan.reasons import figures
 from mc.plan.survey import refuse_twice
-from mc.plan.trial import Latest, Trial, refuse_unknown, try_plan, with_plan
+from mc.plan.trial import Latest, Trial, refuse_unknown, tied_in, try_plan, with_plan
 from mc.plan.ways import Combined, spelled
-from mc.twins import find_tied
 
-AS_IS = None, 0.0  # what is done to a tensor that isn't listed
 OF_ONE = "bits", "bound", "per_kB", "next"  # what explains one tensor's choice
 OF_ALL = "goal", "weights", "alpha", "nearby", "scores"  # what explains them all
 
 
 def replayed(sources: Sequence[Source], plan: Plan, work: Workers, latest: Latest) -> tuple[Trial, int, float]:
     """Carry out a plan that was written before; the trial, how many weights its tensors have, and what storing nothing
-    of them loses. McError for tensors that aren't there, and where tensors that are tied are to differ."""
+    of them loses. McError for tensors that aren't there, or can't be what the plan says."""
     names = [tensor.name for source in sources for tensor in read_layout(source).tensors]
     refuse_twice(names)
     refuse_unknown(plan, names, sources[0].where)
-    refuse_unfit(plan, [(source, plain_layout(source)) for source in sources])
-    plan = untied(
-        plan, {name: one for source in sources for name, one in find_tied([(source, plain_layout(source))]).items()}
-    )
+    files = [(source, plain_layout(source)) for source in sources]
+    refuse_unfit(plan, files)
+    plan = with_tied(plan, {name: one for file in files for name, one in tied_in(*file, plan).items()})
     trial = try_plan(sources, plan, work, latest)
     found = most_of(sources, plan, work, latest)
     weights = sum(count for count, _ in found.values())
@@ -62,21 +58,8 @@ def refuse_unfit(plan: Plan, files: Files) -> None:
             )
 
 
-def untied(plan: Plan, twins: Mapping[str, str]) -> Plan:
-    """The plan without tensors that are tied to an earlier one, whose way they go anyway; it says which these are.
-    McError where it wants something else of them."""
-    found = acts(plan.choices)
-
-    def told(name: str) -> str:
-        request, step = found.get(name, AS_IS)
-        return f"{quote(spelled(request))}{f' of step {step:g}' if step else ''}{' (not listed)' * (name not in found)}"
-
-    for name, first in twins.items():
-        if name in found and found[name] != found.get(first, AS_IS):
-            raise McError(
-                f"The plan has tensor {quote(name)} as {told(name)}, and {quote(first)}, to which it is tied (one "
-                f"dtype, one shape, the same bytes), as {told(first)}. Give both the same, or leave out {quote(name)}."
-            )
+def with_tied(plan: Plan, twins: Mapping[str, str]) -> Plan:
+    """The plan without tensors that are tied to another, whose way they go anyway; it says which these are."""
     listed = {name: one for name, one in plan.choices.items() if name not in twins}
     going = {name: first for name, first in twins.items() if first in listed}
     about = {key: value for key, value in plan.about.items() if key != TIED} | ({TIED: going} if going else {})
@@ -88,7 +71,7 @@ def most_of(sources: Sequence[Source], plan: Plan, work: Workers, latest: Latest
     found: dict[str, tuple[int, float]] = {}
     for source in sources:
         layout = plain_layout(source)
-        twins = find_tied([(source, layout)])
+        twins = tied_in(source, layout, plan)
 
         def of(tensor: Tensor, source: Source = source, twins: dict[str, str] = twins) -> tuple[int, float]:
             try:

@@ -20,7 +20,7 @@ from mc.lossy.passes import Job, framed
 from mc.lossy.requests import STEPPED, Request, matches
 from mc.lossy.schemes import FLOATS
 from mc.lossy.statistics import Statistics
-from mc.lossy.tied import groups, speaker
+from mc.lossy.tied import groups, parted, speaker
 from mc.lossy.zeros import pruned_in
 from mc.parallel import Workers
 from mc.plan.curves import Curve
@@ -108,9 +108,12 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers, frames: Frame
         twins |= find_tied([(source, layout)])
     names = [tensor.name for _, tensor in listed]
     refuse_twice(names)
-    refuse_unused([one for _, one in listed], asked, sources[0].where if len(sources) == 1 else "No shard")
+    refuse_unused([tensor for _, tensor in listed], asked, sources[0].where if len(sources) == 1 else "No shard")
     state = any(STATE.search(name) for name in names)
-    kept, chosen = settled([tensor for _, tensor in listed], twins, asked, state)
+    tensors = [tensor for _, tensor in listed]
+    chosen = by_name(tensors, asked)
+    twins = parted(twins, chosen, asked.keep)
+    kept, chosen = settled(tensors, twins, asked, chosen, state)
     free = [(shard, tensor) for shard, tensor in listed if tensor.name not in kept and tensor.name not in twins]
 
     few = sum(prod(tensor.shape) for _, tensor in free) <= FEW
@@ -162,13 +165,18 @@ def refuse_lossy(tensors: Sequence[Tensor], asked: Asked, where: str) -> None:
             raise UsageError(f"Nothing is to be lost, and {quote(pattern)} is set to {quote(spelled(request))}.")
 
 
-def settled(
-    tensors: Sequence[Tensor], twins: Mapping[str, str], asked: Asked, state: bool
-) -> tuple[dict[str, str], dict[str, Request | None]]:
-    """Tensors that stay, and why; and what is asked of others by name. What is said of one goes for all that are tied
-    to it, and a pattern that keeps one keeps all. UsageError as `speaker` has it."""
+def by_name(tensors: Sequence[Tensor], asked: Asked) -> dict[str, Request | None]:
+    """What is asked of tensors by name: the last of what fits."""
     wishes = {one.name: [wish for pattern, wish in asked.sets if matches(pattern, one.name)] for one in tensors}
-    chosen = {name: found[-1] for name, found in wishes.items() if found}
+    return {name: found[-1] for name, found in wishes.items() if found}
+
+
+def settled(
+    tensors: Sequence[Tensor], twins: Mapping[str, str], asked: Asked, said: Mapping[str, Request | None], state: bool
+) -> tuple[dict[str, str], dict[str, Request | None]]:
+    """Tensors that stay, and why; and what is asked of others by name. What is `said` of one goes for all that are tied
+    to it, and a pattern that keeps one keeps all."""
+    chosen = dict(said)
     kept = {one.name: reason for one in tensors if (reason := why_kept(one, asked, one.name in chosen, state))}
     for names in groups(twins):
         reasons = [kept.get(name) for name in names]
