@@ -126,3 +126,23 @@ def test_whatever_stays_is_listed_with_what_is_tied_to_it(mc_inside: Command, at
         found = document(mc_inside(*line, cwd=at))
         assert found["kept"] == {kept: "kept as asked", (BOTH - {kept}).pop(): why}
         assert "tied" not in found["plan"]
+
+
+def test_a_head_brings_no_embeddings_into_compressed_tensors(
+    mc_inside: Command, tmp_path: Path, built: Callable[..., bytes]
+) -> None:
+    w = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
+    names = "embed_tokens.weight", "lm_head.weight", "o.weight"
+    (tmp_path / "m.safetensors").write_bytes(built({name: ("F32", w[::-1] if name[0] == "o" else w) for name in names}))
+    line = ("quantize", "m.safetensors", "-f", "-o", "q.safetensors", "--scheme", "int8", "--json")
+    standard = (*line, "--format", "compressed-tensors")
+    report = document(mc_inside(*standard, cwd=tmp_path))["files"][0]
+    assert [one["name"] for one in report["tensors"]] == ["o.weight"]
+    text = mc_inside(*standard, "--set", "lm_head.weight=int8", cwd=tmp_path)
+    assert text.returncode == 2 and b"'lm_head.weight' is tied to 'embed_tokens.weight', which readers" in text.stderr
+    report = document(mc_inside(*standard, "--set", "lm_head.*=int8", "--keep", "embed*", cwd=tmp_path))["files"][0]
+    assert report["tied"] == [["lm_head.weight", "embed_tokens.weight"]] and len(report["tensors"]) == 1
+    for more in (standard, line):
+        sets = ("--set", "lm_head.weight=int8", *(("--set", "embed*=int8") if more is standard else ()))
+        report = document(mc_inside(*more, *sets, cwd=tmp_path))["files"][0]
+        assert {one["name"] for one in report["tensors"]} == set(names)

@@ -12,6 +12,7 @@ from mc.lossy.limits import refuse_beyond
 from mc.lossy.passes import Job, Made, Step, unweighed, write
 from mc.lossy.requests import Target, assign
 from mc.lossy.shards import Files, tensors_of
+from mc.lossy.standards import refuse_unnamed
 from mc.lossy.targets import steps_for
 from mc.lossy.tied import parted, together
 from mc.lossy.zeros import pruned_in, refuse_unheld
@@ -35,6 +36,7 @@ def decided(where: str, files: Files, job: Job, work: Workers) -> Decided:
     where the job is strict, or whose zeros a trellis would lose; LimitError where the target can't be met."""
     said = assign([tensor for _, tensor in tensors_of(files)], None, job.sets, job.keep)[0]
     twins = parted(find_tied(files), said, job.keep)
+    refuse_unnamed(twins, said, job.keep, {tensor.name: len(tensor.shape) for _, tensor in tensors_of(files)})
     tied = together(twins, job.wanted, said, job.keep)
     job = replace(job, wanted=tied.wanted, twins=twins, pruned=pruned_in(files))
     refuse_unheld(where, tied.wanted, job.pruned)
