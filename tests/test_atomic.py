@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mc.atomic import replacing, replacing_folder
+from mc.atomic import New, replacing, replacing_folder
 from mc.errors import McError
 
 
@@ -296,3 +296,58 @@ def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.
     with replacing_folder("new"):
         pass
     assert os.listdir(".") == ["new"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_is_to_be_new_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    """With hard links, and on file systems that have none."""
+
+    def refuse(source: str, target: str) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source, None, target)
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "f"
+    with replacing(New(str(path))) as stream:
+        stream.write(b"whole")
+    assert path.read_bytes() == b"whole" and mode(path) == 0o640 and path.stat().st_nlink == 1
+    with pytest.raises(McError, match="f already exists"), replacing(New(str(path))):
+        raise AssertionError("it isn't even begun")
+    path.unlink()
+    with pytest.raises(McError, match="f already exists"), replacing(New(str(path))) as stream:
+        path.write_bytes(b"mine")
+    assert tree(tmp_path) == {"f": b"mine"}
+    (tmp_path / "link").symlink_to("absent")
+    with replacing(New(str(tmp_path / "link"))) as stream:
+        stream.write(b"there")
+    assert (tmp_path / "absent").read_bytes() == b"there" and (tmp_path / "link").is_symlink()
+    with replacing(New("/dev/null")) as stream:
+        stream.write(b"gone")
+
+
+def test_a_name_that_was_taken_for_what_fails_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(source: str, target: str) -> None:
+        raise KeyboardInterrupt
+
+    def refuse(source: str, target: str) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), source)
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(KeyboardInterrupt), replacing(New(str(tmp_path / "f"))):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_to_be_new_replaces_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "d"
+    for appears in (lambda: target.mkdir(), lambda: target.write_bytes(b"mine"), lambda: target.symlink_to("nowhere")):
+        with pytest.raises(McError, match="d already exists"), replacing_folder(New(str(target))):
+            appears()
+        assert [path.name for path in tmp_path.iterdir()] == ["d"]
+        target.rmdir() if target.is_dir() else target.unlink()
+    with replacing_folder(New(str(target))) as folder:
+        (folder / "f").write_bytes(b"whole")
+    with pytest.raises(McError, match="d already exists"), replacing_folder(New(str(target))):
+        raise AssertionError("it isn't even begun")
+    assert tree(target) == {"f": b"whole"}

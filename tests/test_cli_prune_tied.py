@@ -73,8 +73,8 @@ def test_what_is_tied_to_a_kept_tensor_stays_and_is_named(
     stays = LATER if kept == FIRST else FIRST
     assert f"{stays} stays, tied to {kept}" in said and (after[OTHER] == 0).any()
     assert all(np.array_equal(after[name], drawn[name]) for name in (FIRST, LATER))
-    found = mc_inside("prune", "m.safetensors", "-o", "q.safetensors", "--set", f"{LATER}=2:4", cwd=at)
-    assert f"'{LATER}' stays, tied to '{FIRST}'" in refused(found, 2) and not (at / "q.safetensors").exists()
+    found = mc_inside("prune", "m.safetensors", "-o", "q.safetensors", "--set", f"{stays}=2:4", "--keep", kept, cwd=at)
+    assert f"'{stays}' stays, tied to '{kept}'" in refused(found, 2) and not (at / "q.safetensors").exists()
 
 
 @pytest.mark.parametrize("listed", [FIRST, LATER])
@@ -126,11 +126,25 @@ def test_statistics_of_one_are_those_of_all_that_is_tied(mc_inside: Command, at:
 def test_a_gram_matrix_of_no_inputs_is_refused(mc_inside: Command, at: Path) -> None:
     x = np.random.default_rng(3).normal(size=(60, 24))
     gram = (x.T @ x).astype(np.float32)
-    gram[0, 1] = gram[1, 0] = 80
+    roots = np.sqrt(np.diagonal(gram))
+    for i, j, sign in [(0, 1, 1), (0, 2, 1), (1, 2, -1)]:  # each may be alike, or the reverse, and not all of them
+        gram[i, j] = gram[j, i] = 0.999 * sign * roots[i] * roots[j]
     save_file(statistics(FIRST, gram), at / "s.safetensors")
     line = ("--set", f"{FIRST}=obs,sparsity=0.5", "--stats", "s.safetensors", "-o", "p.safetensors")
     text = refused(mc_inside("prune", "m.safetensors", *line, cwd=at), 1)
     assert f"'{FIRST}'" in text and "positive semidefinite" in text
+    gram[0, 1] = gram[1, 0] = 1.1 * roots[0] * roots[1]
+    save_file(statistics(FIRST, gram), at / "s.safetensors")
+    for command in (("prune", *line), ("auto", "--bits", "6", *line[2:]),
+                    ("quantize", "--scheme", "grid", "--bits", "6", "--objective", "gram", *line[2:])):  # fmt: skip
+        text = refused(mc_inside(command[0], "m.safetensors", *command[1:], cwd=at), 3)
+        assert f"'{FIRST}.xtx' has products that are larger" in text and "s.safetensors" in text
+    save_file(statistics("another", gram), at / "s.safetensors")
+    for command in (("prune", *line), ("auto", "--bits", "6", *line[2:]),
+                    ("quantize", "--scheme", "grid", "--bits", "6", "--objective", "gram", *line[2:])):  # fmt: skip
+        text = refused(mc_inside(command[0], "m.safetensors", *command[1:], cwd=at), 1)
+        assert "s.safetensors has statistics of 'another'" in text and "another model's" in text
+    assert not (at / "p.safetensors").exists()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ LAYERS = [
     ["mc.warming"],
     ["mc.pruning", "mc.simplifying", "mc.automatic", "mc.restoring", "mc.api"],
     ["mc.rewriting"],
-    ["mc.places"],
+    ["mc.places", "mc.beside"],
     ["mc.plan"],
     ["mc.analysis"],
     ["mc.lossy"],

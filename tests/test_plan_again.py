@@ -83,8 +83,8 @@ def changed(entry: dict[str, Any] | None = None, **head: Any) -> bytes:
 @pytest.mark.parametrize(
     ("way", "step"),
     [
-        ("grid", 1e30), ("grid", 5e-324), ("trellis", 2.0**119), ("trellis", 1e-30),
-        ("magnitude,sparsity=0.5+grid", 2.0**-140), ("low-rank,rank=9999999+grid", 1e-30),
+        ("grid", 1e30), ("grid", 2.0**-120), ("trellis", 2.0**119), ("trellis", 1e-30),
+        ("magnitude,sparsity=0.5+grid", 2.0**-120), ("low-rank,rank=64+grid", 1e-30),
     ],
 )  # fmt: skip
 def test_steps_beyond_all_reason_are_carried_out(way: str, step: float) -> None:
@@ -102,6 +102,9 @@ def test_steps_beyond_all_reason_are_carried_out(way: str, step: float) -> None:
         (changed({"as": "low-rank,rank=99999999999999999999+grid", "step": 1.0}), DamagedError, "rank=9999"),
         (changed({"as": "int4,group=99999999999999999999"}), DamagedError, "group=9999"),
         (changed({"as": "low-rank,rank=-4+grid", "step": 1.0}), DamagedError, "rank=-4"),
+        (changed({"as": "low-rank,rank=9999999+grid", "step": 1.0}), McError, "80 rows of 64: its rank is 64"),
+        (changed({"as": "grid", "step": 5e-324}), DamagedError, "has 5e-324 for `step`"),
+        (changed({"as": "magnitude,sparsity=0.5+grid", "step": 2.0**-140}), DamagedError, "for `step`"),
         (changed({"as": "grid", "step": 1.0}, seed=2**70), DamagedError, "1180591620717411303424"),
         (changed({"as": "grid", "step": 1.0}, objective="diag"), UsageError, "need statistics"),
         (changed({"as": WEIGHED, "step": 1.0}), McError, "'first.weight' has no second moments"),

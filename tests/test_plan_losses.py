@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +72,13 @@ def test_statistics_weigh_losses_and_put_the_bytes_where_they_matter(tmp_path: P
     assert found["gram"] < 0.7 * found["diag"] < 0.7 * found["row"]
     with pytest.raises(UsageError, match="statistics"):
         run(data, Goal("bits", 2.5), objective="gram")
+
+
+def test_dead_rows_count_neither_as_lost_nor_in_what_losses_are_relative_to() -> None:
+    """As AUTO.md says: a loss of the live rows is one of the whole, whatever is dead beside them."""
+    random = np.random.default_rng(0)
+    w = random.normal(size=(64, 96)).astype("<f4")
+    dead = np.concatenate([w, np.zeros_like(w)])
+    plan = {"plan": 1, "objective": "row", "seed": 0, "level": "fast", "tensors": {"w": {"as": "grid", "step": 0.5}}}
+    losses = [run(build([piece("w", "F32", one)]), plan=json.dumps(plan).encode())[0].loss for one in (w, dead)]
+    assert losses[0] > 1e-3 and losses[1] == pytest.approx(losses[0], rel=1e-9)

@@ -104,16 +104,22 @@ class Judge:
     log: Path
     known: dict[str, float] = field(default_factory=dict)
     remembered: int = 0  # scores that were taken from the log
+    cut: bool = False  # whether its last line has no end
 
     def __post_init__(self) -> None:
-        if self.log.is_file():
-            for line in self.log.read_text("utf-8", "replace").splitlines():
-                # A line that was cut when the search was, or that something else wrote.
-                with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                    found = json.loads(line)
-                    score = float(found["score"])
-                    if isfinite(score):
-                        self.known[str(found["key"])] = score
+        if not self.log.exists():
+            return
+        if not self.log.is_file():
+            raise click.UsageError(f"'{self.log}', where scores are written down, is no file. Name another output.")
+        text = self.log.read_text("utf-8", "replace")
+        self.cut = not text.endswith("\n") and text != ""
+        for line in text.splitlines():
+            # A line that was cut when the search was, or that something else wrote.
+            with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                found = json.loads(line)
+                score = float(found["score"])
+                if isfinite(score):
+                    self.known[str(found["key"])] = score
 
     def __call__(self, path: Path, content: str, size: int) -> float:
         """The score of a checkpoint with this content, whose packed form has `size` bytes."""
@@ -124,5 +130,7 @@ class Judge:
         score = run(self.command, path, self.timeout)
         self.known[key] = score
         with open(self.log, "a", encoding="utf-8") as log:
-            log.write(json.dumps({"bytes": size, "score": score, "key": key, "command": self.command}) + "\n")
+            line = json.dumps({"bytes": size, "score": score, "key": key, "command": self.command})
+            log.write("\n" * self.cut + line + "\n")  # else it would end what was cut, and be lost with it
+        self.cut = False
         return score

@@ -14,6 +14,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -119,7 +120,7 @@ def reading(name: str) -> Iterator[Path | BinaryIO]:
 
 
 @contextmanager
-def writing(source: str, target: str, *, force: bool) -> Iterator[Path | BinaryIO]:
+def writing(source: str, target: str, *, force: bool) -> Iterator[PathLike[str] | BinaryIO]:
     """What the core writes: a path that may be replaced, or a stream; Refused or UsageError if neither."""
     if target == STDIO:
         if source != STDIO and Path(source).is_dir():
@@ -140,7 +141,14 @@ def writing(source: str, target: str, *, force: bool) -> Iterator[Path | BinaryI
             raise Refused(f"'{target}' names a folder; name a file in it with -o.")
         allow(Path(source) if source != STDIO else None, Path(target), force=force)
         with naming(target, WRITE_ERRORS):
-            yield Path(target)
+            yield place_of(target, force=force)
+
+
+def place_of(target: str, *, force: bool) -> PathLike[str]:
+    """What the core is told to write: without -f something new, also if something appears there meanwhile."""
+    from mc.atomic import New
+
+    return Path(target) if force else New(target)
 
 
 def allow(source: Path | None, target: Path, *, force: bool, option: str = "-o") -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 
+SEED = click.IntRange(0, 2**63 - 1)  # recipes and plans hold it, whose integers are below (FORMAT.md, 3.1)
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 

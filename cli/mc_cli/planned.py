@@ -15,8 +15,9 @@ MANY_TIMES = 100  # as dear: a share says nothing
 
 def rows(plan: Mapping[str, Any]) -> list[tuple[object, ...]]:
     """One row a tensor of a stored plan, with the names of COLUMNS; what an edited plan lacks is `-`."""
-    tensors = plan.get("tensors")
-    return [_row(name, one) for name, one in tensors.items()] if isinstance(tensors, dict) else []
+    tensors, tied = (found if isinstance(found, dict) else {} for found in (plan.get("tensors"), plan.get("tied")))
+    listed = [_row(name, one) for name, one in tensors.items()]
+    return listed + [_row(name, {"as": f"tied to {first}"}) for name, first in tied.items()]
 
 
 def _row(name: str, found: object) -> tuple[object, ...]:

@@ -76,7 +76,7 @@ def _pack_folder(
         raise McError(f"{path} holds packed shards already. Unpack it first.")
     total = Done(sum((path / name).stat().st_size for name in folder.shards), progress)
     reports = []
-    with new_folder(folder, target, map(packed_name, folder.shards)) as made:
+    with new_folder(folder, target, [packed_name(name) for name in folder.shards]) as made:
         for name in folder.shards:
             with Source.of(path / name) as source, made.shard(packed_name(name)) as (out, shown):
                 reports.append(_pack_one(source, out, shown, level, work, total.step))
@@ -119,7 +119,7 @@ def _unpack_folder(
         raise DamagedError(f"{path} holds plain shards, not packed ones. There is nothing to unpack.")
     files = []
     whole = 0
-    with new_folder(folder, target, map(plain_name, folder.shards)) as made:
+    with new_folder(folder, target, [plain_name(name) for name in folder.shards]) as made:
         for name in folder.shards:
             done_before = whole
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mc.beside import beside
 from mc.checkpoint import Source, read_layout
 from mc.errors import McError, UsageError, quote
 from mc.folder import Folder, packed_name, read_folder
@@ -27,13 +28,13 @@ from mc.plan.again import replayed
 from mc.plan.bench import Bench, plan_of
 from mc.plan.goals import Goal
 from mc.plan.meet import meet
-from mc.plan.plans import Plan, loaded, written
+from mc.plan.plans import Plan, dumped, loaded, written
 from mc.plan.search import Limit, search
-from mc.plan.survey import Asked, Survey, survey
+from mc.plan.survey import Asked, Survey, refuse_lossy, survey
 from mc.plan.trial import Latest, Trial, packed, try_plan
 from mc.plan.ways import parse_way
 from mc.progress import Progress
-from mc.rewriting import rewrite
+from mc.rewriting import refuse_unwritable, rewrite
 from mc.twins import tied_with
 
 ANY = "auto"  # as a scheme: whatever is best
@@ -98,22 +99,31 @@ def auto(
     level: str = "best", pack: bool = True, threads: int | None = None, executor: Executor | None = None,
     progress: Progress | None = None, note: Callable[[str], None] = lambda _: None,
     score: Callable[[Path, str, int], float] | None = None, limit: Limit | None = None, max_evals: int = 24,
+    plan_out: PathLike | None = None,
 ) -> AutoReport:  # fmt: skip
     """The smallest loss of a file, stream or folder under a goal, or what a plan says; packed unless `pack` is False.
 
     Instead of a goal, `score` and `limit` may be given: then the smallest file is sought whose score stays within the
     limit. `score` takes the path of a plain checkpoint restored from a candidate (a folder, if the source is one), the
     sha256 of its content and the candidate's packed bytes. With target None nothing is written; the report is the
-    same. `note` is told of every trial. `objective`: plain, tensor, row, diag or gram, the latter two with `stats`,
-    statistics of layer inputs; by default gram with them and row without, and a score is asked whether plain is better
-    than row. Raises UsageError for what doesn't make sense, LimitError where the goal can't be met, DamagedError and
-    McError as quantize does."""
+    same. `plan_out` gets the plan: both appear, or neither. `note` is told of every trial. `objective`: plain, tensor,
+    row, diag or gram, the latter two with `stats`, statistics of layer inputs; by default gram with them and row
+    without, and a score is asked whether plain is better than row. Raises UsageError for what doesn't make sense,
+    LimitError where the goal can't be met, DamagedError and McError as quantize does."""
     if sum(one is not None for one in (goal, plan, score)) != 1 or (score is None) != (limit is None):
         raise UsageError("One of a goal, a plan, or a score with its limit is needed.")
+    if plan is not None and (sets or keep):
+        raise UsageError(
+            "A plan says what is done to every tensor: nothing else can be set or kept beside it. Edit it."
+        )
     if score is not None and not isinstance(source, str | os.PathLike):
         raise UsageError("What is to be scored must be a file or a folder, and not a stream.")
     with ExitStack() as stack:
         sources, folder = stack.enter_context(shards(source))
+        # Opened first: a search takes long, and must not end for want of a place.
+        kept = stack.enter_context(beside(plan_out)) if plan_out is not None else None
+        if folder is not None and (goal is None or goal.kind != "lossless"):
+            refuse_unwritable(folder)
         work = stack.enter_context(workers(threads, executor))
         stack.enter_context(single_blas())
         statistics = None
@@ -142,6 +152,8 @@ def auto(
             )
         for one in sources:
             one.unchanged()
+        if kept is not None:  # before a stream gets anything, or a file its place
+            kept.fill(lambda out: out.write(dumped(written(trial.plan)).encode()))
         if target is not None:
             deliver(sources, folder, target, trial, pack, work, latest, progress)
         if plan is None:
@@ -154,6 +166,8 @@ def planned(
 ) -> tuple[Survey, Trial]:
     """Look, decide, and try."""
     if goal.kind == "lossless":
+        tensors = [tensor for one in sources for tensor in read_layout(one).tensors]
+        refuse_lossy(tensors, asked, sources[0].where if len(sources) == 1 else "No shard")
         return UNSEEN, try_plan(sources, plan_of(asked, {}), work, latest)
     found = survey(sources, asked, work, latest.frames)
     note(f"looked at {len(found.menus)} tensors of {found.weights} weights that may change; {len(found.kept)} stay")

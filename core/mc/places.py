@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +26,10 @@ def is_folder(source: PathLike | BinaryIO) -> bool:
     return isinstance(source, str | os.PathLike) and os.path.isdir(source)
 
 
-def path_of(place: PathLike | BinaryIO) -> str:
-    """The path of what a folder is written to or compared with; McError for a stream."""
+def path_of(place: PathLike | BinaryIO) -> PathLike:
+    """What a folder is written to or compared with, if it is a path; McError for a stream."""
     if isinstance(place, str | os.PathLike):
-        return os.fspath(place)
+        return place
     raise McError("A folder can't be written to or compared with a stream. Name a folder.")
 
 
@@ -114,24 +114,32 @@ class NewFolder:
 
 
 @contextmanager
-def new_folder(folder: Folder, target: PathLike | BinaryIO, shards: Iterable[str]) -> Iterator[NewFolder]:
+def new_folder(folder: Folder, target: PathLike | BinaryIO, shards: Collection[str]) -> Iterator[NewFolder]:
     """What takes the place of `target` at the end, which may hold nothing but files of the same names: `folder` with
     shards of these names."""
-    destination, source = Path(path_of(target)), folder.path.resolve()
+    given = path_of(target)
+    destination, source = Path(given), folder.path.resolve()
     if source in (destination.resolve(), *destination.resolve().parents):
         raise McError(f"{destination} lies in {folder.path}, which is read. Name a folder outside it.")
     if destination.resolve() in source.parents:
         raise McError(f"{destination} holds {folder.path}, which is read. Name another folder.")
-    if destination.is_dir():
-        found = (str(path.relative_to(destination)) for path in destination.rglob("*") if not path.is_dir())
-        if others := sorted(set(found) - {*folder.others, *shards}):
-            raise McError(
-                f"{destination} is to be replaced, but holds {others[0]}, which isn't written again, and "
-                f"{len(others) - 1} more such files. Move them away, or name another folder."
-            )
-    with replacing_folder(destination) as place:
+    _refuse_others(destination, {*folder.others, *shards})
+    with replacing_folder(given) as place:
         copy_others(folder, place)
         yield NewFolder(place, destination)
+        _refuse_others(destination, {*folder.others, *shards})  # it may have got more while this took its time
+
+
+def _refuse_others(destination: Path, written: Set[str]) -> None:
+    """McError for a folder that holds other files than are written again: they would be lost."""
+    if not destination.is_dir():
+        return
+    found = (str(path.relative_to(destination)) for path in destination.rglob("*") if not path.is_dir())
+    if others := sorted(set(found) - written):
+        raise McError(
+            f"{destination} is to be replaced, but holds {others[0]}, which isn't written again, and "
+            f"{len(others) - 1} more such files. Move them away, or name another folder."
+        )
 
 
 def copy_others(folder: Folder, place: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mc import loader
-from mc.atomic import replacing
+from mc.beside import Beside, beside
 from mc.checkpoint import Layout, Source, Tensor, read_layout
 from mc.errors import McError, UsageError, quote
-from mc.folder import packed_name, read_folder
+from mc.folder import packed_name
 from mc.lossy.allotting import Allotted, allot, prune_file
 from mc.lossy.configs import without_quantization
 from mc.lossy.files import Writer, plain_layout
@@ -25,11 +25,12 @@ from mc.lossy.requests import Target, assign, matches
 from mc.lossy.schemes import FLOATS
 from mc.lossy.shards import checkpoints, tensors_of
 from mc.lossy.statistics import open_statistics
+from mc.lossy.tied import refuse_held
 from mc.parallel import Workers, single_blas, workers
 from mc.places import PathLike, is_folder, name_of, new_folder, random_access, writing
 from mc.progress import Done, Progress
 from mc.reports import TensorReport
-from mc.rewriting import finished, refuse_unused, rewrite, shards_of, tensor_names
+from mc.rewriting import finished, refuse_unused, rewritable, rewrite, shards_of, tensor_names
 from mc.scratch import scratch
 
 NOTHING = "no tensor that is to be pruned: no matrix of floats, or all are kept."
@@ -96,8 +97,8 @@ def prune(
     ):
         masks = stack.enter_context(loader.open_checkpoint(mask)) if mask is not None else None
         statistics = stack.enter_context(open_statistics(stats, tensor_names(source))) if stats is not None else None
-        job = PruneJob({}, objective, seed, "default", limit, dense, shrink, statistics, masks, keep)
-        taken = _Masks(mask_out, stack.enter_context(Writer())) if mask_out is not None else None
+        job = PruneJob({}, objective, seed, "default", limit, dense, shrink, statistics, masks, keep, given)
+        taken = _masks(mask_out, stack) if mask_out is not None else None
         if is_folder(source):
             return _prune_folder(Path(str(source)), target, job, asked, pack, work, progress, taken)
         with random_access(source) as opened:
@@ -110,10 +111,10 @@ def prune(
             with writing(target) as out:
                 done = Done(opened.size, progress)
                 chosen = allot(opened.where, [(opened, layout)], replace(job, wanted=wanted), work)
-                _refuse_held([chosen], opened.where)
+                refuse_held([(chosen.job.wanted, chosen.tied)], opened.where, NOTHING)
                 file, _ = _prune_one(opened, layout, out, name_of(target), chosen, pack, work, done.step, taken)
                 if taken is not None:
-                    taken.write()  # before the output is put in its place: both are there, or neither
+                    taken.write()  # before the output is put in its place
         return PruneReport((file,))
 
 
@@ -175,13 +176,6 @@ def _refuse_useless(
         raise UsageError("--mask-out writes what stays, and a low rank has no mask.")
 
 
-def _refuse_held(plans: Sequence[Allotted], where: str) -> None:
-    """UsageError if nothing is left to prune, as all stays tied to what stays."""
-    if not any(plan.job.wanted for plan in plans):
-        name, first = next((one for plan in plans for one in plan.tied.items()), ("", ""))
-        raise UsageError(f"{where} has {NOTHING} {quote(name)} stays, tied to {quote(first)}.")
-
-
 def _refuse_unfit(job: PruneJob, tensors: Sequence[Tensor], where: str) -> None:
     """McError if there are masks of tensors that aren't there: they were made for another model, or under other names,
     and leaving them out would leave weights that were to be zero. So it is with masks of what is no float."""
@@ -206,7 +200,7 @@ def _refuse_unfit(job: PruneJob, tensors: Sequence[Tensor], where: str) -> None:
 class _Masks:
     """The masks of what was pruned, u8, on their way to a file of BOOL tensors."""
 
-    path: PathLike
+    file: Beside
     writer: Writer
 
     def add(self, name: str, shape: tuple[int, ...], mask: Array) -> None:
@@ -215,8 +209,12 @@ class _Masks:
 
     def write(self) -> None:
         """Write them all."""
-        with replacing(self.path) as out:
-            self.writer.finish(out, {})
+        self.file.fill(lambda out: self.writer.finish(out, {}))
+
+
+def _masks(path: PathLike, stack: ExitStack) -> _Masks:
+    """Those that go to a path, as long as the stack stands."""
+    return _Masks(stack.enter_context(beside(path)), stack.enter_context(Writer()))
 
 
 def _prune_one(
@@ -253,7 +251,7 @@ def _prune_folder(
     path: Path, target: PathLike | BinaryIO, job: PruneJob, asked: Asked, pack: bool, work: Workers,
     progress: Progress | None, taken: _Masks | None,
 ) -> PruneReport:  # fmt: skip
-    folder = read_folder(path)
+    folder = rewritable(path)
     if folder.packed:
         raise McError(f"{path} holds packed shards. Unpack it first, then prune.")
     renamed = {name: packed_name(name) if pack else name for name in folder.shards}
@@ -278,7 +276,7 @@ def _prune_folder(
         plans = [
             allot(str(path), group, replace(job, wanted=one), work) for group, one in zip(groups, asked_of, strict=True)
         ]
-        _refuse_held(plans, str(path))
+        refuse_held([(plan.job.wanted, plan.tied) for plan in plans], str(path), NOTHING)
         each = [plan for plan, group in zip(plans, groups, strict=True) for _ in group]
         for name, (opened, layout), chosen in zip(folder.shards, shards, each, strict=True):
             with anew.shard(renamed[name]) as (out, shown):

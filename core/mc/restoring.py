@@ -21,7 +21,7 @@ from mc.parallel import Workers, workers
 from mc.places import PathLike, is_folder, name_of, new_folder, random_access, writing
 from mc.progress import Done, Progress
 from mc.reports import RestoredFile, UnpackReport
-from mc.rewriting import rewrite
+from mc.rewriting import rewritable, rewrite
 
 DTYPES = {"f32": "F32", "fp16": "F16", "bf16": "BF16", "f64": "F64"}
 
@@ -68,7 +68,7 @@ def _bytes(floats: Floats, name: str) -> int:
 def _dequantize_folder(
     path: Path, target: PathLike | BinaryIO, dtype: str | None, work: Workers, progress: Progress | None
 ) -> UnpackReport:
-    folder = read_folder(path)
+    folder = rewritable(path)
     plain = {name: plain_name(name) if folder.packed else name for name in folder.shards}
     files: list[RestoredFile] = []
     recipes: list[Recipe] = []

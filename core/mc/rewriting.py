@@ -11,7 +11,7 @@ from typing import BinaryIO
 from mc.checkpoint import Source
 from mc.errors import UsageError, quote
 from mc.folder import Folder, read_folder
-from mc.lossy.configs import index_of
+from mc.lossy.configs import index_of, refuse_broken
 from mc.lossy.files import plain_layout
 from mc.lossy.recipe import Recipe, refuse_infinite
 from mc.lossy.sizes import packed_parts
@@ -60,6 +60,19 @@ def finished(
         plain.seek(0)
         shutil.copyfileobj(plain, out, 1 << 22)
     return parts, size
+
+
+def rewritable(path: Path) -> Folder:
+    """The folder at `path`, whose config.json, if any, can be rewritten."""
+    folder = read_folder(path)
+    refuse_unwritable(folder)
+    return folder
+
+
+def refuse_unwritable(folder: Folder) -> None:
+    """DamagedError for a config.json that `rewrite` can't change, which is better known before the work than after."""
+    if CONFIG in folder.others:
+        refuse_broken((folder.path / CONFIG).read_bytes(), str(folder.path / CONFIG))
 
 
 def rewrite(

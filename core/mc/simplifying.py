@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from mc.checkpoint import Layout, Source, read_layout
 from mc.errors import McError, UsageError, quote
-from mc.folder import packed_name, read_folder
+from mc.folder import packed_name
 from mc.lossy.configs import with_quantization
 from mc.lossy.files import plain_layout
 from mc.lossy.frames import Frames
@@ -23,11 +23,12 @@ from mc.lossy.requests import Request, Target, parse_request, spelled
 from mc.lossy.shards import checkpoints, tensors_of
 from mc.lossy.standards import assign_standard, spared
 from mc.lossy.statistics import open_statistics
+from mc.lossy.tied import refuse_held
 from mc.parallel import Workers, single_blas, workers
 from mc.places import PathLike, is_folder, name_of, new_folder, random_access, writing
 from mc.progress import Done, Progress
 from mc.reports import TensorReport
-from mc.rewriting import finished, refuse_unused, rewrite, shards_of, tensor_names
+from mc.rewriting import finished, refuse_unused, rewritable, rewrite, shards_of, tensor_names
 from mc.scratch import scratch
 
 NOTHING = "no tensor that is to be quantized: none of the floats, or all are kept."
@@ -75,7 +76,7 @@ def quantize(
     default = parse_request(scheme) if isinstance(scheme, str) else scheme
     given = [(pattern, parse_request(one) if isinstance(one, str) else one) for pattern, one in sets]
     _refuse_unweighable(objective, stats, strict, [default, *(one for _, one in given)])
-    job = Job({}, objective, seed, "default", limit, strict=strict)
+    job = Job({}, objective, seed, "default", limit, strict=strict, keep=keep, sets=given)
     with workers(threads, executor) as work, single_blas(), ExitStack() as stack:
         if stats is not None:
             statistics = stack.enter_context(open_statistics(stats, tensor_names(source)))
@@ -91,6 +92,7 @@ def quantize(
             with writing(target) as out:
                 done = Done(opened.size, progress)
                 chosen = decided(opened.where, [(opened, layout)], replace(job, wanted=wanted[0]), work)
+                refuse_held([(chosen.job.wanted, chosen.tied)], opened.where, NOTHING)
                 file, _ = _quantize_one(opened, layout, out, name_of(target), chosen, pack, work, done.step)
                 file = replace(file, spared=spared(layout.tensors, wanted[0], default, keep))
         return QuantizeReport((file,))
@@ -156,7 +158,7 @@ def _quantize_folder(
     asked: tuple[Request, Sequence[tuple[str, Request]], Sequence[str]], pack: bool, work: Workers,
     progress: Progress | None,
 ) -> QuantizeReport:  # fmt: skip
-    folder = read_folder(path)
+    folder = rewritable(path)
     if folder.packed:
         raise McError(f"{path} holds packed shards. Unpack it first, then quantize.")
     default, sets, keep = asked
@@ -183,6 +185,7 @@ def _quantize_folder(
             decided(str(path), group, replace(job, wanted=one), work)
             for group, one in zip(groups, asked_of, strict=True)
         ]
+        refuse_held([(plan.job.wanted, plan.tied) for plan in plans], str(path), NOTHING)
         each = [plan for plan, group in zip(plans, groups, strict=True) for _ in group]
         for name, (opened, layout), chosen in zip(folder.shards, shards, each, strict=True):
             with anew.shard(renamed[name]) as (out, shown):

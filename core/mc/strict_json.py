@@ -1,13 +1,14 @@
 """JSON from outside, read without surprises: any bytes parse to one meaning or are refused.
 
-Python's own reader lets duplicate keys, NaN, lone surrogates and numbers of any length pass, and answers deep
-nesting with RecursionError. Here each of these is a DamagedError that says what was found.
+Python's own reader lets duplicate keys, NaN, lone surrogates and numbers of any length pass, makes 1e999 infinite, and
+answers deep nesting with RecursionError. Here each of these is a DamagedError that says what was found.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from math import isinf
 
 from mc.errors import DamagedError, quote
 
@@ -54,6 +55,15 @@ def parse_json(text: bytes | memoryview, what: str) -> object:
             )
         return -0.0 if digits == "-0" else int(digits)
 
+    def real(digits: str) -> float:
+        number = float(digits)
+        if isinf(number):
+            raise DamagedError(
+                f"{what} holds the number {quote(digits, 40)}, which is beyond any float of 64 bits. It has to be "
+                "written again."
+            )
+        return number
+
     def constant(name: str) -> object:
         raise DamagedError(f"{what} holds the word {name}, which is not JSON. It has to be written again.")
 
@@ -66,7 +76,9 @@ def parse_json(text: bytes | memoryview, what: str) -> object:
         ) from None
     try:
         pairs = careful if "\\u" in decoded else unique  # half of a surrogate pair can only come from an escape
-        return json.loads(decoded, object_pairs_hook=pairs, parse_int=integer, parse_constant=constant)
+        return json.loads(
+            decoded, object_pairs_hook=pairs, parse_int=integer, parse_float=real, parse_constant=constant
+        )
     except json.JSONDecodeError as error:
         raise DamagedError(
             f"{what} is not valid JSON: {error.msg} at character {error.pos}. It is damaged or was cut."

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.argument("paths", metavar="[PATH]...", type=options.PATH, nargs=-1)
 @click.option("--tensor", "tensors", multiple=True, metavar="GLOB", help="Only these tensors; may be repeated.")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Count about N numbers of each tensor, not all.")
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="S", help="What picks the sample; 0 by default.")
+@click.option("--seed", type=options.SEED, default=0, metavar="S", help="What picks the sample; 0 by default.")
 @click.option("--quick", is_flag=True, help="Moments and bits alone: no models, spectra or predicted sizes.")
 @click.option("--html", metavar="FILE", type=options.PATH, help="Write a page to look at, complete in one file.")
 @click.option("--against", metavar="A", type=options.PATH, help="How PATH differs from A, and how well it packs so.")
@@ -185,7 +185,7 @@ def gathered(
     with (
         show.progress("gathering", manner) as progress,
         files.naming(stats_out, files.WRITE_ERRORS),
-        replacing(Path(stats_out)) as out,
+        replacing(files.place_of(stats_out, force=force)) as out,
     ):
         return [
             plain(one)
@@ -237,5 +237,5 @@ def write_page(found: list[dict[str, Any]], html: str, paths: tuple[str, ...], f
     from mc.atomic import replacing
 
     allowed(paths, "--html", html, force)
-    with files.naming(html, files.WRITE_ERRORS), replacing(Path(html)) as out:
+    with files.naming(html, files.WRITE_ERRORS), replacing(files.place_of(html, force=force)) as out:
         out.write(text)

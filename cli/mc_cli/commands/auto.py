@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mc_cli import evaluating, files, options, planned, show
 
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from mc.plan.goals import Goal
 
 EVALS = 24
+LOG = "the scores of --eval"
+BY_PLAN = "objective", "level", "seed", "keep", "sets"  # what a plan settles, by parameter
 
 
 class Drop(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions
@@ -74,7 +75,7 @@ class Drop(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
               help="At which the result is packed.")  # fmt: skip
 @options.keep
 @click.option("--set", "sets", multiple=True, metavar="PATTERN=SCHEME", help="A scheme, auto or lossless for these.")
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="S", help="What picks samples; 0 by default.")
+@click.option("--seed", type=options.SEED, default=0, metavar="S", help="What picks samples; 0 by default.")
 @click.option("-n", "--dry-run", is_flag=True, help="Plan and measure, but write no OUT.")
 @options.threads
 @options.speaking
@@ -118,24 +119,26 @@ def auto(
     on where it was.
     """
     import mc
-    from mc.plan.plans import dumped
 
     target = files.STDIO if output is not None and files.is_stdout(output) else output
     manner = manner.beside(target)
     goal = goal_of(lossless, target_size, target_ratio, bits, max_error, alpha, command, given)
     refuse(source, output, command, max_drop, dry_run, eval_timeout, lower_is_better)
+    refuse_useless(given, plan_out, command)
     if plan_out is not None:
         refuse_taken(source, plan_out, force)
-    files.distinct({"-o": output, "--plan-out": plan_out}, {"--stats": stats})
+    log = log_of(source, output) if command is not None else None
+    written = {"-o": output, "--plan-out": plan_out, LOG: None if log is None else str(log)}
+    files.distinct(written, {"--stats": stats})
     chosen = [(pattern, text) for pattern, text in map(options.split_set, sets)]
     began = time.perf_counter()
     plan = read_plan(given) if given is not None else None
     judge = limit = None
-    if command is not None and max_drop is not None:
+    if command is not None and max_drop is not None and log is not None:
         from mc.plan.search import Limit
 
         limit = Limit(max_drop[0], max_drop[1], lower_is_better)
-        judge = evaluating.Judge(evaluating.checked(command), eval_timeout, log_of(source, output))
+        judge = evaluating.Judge(evaluating.checked(command), eval_timeout, log)
 
     def note(text: str) -> None:
         if not manner.quiet and (manner.verbose or judge is not None):
@@ -146,21 +149,19 @@ def auto(
             original, packed, goal=goal, plan=plan, objective=objective, stats=stats, sets=chosen, keep=keep,
             seed=seed, level=level, pack=target is None or not files.is_plain_name(target),
             threads=options.count(threads), progress=progress, note=note, score=judge, limit=limit, max_evals=max_evals,
+            plan_out=None if plan_out is None else files.place_of(plan_out, force=force),
         )  # fmt: skip
 
-    with plan_file(plan_out) as kept:  # opened first: a search takes long, and must not end for want of a place
-        if dry_run or target is None:
-            with files.reading(source) as original:
-                report = run(original, None, None)
-        else:
-            with (
-                files.writing(source, target, force=force) as packed,
-                files.reading(source) as original,
-                show.progress("writing", manner) as progress,
-            ):
-                report = run(original, packed, progress)
-        if kept is not None:
-            kept.write(dumped(report.plan).encode())
+    if dry_run or target is None:
+        with files.reading(source) as original:
+            report = run(original, None, None)
+    else:
+        with (
+            files.writing(source, target, force=force) as packed,
+            files.reading(source) as original,
+            show.progress("writing", manner) as progress,
+        ):
+            report = run(original, packed, progress)
     conclude(report, source, target if not dry_run else None, time.perf_counter() - began, manner)
     return 0
 
@@ -204,6 +205,23 @@ def refuse(
         raise click.UsageError("--eval needs the original as a file or a folder, and - is read once. Name one.")
 
 
+def refuse_useless(plan: str | None, plan_out: str | None, command: str | None) -> None:
+    """UsageError for options that would not be heeded."""
+    for option, name in {"--plan": plan, "--plan-out": plan_out}.items():
+        if name == files.STDIO:
+            raise click.UsageError(f"{option} wants a file, and - is none: a pipe has the checkpoint alone.")
+    context = click.get_current_context()
+    named = {
+        one.name: one.opts[-1] for one in context.command.params
+        if one.name and context.get_parameter_source(one.name) is ParameterSource.COMMANDLINE
+    }  # fmt: skip
+    if command is None and "max_evals" in named:
+        raise click.UsageError("--max-evals goes with --eval.")
+    for name in BY_PLAN:
+        if plan is not None and name in named:
+            raise click.UsageError(f"--plan settles what {named[name]} would: edit the plan, or leave that out.")
+
+
 def refuse_taken(source: str, plan_out: str, force: bool) -> None:
     """Refuse to write a plan over the source or into its folder, or over anything without -f."""
     if source != files.STDIO and Path(source).exists():
@@ -212,8 +230,8 @@ def refuse_taken(source: str, plan_out: str, force: bool) -> None:
 
 
 def log_of(source: str, output: str | None) -> Path:
-    """Where scores are written down: beside the output, without one beside the source."""
-    named = output if output is not None and not files.is_stdout(output) else source
+    """Where scores are written down: beside the output; without one, or where it is a device, beside the source."""
+    named = output if output is not None and output != files.STDIO and not files.is_device(Path(output)) else source
     return Path(named.rstrip("/") + ".evals.jsonl")
 
 
@@ -223,18 +241,6 @@ def read_plan(name: str) -> Any:
 
     with files.naming(name):
         return loaded(Path(name).read_bytes(), name)
-
-
-@contextmanager
-def plan_file(name: str | None) -> Iterator[BinaryIO | None]:
-    """What becomes the plan's file, whole or not at all; None if none is wanted."""
-    from mc.atomic import replacing
-
-    if name is None:
-        yield None
-        return
-    with files.naming(name, files.WRITE_ERRORS), replacing(Path(name)) as out:
-        yield out
 
 
 def conclude(report: AutoReport, source: str, target: str | None, seconds: float, manner: show.Manner) -> None:

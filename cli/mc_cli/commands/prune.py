@@ -58,7 +58,7 @@ CLOSE = 0.005  # of a limit: what is left of it beyond that is said
 @click.option("--mask-out", type=options.PATH, metavar="FILE", help="Write what stays as bool masks.")
 @options.keep
 @click.option("--set", "sets", multiple=True, metavar="PATTERN=METHOD", help="Another method for these tensors.")
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="S", help="What large low ranks start from; 0.")
+@click.option("--seed", type=options.SEED, default=0, metavar="S", help="What large low ranks start from; 0.")
 @options.dry_run
 @options.threads
 @options.speaking
@@ -145,8 +145,9 @@ def prune(
     ):
         report = mc.prune(
             original, pruned, method=request, limit=limit, objective=objective, sets=chosen, keep=keep, stats=stats,
-            mask=mask, mask_out=mask_out, dense=dense, shrink=shrink, seed=seed, pack=files.is_packed_name(target),
-            threads=options.count(threads), progress=progress,
+            mask=mask, mask_out=None if mask_out is None else files.place_of(mask_out, force=force), dense=dense,
+            shrink=shrink, seed=seed, pack=files.is_packed_name(target), threads=options.count(threads),
+            progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - began
     if manner.json:

@@ -66,7 +66,7 @@ FIXED = (
 @click.option("--effort", type=click.Choice(["4", "8", "64", "256"]), help="States of a trellis; 8 by default.")
 @options.keep
 @click.option("--set", "sets", multiple=True, metavar="PATTERN=SCHEME", help="Another scheme for these tensors.")
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="S", help="What picks samples; 0 by default.")
+@click.option("--seed", type=options.SEED, default=0, metavar="S", help="What picks samples; 0 by default.")
 @options.dry_run
 @options.threads
 @options.speaking

@@ -22,12 +22,12 @@ from mc.lossy.masks import Threshold
 from mc.lossy.methods import Method, is_free
 from mc.lossy.pruned import Made, Masks, Step, refuse_missed, results, write
 from mc.lossy.pruning import Array, PruneJob, component_bits, largest, matrix_of, prune_tensor, units_of
-from mc.lossy.requests import Target
+from mc.lossy.requests import Target, assign
 from mc.lossy.schemes import matrix, scale_dtype
 from mc.lossy.shards import Files, Held, held_bytes, tensors_of
 from mc.lossy.sizes import packed_parts
 from mc.lossy.thresholds import by_components, settled
-from mc.lossy.tied import together
+from mc.lossy.tied import parted, together
 from mc.parallel import Workers
 from mc.scratch import scratch
 from mc.twins import find_tied
@@ -51,10 +51,13 @@ def allot(where: str, files: Files, job: PruneJob, work: Workers) -> Allotted:
     """The shares and thresholds with which all files meet the target together; `where` names the whole. McError,
     naming the tensor, for numbers that are not finite and methods that don't fit; LimitError where the target can't be
     met."""
-    twins = find_tied(files)
-    tied = together(twins, job.wanted, job.keep)
+    masks = {name: method for name, method in job.wanted.items() if method.kind == "mask"}
+    said = assign([tensor for _, tensor in tensors_of(files)], None, job.sets, job.keep)[0] | masks
+    twins = parted(find_tied(files), said, job.keep)
+    tied = together(twins, job.wanted, said, job.keep, masks)
     job = replace(job, wanted=tied.wanted, twins=twins, masked=tied.masked)
-    return Allotted(*_allotted(where, files, job, work), tied.stay, len(files) == 1)
+    shares = _allotted(where, files, job, work) if job.wanted else (job, {})
+    return Allotted(*shares, tied.stay, len(files) == 1)
 
 
 def prune_file(

@@ -10,6 +10,7 @@ from typing import Any
 from mc.errors import DamagedError
 from mc.lossy.recipe import Quantized
 from mc.lossy.schemes import Cast, Channel, Fp8, Int, Scheme
+from mc.strict_json import describe
 
 KEY = "quantization_config"
 WEIGHT = ".weight"
@@ -101,15 +102,21 @@ def _one_of(names: Sequence[str]) -> str:
     return f"re:^({'|'.join(re.escape(name) for name in sorted(names))})$"
 
 
+def refuse_broken(config: bytes, where: str) -> None:
+    """DamagedError for a file that can't be changed as the functions above do."""
+    _object(config, where)
+
+
 def _object(text: bytes, where: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
+        _written(found)  # which half of a surrogate pair, as an escape may stand for, can't be
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{where} is no JSON: {error}. Fetch it again.") from error
     if not isinstance(found, dict):
-        raise DamagedError(f"{where} holds no JSON object, as was expected. Fetch it again.")
+        raise DamagedError(f"{where} holds {describe(found)}, where a JSON object was expected. Fetch it again.")
     return found
 
 
-def _written(found: dict[str, Any]) -> bytes:
+def _written(found: object) -> bytes:
     return (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
 
@@ -45,6 +45,8 @@ class Job:
     twins: Mapping[str, str] = field(default_factory=dict)  # tensors that are tied, by the one they have the bytes of
     frames: Frames | None = None  # those with feedback, kept between trials
     pruned: frozenset[str] = frozenset()  # tensors whose zeros are to stay zero
+    keep: Sequence[str] = ()  # patterns of tensors that stay
+    sets: Sequence[tuple[str, Request]] = ()  # patterns of tensors that a scheme was named for
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class PruneJob:
     statistics: Statistics | None = None
     masks: Checkpoint | None = None  # bool tensors to apply
     keep: Sequence[str] = ()  # patterns of tensors that stay
+    sets: Sequence[tuple[str, Method]] = ()  # patterns of tensors that a method was named for
     twins: Mapping[str, str] = field(default_factory=dict)  # tensors that are tied to earlier ones
     masked: Mapping[str, str] = field(default_factory=dict)  # tensors that take the mask of one that they are tied to
 

@@ -10,9 +10,11 @@ from mc.errors import McError, quote
 from mc.lossy.files import Target as Out
 from mc.lossy.limits import refuse_beyond
 from mc.lossy.passes import Job, Made, Step, unweighed, write
-from mc.lossy.requests import Target
+from mc.lossy.requests import Target, assign
 from mc.lossy.shards import Files, tensors_of
+from mc.lossy.standards import refuse_unnamed
 from mc.lossy.targets import steps_for
+from mc.lossy.tied import parted, together
 from mc.lossy.zeros import pruned_in, refuse_unheld
 from mc.parallel import Workers
 from mc.twins import find_tied
@@ -24,7 +26,7 @@ class Decided:
 
     job: Job
     steps: Mapping[str, float]  # of grids, by tensor
-    tied: Mapping[str, str]  # tensors that stay because the one they are tied to does, and that one
+    tied: Mapping[str, str]  # tensors that stay because one that they are tied to does, and that one
     alone: bool  # whether there is one file only
 
 
@@ -32,16 +34,12 @@ def decided(where: str, files: Files, job: Job, work: Workers) -> Decided:
     """The schemes and steps with which all files meet the target together; `where` names the whole. McError,
     naming the tensor, for numbers that are not finite or too large, without statistics
     where the job is strict, or whose zeros a trellis would lose; LimitError where the target can't be met."""
-    twins = find_tied(files)
-    # A tied tensor is quantized as the one it is tied to, so that it stays tied.
-    wanted, tied = dict(job.wanted), {}
-    for name, twin in twins.items():
-        if twin in wanted:
-            wanted[name] = wanted[twin]
-        elif wanted.pop(name, None) is not None:
-            tied[name] = twin
-    job = replace(job, wanted=wanted, twins=twins, pruned=pruned_in(files))
-    refuse_unheld(where, wanted, job.pruned)
+    said = assign([tensor for _, tensor in tensors_of(files)], None, job.sets, job.keep)[0]
+    twins = parted(find_tied(files), said, job.keep)
+    refuse_unnamed(twins, said, job.keep, {tensor.name: len(tensor.shape) for _, tensor in tensors_of(files)})
+    tied = together(twins, job.wanted, said, job.keep)
+    job = replace(job, wanted=tied.wanted, twins=twins, pruned=pruned_in(files))
+    refuse_unheld(where, tied.wanted, job.pruned)
     missing = unweighed(job, [tensor for _, tensor in tensors_of(files)])
     if job.strict and missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -50,7 +48,8 @@ def decided(where: str, files: Files, job: Job, work: Workers) -> Decided:
             f"{where}: tensor {quote(missing[0].name)}{more} has {lacks} in "
             f"{job.statistics.where if job.statistics else ''}. Record its inputs, keep it, or leave out --strict."
         )
-    return Decided(job, steps_for(where, files, job, work), tied, len(files) == 1)
+    steps = steps_for(where, files, job, work) if job.wanted else {}
+    return Decided(job, steps, tied.stay, len(files) == 1)
 
 
 def quantize_file(source: Source, layout: Layout, plan: Decided, out: Out, work: Workers, step: Step) -> Made:

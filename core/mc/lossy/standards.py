@@ -4,12 +4,13 @@ transformers, which take a model's embeddings and convolutions for floats whatev
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mc.checkpoint import Tensor
 from mc.errors import UsageError, quote
 from mc.lossy.requests import Request, assign, matches
 from mc.lossy.schemes import FLOATS
+from mc.lossy.tied import groups, speaker
 
 WEIGHT = ".weight"
 # Names of embeddings in the models of transformers: BERT and ViT, LLaMA, GPT-2, T5. One too many costs bytes alone.
@@ -43,6 +44,24 @@ def assign_standard(
         if request.kind == "fp8" and request.to != "F8_E4M3":
             raise UsageError("compressed-tensors has no fp8 but e4m3. Leave out format=e5m2, or --format.")
     return wanted, used
+
+
+def refuse_unnamed(
+    twins: Mapping[str, str], said: Mapping[str, Request], keeps: Sequence[str], dimensions: Mapping[str, int]
+) -> None:
+    """UsageError where a standard request that is `said` of one tensor would also be for another, that is tied to it,
+    and that readers load as floats alone: of a head, say, for the embeddings. Where one is kept, all are."""
+    for names in groups(twins):
+        heard = speaker(names, said)
+        kept = any(matches(pattern, name) for pattern in keeps for name in names)
+        if heard is None or kept or not said[heard].standard:
+            continue
+        for name in names:
+            if name not in said and not is_linear(name, dimensions[name]):
+                raise UsageError(
+                    f"{quote(heard)} is tied to {quote(name)}, which readers of compressed-tensors load as floats "
+                    f"alone. Leave {quote(heard)} as it is, or name both with --set."
+                )
 
 
 def spared(

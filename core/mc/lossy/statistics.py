@@ -90,6 +90,7 @@ class Statistics:
         if float(np.abs(np.diagonal(found) - sums).max(initial=0.0)) > UNEVEN * largest:
             raise DamagedError(f"{at} doesn't have the sums of {quote(layer.sums.name)} on its diagonal. {WRITTEN_BY}")
         _symmetric(found, UNEVEN * largest, f"{at} isn't symmetric, as a Gram matrix is. {WRITTEN_BY}")
+        _bounded(found, UNEVEN * largest, f"{at} has products that are larger than their squares allow. {WRITTEN_BY}")
         return found
 
     def close(self) -> None:
@@ -137,18 +138,28 @@ class Statistics:
 
 
 def open_statistics(path: str | os.PathLike[str], names: Sequence[str] = ()) -> Statistics:
-    """The statistics in a safetensors file or an imatrix (GGUF), to be closed; `names` are a checkpoint's tensors, by
-    which an imatrix' are named. Raises McError for a file without any, DamagedError for one whose tensors have other
-    dtypes or shapes, naming file and tensor."""
+    """The statistics in a safetensors file or an imatrix (GGUF), to be closed; `names` are a checkpoint's tensors, if
+    known, by which an imatrix' are named. Raises McError for a file without any, or with none of these tensors,
+    DamagedError for one whose tensors have other dtypes or shapes, naming file and tensor."""
     where = os.fspath(path)
     if where.lower().endswith(".gguf"):
-        return Statistics(where, {}, None, {one.name: one for one in read_imatrix(path, names)})
+        return _of(Statistics(where, {}, None, {one.name: one for one in read_imatrix(path, names)}), names)
     source = Source.of(where)
     try:
-        return Statistics(where, _layers(source), source, {})
+        return _of(Statistics(where, _layers(source), source, {}), names)
     except BaseException:
         source.close()
         raise
+
+
+def _of(found: Statistics, names: Sequence[str]) -> Statistics:
+    """The statistics, if they are of any of these tensors."""
+    if names and set(names).isdisjoint(found.names):
+        raise McError(
+            f"{found.where} has statistics of {quote(found.names[0])} and {len(found.names) - 1} more, and of no "
+            "tensor of this checkpoint: it is another model's. Record the inputs of this one."
+        )
+    return found
 
 
 def _layers(source: Source) -> dict[str, Layer]:
@@ -196,3 +207,13 @@ def _symmetric(matrix: Singles, allowed: float, complaint: str) -> None:
                 raise DamagedError(complaint)
             middle = (one + other) / 2
             one[:], other[:] = middle, middle
+
+
+def _bounded(matrix: Singles, allowed: float, complaint: str) -> None:
+    """DamagedError where the square of a number is beyond the product of those on the diagonal (Cauchy and Schwarz), by
+    more than is allowed."""
+    roots = np.sqrt(np.maximum(np.diagonal(matrix), 0))
+    for start in range(0, len(matrix), 512):
+        most = np.outer(roots[start : start + 512], roots) * np.float32(1 + UNEVEN) + np.float32(allowed)
+        if (np.abs(matrix[start : start + 512]) > most).any():
+            raise DamagedError(complaint)

@@ -10,11 +10,11 @@ what explains is left out too: the goal, what came second, then more.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mc.errors import UsageError
-from mc.plan.plans import VERSION, short
+from mc.plan.plans import TIED, VERSION, short
 from mc.plan.ways import LOSSLESS, parse_way, spelled
 
 WORDS = "as", "step", "loss", "bound", "per_kB"  # of a line, then those of what came second
@@ -38,6 +38,7 @@ class Facts:
     size: int  # bytes of the file
     bytes: Mapping[str, int]  # packed, of every tensor, with all that belongs to it
     weights: Mapping[str, int]  # of every tensor
+    alike: Mapping[str, str] = field(default_factory=dict)  # tensors that the file gives back from another's blobs
 
 
 def brief(plan: Mapping[str, Any], weights: Mapping[str, int], alone: bool, step: int = 0) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def brief(plan: Mapping[str, Any], weights: Mapping[str, int], alone: bool, step
     found = {
         key: value
         for key, value in plan.items()
-        if key not in ("level", "tensors", *dropped) and not (key in USUAL and value == USUAL[key])
+        if key not in ("level", "tensors", TIED, *dropped) and not (key in USUAL and value == USUAL[key])
     }
     if found.get("weights") == sum(weights.get(name, 0) for name in tensors):
         del found["weights"]
@@ -81,6 +82,9 @@ def expanded(stored: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
                 [row[0], row[1], len(row) == 2] if isinstance(row, list) and len(row) in (2, 3) and row[2:] in ([], [0])
                 else row for row in rows
             ]  # fmt: skip
+    if isinstance(tensors, dict):
+        tied = {name: first for name, first in facts.alike.items() if first in tensors and name not in tensors}
+        head |= {TIED: tied} if tied else {}
     return {**head, "tensors": tensors}
 
 

@@ -26,7 +26,7 @@ def sentences(plan: Mapping[str, Any]) -> list[str]:
     edited plan may have, are passed over."""
     tensors = {name: one for name, one in _dict(plan.get("tensors")).items() if isinstance(one, dict)}
     return [
-        *_whole(tensors),
+        *_whole(tensors, _dict(plan.get("tied"))),
         *_largest(tensors),
         *_slope(plan, tensors),
         *_nearby(plan.get("nearby")),
@@ -64,7 +64,7 @@ def _number_in(text: str | None) -> float | None:
         return None
 
 
-def _whole(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _whole(tensors: Mapping[str, Mapping[str, Any]], tied: Mapping[str, Any]) -> list[str]:
     if not tensors:
         return ["Every tensor is stored without loss: unpacking gives the same bytes again."]
     kinds: dict[str, int] = {}
@@ -79,12 +79,22 @@ def _whole(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
     return [
         f"{_tensors(len(tensors))} could change, and {'takes' if len(tensors) == 1 else 'take'} {_amount(size)} "
-        f"together: {shares}. All others are stored without loss.",
+        f"together: {shares}. {_tied(tied)}All others are stored without loss.",
         *([f"What these are: {'; '.join(words)}."] if words else []),
         f"{lost:.3g} of what these weights amount to is lost (squared differences, relative to storing nothing).",
         *_distance(tensors),
         *_close(tensors),
     ]
+
+
+def _tied(tied: Mapping[str, Any]) -> str:
+    """Which tensors are others once more."""
+    if not tied:
+        return ""
+    named = ", ".join(f"{name} that of {first}" for name, first in list(tied.items())[:LARGEST])
+    more = f", and {len(tied) - LARGEST} more" if len(tied) > LARGEST else ""
+    goes = "goes" if len(tied) == 1 else "go"
+    return f"{_tensors(len(tied))} with the same bytes {goes} the way of one of these: {named}{more}. "
 
 
 def _tensors(count: int) -> str:

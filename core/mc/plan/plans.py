@@ -7,7 +7,7 @@ else in it explains.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ from mc.plan.ways import LOSSLESS, parse_way, spelled, stepped
 from mc.strict_json import describe, parse_json
 
 VERSION = 1
+FINEST, MOST = 2.0**-120, 2.0**120  # steps that a plan may ask for: no weights are so close or so far apart
+TIED = "tied"  # the key under which a plan tells of tensors that go the way of another, and of that
 
 
 @dataclass(frozen=True)
@@ -67,37 +69,53 @@ def short(value: float) -> float:
 def loaded(data: bytes, where: str) -> Plan:
     """A plan from its file. DamagedError, naming what is wrong, for anything else."""
     found = parse_json(data, where)
-    match found:
-        case {
-            "plan": int(version), "objective": str(objective), "seed": int(seed), "level": str(level),
-            "tensors": dict(tensors), **about,
-        } if version == VERSION and objective in OBJECTIVES and level in LEVELS and seed >= 0:  # fmt: skip
-            entries = {name: _entry(name, entry, where) for name, entry in tensors.items()}
-            choices = {name: one for name, (one, _) in entries.items()}
-            why = {name: more for name, (_, more) in entries.items() if more}
-            return Plan(objective, seed, level, choices, why, {str(key): value for key, value in about.items()})
-    raise DamagedError(
-        f"{where} is no plan of `mc auto`: it needs plan (1), objective, seed, level and tensors as --plan-out writes "
-        "them. Write it again."
-    )
+    if not isinstance(found, dict):
+        raise DamagedError(f"{where} is {describe(found)}, where a plan as --plan-out writes it was expected.")
+    about = dict(found)
+
+    def taken(key: str, fits: Callable[[Any], bool], expected: str) -> Any:
+        if key not in about:
+            raise DamagedError(f"{where} is no plan of `mc auto`: it has no {key}, which is {expected}.")
+        value = about.pop(key)
+        if not fits(value):
+            raise DamagedError(f"{where}: {key} is {describe(value)}, where {expected} was expected.")
+        return value
+
+    taken("plan", lambda one: type(one) is int and one == VERSION, f"{VERSION}, the version of this mc,")
+    objective = taken("objective", lambda one: one in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}")
+    seed = taken("seed", lambda one: type(one) is int and 0 <= one < 2**63, "a whole number from 0 to 2^63 - 1")
+    level = taken("level", lambda one: one in LEVELS, f"one of {', '.join(LEVELS)}")
+    tensors = taken("tensors", lambda one: isinstance(one, dict), "an object with an entry for each tensor")
+    entries = {name: _entry(f"{where}: tensor {quote(name)}", entry) for name, entry in tensors.items()}
+    choices = {name: one for name, (one, _) in entries.items()}
+    why = {name: more for name, (_, more) in entries.items() if more}
+    return Plan(objective, seed, level, choices, why, about)
 
 
-def _entry(name: str, found: object, where: str) -> tuple[Choice, dict[str, Any]]:
-    match found:
-        case {"as": str(text), **more}:
-            step, size, lost = (_figure(more.pop(key, 0.0), name, where) for key in ("step", "bytes", "loss"))
-            try:
-                request = None if text == LOSSLESS else parse_way(text)
-            except UsageError as error:
-                raise DamagedError(f"{where}: tensor {quote(name)}: {error}") from error
-            if request is not None and stepped(request) != (step > 0):
-                wanted = "needs a step above 0" if stepped(request) else "takes no step"
-                raise DamagedError(f"{where}: tensor {quote(name)} is to be {quote(text)}, which {wanted}.")
-            return Choice(request, step, size, lost), {str(key): one for key, one in more.items()}
-    raise DamagedError(f"{where}: tensor {quote(name)} is {describe(found)}, where an object with `as` belongs.")
+def _entry(at: str, found: object) -> tuple[Choice, dict[str, Any]]:
+    """What is done to the tensor that messages call `at`, and what else is said of it."""
+    if not isinstance(found, dict):
+        raise DamagedError(f'{at} is {describe(found)}, where an object such as {{"as": "bf16"}} was expected.')
+    more = dict(found)
+    text = more.pop("as", None)
+    if not isinstance(text, str):
+        has = f"has {describe(text)} for `as`" if "as" in found else "has no `as`"
+        raise DamagedError(f'{at} {has}, where the text of a scheme was expected, such as "bf16" or "{LOSSLESS}".')
+    try:
+        request = None if text == LOSSLESS else parse_way(text)
+    except UsageError as error:
+        raise DamagedError(f"{at}: {error}") from error
+    wants = request is not None and stepped(request)
+    if wants != ("step" in more):
+        raise DamagedError(f"{at} is to be {quote(text)}, which {'needs a step' if wants else 'takes no step'}.")
+    step = _figure(at, "step", more.pop("step"), FINEST) if wants else 0.0
+    size, lost = (_figure(at, key, more.pop(key, 0.0), 0.0) for key in ("bytes", "loss"))
+    return Choice(request, step, size, lost), more
 
 
-def _figure(found: object, name: str, where: str) -> float:
-    if type(found) not in (int, float) or not 0 <= float(str(found)) < 2.0**120:
-        raise DamagedError(f"{where}: tensor {quote(name)} has {describe(found)}, where a number belongs.")
+def _figure(at: str, key: str, found: object, least: float) -> float:
+    if type(found) not in (int, float) or not least <= float(str(found)) <= MOST:
+        raise DamagedError(
+            f"{at} has {describe(found)} for `{key}`, where a number from {least:.3g} to {MOST:.3g} was expected."
+        )
     return float(str(found))

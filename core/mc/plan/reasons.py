@@ -8,7 +8,7 @@ from typing import Any
 from mc.plan.allocate import Choice, Priced, bracket, expected_bytes, expected_loss, picks, priced, scaled, second
 from mc.plan.goals import Goal
 from mc.plan.learnt import Learnt
-from mc.plan.plans import Plan, short
+from mc.plan.plans import TIED, Plan, short
 from mc.plan.survey import Survey
 from mc.plan.trial import Trial
 from mc.plan.ways import spelled
@@ -45,6 +45,7 @@ def explained(found: Survey, goal: Goal, trial: Trial) -> Plan:
         "weights": weights,
         "alpha": short(alpha),
         "nearby": nearby(found, learnt, trial),
+        **({TIED: found.twins} if found.twins else {}),
     }
     return replace(trial.plan, why=why, about={**trial.plan.about, **about})
 

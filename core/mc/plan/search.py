@@ -62,10 +62,12 @@ def search(benches: Sequence[Bench], score: Score, limit: Limit, most: int) -> t
     """The smallest trial that passes, with the bench it was tried on, and all evaluations, the original's first. At
     most `most` of them are made; a checkpoint that can't lose anything is stored without loss. Benches after the first
     differ in the objective: each is taken where a file of its, a little smaller than the best so far, passes. McError
-    if the original has no finite score."""
+    if the original has no finite score, or none that a drop could be a share of."""
     original = score(None)
     if not isfinite(original):
         raise McError(f"The original's score is {original}, with which nothing can be compared.")
+    if limit.relative and limit.drop and not original:
+        raise McError("The original's score is 0, of which no share is anything: give the drop as a number, as 0.01.")
     bench = benches[0]
     whole = sum(source.size for source in bench.sources)
     log = [Tried(whole, original, True)]

@@ -12,10 +12,11 @@ from mc.checkpoint import Layout, Source, read_layout
 from mc.folder import read_folder
 from mc.lossy.recipe import Recipe, elements
 from mc.lossy.schemes import parts
-from mc.manifest import is_packed
+from mc.manifest import SAME, is_packed
 from mc.opening import open_packed
 from mc.packing import recipe_of, room
 from mc.plan.brief import LEFT_OUT, Facts, brief, expanded
+from mc.plan.plans import TIED
 from mc.streams import FromSource
 
 
@@ -52,6 +53,27 @@ def with_parts(sizes: Mapping[str, int], recipe: Recipe) -> dict[str, int]:
     return found
 
 
+def alike(recipe: Recipe, same: Mapping[str, str]) -> dict[str, str]:
+    """Tensors that a recipe gives back from the same bytes as an earlier one, and that; `same`: tensors of the
+    quantized file that are an earlier one once more, and that."""
+    found: dict[str, str] = {}
+    first: dict[tuple[object, ...], str] = {}
+    for name, about in ((name, about) for step in recipe for name, about in step.tensors.items()):
+        stored = [name]
+        for step in recipe:  # what one step stored may be what a later one replaced
+            made = [(part, step.tensors.get(part)) for part in stored]
+            stored = [
+                leaf
+                for part, one in made
+                for leaf in (parts(part, one.scheme, one.dtype, one.shape) if one is not None else (part,))
+            ]
+        kind = about.dtype, about.shape, *(same.get(one, one) for one in stored)
+        earlier = first.setdefault(kind, name)
+        if earlier != name:
+            found[name] = earlier
+    return found
+
+
 def stored_plans(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The plan of every packed file at a path, a file or a folder, that has one. DamagedError for headers that aren't
     sound, McError for what can't be read."""
@@ -74,14 +96,16 @@ def _plan_in(source: Source) -> dict[str, Any] | None:
         return None
     recipe = recipe_of(opening.original, source.where)
     sizes = with_parts(opening.packed.sizes, recipe)
-    facts = Facts(manifest.level, source.size, sizes, weights_of(opening.original, recipe))
+    same = {name: entry.why for name, entry in manifest.entries.items() if entry.coding == SAME}
+    facts = Facts(manifest.level, source.size, sizes, weights_of(opening.original, recipe), alike(recipe, same))
     return expanded(manifest.plan, facts)
 
 
 def joined(plans: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The plan of a whole checkpoint: that of the first shard, with the tensors of all."""
-    tensors: dict[str, Any] = {}
+    found: dict[str, dict[str, Any]] = {"tensors": {}, TIED: {}}
     for plan in plans:
-        listed = plan.get("tensors")
-        tensors |= listed if isinstance(listed, dict) else {}
-    return {**plans[0], "tensors": tensors} if plans else {}
+        for key, whole in found.items():
+            listed = plan.get(key)
+            whole |= listed if isinstance(listed, dict) else {}
+    return {**plans[0], **{key: whole for key, whole in found.items() if whole or key != TIED}} if plans else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -19,6 +20,7 @@ from mc.lossy.passes import Job, framed
 from mc.lossy.requests import STEPPED, Request, matches
 from mc.lossy.schemes import FLOATS
 from mc.lossy.statistics import Statistics
+from mc.lossy.tied import groups, parted, speaker
 from mc.lossy.zeros import pruned_in
 from mc.parallel import Workers
 from mc.plan.curves import Curve
@@ -26,7 +28,7 @@ from mc.plan.losses import measure_of
 from mc.plan.menus import KINDS, Kind, Sample, grid, lossless, plain, trellis
 from mc.plan.thinned import THINNED
 from mc.plan.thinned import asked as asked_thinned
-from mc.plan.ways import Combined
+from mc.plan.ways import Combined, spelled
 from mc.twins import find_tied
 
 Array = np.ndarray[Any, Any]
@@ -36,6 +38,7 @@ SMALLEST = 256  # weights: fewer aren't worth a scheme's own header entries
 # Weights that may change, together, up to which a trellis of more states takes no time to speak of: 2.7 % less loss.
 FEW, EFFORT_OF_FEW = 1 << 20, 64
 FEWEST_THINNED = 2048  # weights: with fewer, a further step of the recipe takes more than is saved, and half the time
+AS_ASKED, UNFIT = "kept as asked", "no floats of 16 bits or more"  # why tensors stay
 NORM = re.compile(r"(?i)(^|[._/])(layer_?norm|batch_?norm|group_?norm|rms_?norm|norm|ln|bn)(\d*|_\w+)($|[._/])|norm")
 STATE = re.compile(r"(?i)(^|[._/])(optimizer|optim|exp_avg(_sq)?|momentum(_buffer)?|adam_?[mv]|master)($|[._/])")
 
@@ -104,16 +107,14 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers, frames: Frame
         listed += [(shard, tensor) for tensor in layout.tensors]
         twins |= find_tied([(source, layout)])
     names = [tensor.name for _, tensor in listed]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise McError(f"Two shards have a tensor {quote(twice)}. Give each a name of its own.")
-    refuse_unused(names, asked, sources[0].where if len(sources) == 1 else "No shard")
+    refuse_twice(names)
+    refuse_unused([tensor for _, tensor in listed], asked, sources[0].where if len(sources) == 1 else "No shard")
     state = any(STATE.search(name) for name in names)
-    kept = {tensor.name: reason for _, tensor in listed if (reason := why_kept(tensor, asked, state))}
+    tensors = [tensor for _, tensor in listed]
+    chosen = by_name(tensors, asked)
+    twins = parted(twins, chosen, asked.keep)
+    kept, chosen = settled(tensors, twins, asked, chosen, state)
     free = [(shard, tensor) for shard, tensor in listed if tensor.name not in kept and tensor.name not in twins]
-    for name, first in twins.items():
-        if first in kept and name not in kept:
-            kept[name] = kept[first]
 
     few = sum(prod(tensor.shape) for _, tensor in free) <= FEW
     effort = Request("trellis", effort=EFFORT_OF_FEW) if few else Request("trellis")
@@ -122,7 +123,7 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers, frames: Frame
         shard, tensor = one
         # A trellis loses the zeros of what was pruned.
         kinds = KINDS if tensor.name in pruned else (*KINDS, lambda sample: trellis(sample, effort))
-        return menu_of(sources[shard], shard, tensor, asked, twins, tensor.name in pruned, frames, kinds)
+        return menu_of(sources[shard], shard, tensor, asked, chosen, twins, tensor.name in pruned, frames, kinds)
 
     menus: list[Menu] = []
     for (_, tensor), found in zip(free, work.each(menu, free), strict=True):
@@ -131,26 +132,81 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers, frames: Frame
         else:
             kept[tensor.name] = found
     there = {one.name for one in menus}
-    pairs = {name: first for name, first in twins.items() if first in there and name not in kept}
-    return Survey(tuple(menus), pairs, kept, state)
+    for name, first in twins.items():
+        if first not in there and name not in kept:
+            kept[name] = kept[first]
+    return Survey(tuple(menus), {name: first for name, first in twins.items() if first in there}, kept, state)
 
 
-def refuse_unused(names: Sequence[str], asked: Asked, where: str) -> None:
-    """UsageError for a pattern that fits no tensor."""
-    for pattern in [*(pattern for pattern, _ in asked.sets), *asked.keep]:
+def refuse_twice(names: Sequence[str]) -> None:
+    """McError for a name that two shards have: what is said of it could be of either."""
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise McError(f"Two shards have a tensor {quote(twice)}. Give each a name of its own.")
+
+
+def refuse_unused(tensors: Sequence[Tensor], asked: Asked, where: str) -> None:
+    """UsageError for a pattern that fits no tensor, or of `sets` none that could change."""
+    floats = [one.name for one in tensors if one.dtype in FLOATS and one.start < one.stop]
+    sets = [(pattern, floats, "tensor of floats") for pattern, _ in asked.sets]
+    for pattern, names, kind in [
+        *sets,
+        *((pattern, [one.name for one in tensors], "tensor") for pattern in asked.keep),
+    ]:
         if not any(matches(pattern, name) for name in names):
-            raise UsageError(f"{where} has no tensor whose name fits {quote(pattern)}. `mc analyze` lists the names.")
+            raise UsageError(f"{where} has no {kind} whose name fits {quote(pattern)}. `mc analyze` lists the names.")
 
 
-def why_kept(tensor: Tensor, asked: Asked, state: bool) -> str:
-    """Why a tensor stays as it is, by name, dtype and shape; empty if it may change."""
+def refuse_lossy(tensors: Sequence[Tensor], asked: Asked, where: str) -> None:
+    """UsageError where all is to stay as it is, and something else is asked of tensors, or anything of none."""
+    refuse_unused(tensors, asked, where)
+    for pattern, request in asked.sets:
+        if request is not None:
+            raise UsageError(f"Nothing is to be lost, and {quote(pattern)} is set to {quote(spelled(request))}.")
+
+
+def by_name(tensors: Sequence[Tensor], asked: Asked) -> dict[str, Request | None]:
+    """What is asked of tensors by name: the last of what fits."""
+    wishes = {one.name: [wish for pattern, wish in asked.sets if matches(pattern, one.name)] for one in tensors}
+    return {name: found[-1] for name, found in wishes.items() if found}
+
+
+def settled(
+    tensors: Sequence[Tensor], twins: Mapping[str, str], asked: Asked, said: Mapping[str, Request | None], state: bool
+) -> tuple[dict[str, str], dict[str, Request | None]]:
+    """Tensors that stay, and why; and what is asked of others by name. What is `said` of one goes for all that are tied
+    to it, and a pattern that keeps one keeps all."""
+    chosen = dict(said)
+    kept = {one.name: reason for one in tensors if (reason := why_kept(one, asked, one.name in chosen, state))}
+    for names in groups(twins):
+        reasons = [kept.get(name) for name in names]
+        if UNFIT in reasons:
+            continue
+        if AS_ASKED in reasons:
+            first = names[reasons.index(AS_ASKED)]
+            kept |= {name: f"tied to {first}" for name in names if kept.get(name) != AS_ASKED}
+            continue
+        heard = speaker(names, chosen)
+        if heard is not None:
+            chosen |= dict.fromkeys(names, chosen[heard])
+        for name in names:  # as the first does
+            if heard is not None or reasons[0] is None:
+                kept.pop(name, None)
+            else:
+                kept[name] = reasons[0] if name == names[0] else f"tied to {names[0]}"
+    return kept, chosen
+
+
+def why_kept(tensor: Tensor, asked: Asked, chosen: bool, state: bool) -> str:
+    """Why a tensor stays as it is, by name, dtype and shape, and by whether something is chosen for it by name; empty
+    if it may change."""
     if any(matches(pattern, tensor.name) for pattern in asked.keep):
-        return "kept as asked"
+        return AS_ASKED
     if tensor.start == tensor.stop:
         return "empty"
     if tensor.dtype not in FLOATS:
-        return "no floats of 16 bits or more"
-    if any(matches(pattern, tensor.name) for pattern, _ in asked.sets):
+        return UNFIT
+    if chosen:
         return ""
     if state:
         return "part of a training state"
@@ -164,19 +220,19 @@ def why_kept(tensor: Tensor, asked: Asked, state: bool) -> str:
 
 
 def menu_of(
-    source: Source, shard: int, tensor: Tensor, asked: Asked, twins: Mapping[str, str], pruned: bool,
-    kept: Frames | None, kinds: Sequence[Kind],
+    source: Source, shard: int, tensor: Tensor, asked: Asked, chosen: Mapping[str, Request | None],
+    twins: Mapping[str, str], pruned: bool, kept: Frames | None, kinds: Sequence[Kind],
 ) -> Menu | str:  # fmt: skip
-    """The candidates of a tensor, or why it must stay. `kinds` are those of all that wasn't pruned first."""
-    chosen = [request for pattern, request in asked.sets if matches(pattern, tensor.name)]
+    """The candidates of a tensor, or why it must stay: numbers that aren't finite can only be left as they are, and
+    are refused where something else is asked of them. `kinds` are those of all that wasn't pruned first."""
+    wanted = chosen.get(tensor.name)
     try:
         w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
     except McError as error:
-        if chosen:
+        if wanted is not None:
             with naming(source.where, tensor.name):
                 raise
         return str(error).partition(",")[0]
-    wanted = chosen[-1] if chosen else None
     sample = sample_of(w, tensor, asked, twins, wanted, kept)
     if wanted is not None:
         with naming(source.where, tensor.name):

@@ -176,10 +176,11 @@ def gram_of(sample: Sample) -> Array | None:
 
 
 def asked(sample: Sample, request: Combined) -> Iterator[Curve]:
-    """The curve of a candidate that is wanted whatever it promises."""
+    """The curve of a candidate that is wanted whatever it promises; a rank is at most what the matrix has."""
     if request.method.kind == "low-rank":
-        found = lowrank.decomposed(sample.whole, gram_of(sample), request.method.rank, sample.seed)
-        yield from low_rank_curve(sample, request, found)
+        rank = min(request.method.rank or 0, *sample.whole.shape)
+        found = lowrank.decomposed(sample.whole, gram_of(sample), rank, sample.seed)
+        yield from low_rank_curve(sample, replace(request, method=replace(request.method, rank=rank)), found)
     else:
         yield from sparse_curve(sample, request)
 

@@ -27,7 +27,7 @@ from mc.lossy.statistics import Statistics
 from mc.lossy.zeros import pruned_in, refuse_unheld
 from mc.packing import pack_file, recipe_of, room
 from mc.parallel import Workers
-from mc.plan.allocate import Choice
+from mc.plan.allocate import Choice, acts
 from mc.plan.losses import measure_of
 from mc.plan.plans import Plan, written
 from mc.plan.stored import stored, with_parts
@@ -36,6 +36,7 @@ from mc.plan.ways import Combined, gridded
 from mc.scratch import scratch
 from mc.twins import find_tied, find_twins
 
+AS_IS = None, 0.0  # what is done to a tensor that isn't listed
 SETTLED = 4  # rounds, at most, until a size that the plan states is that of the file with the plan
 
 
@@ -73,6 +74,13 @@ class Trial:
         return sum(self.losses.values())
 
 
+def tied_in(source: Source, layout: Layout, plan: Plan) -> dict[str, str]:
+    """Tensors that are tied to an earlier one, and that: not those for which the plan has something else in store."""
+    does = acts(plan.choices)
+    twins = find_tied([(source, layout)])
+    return {name: one for name, one in twins.items() if name not in does or does[name] == does.get(one, AS_IS)}
+
+
 def requests_of(layout: Layout, twins: Mapping[str, str], plan: Plan) -> dict[str, Choice]:
     """What a plan changes in one shard, by tensor. A tied tensor goes the way of the one it is tied to, so that it
     stays tied."""
@@ -92,7 +100,7 @@ def carry_out(
     """The quantized form of one shard, in a temporary file: what the plan doesn't change is copied. None if it changes
     nothing. McError where a tensor can't hold what the plan wants. `frames` keeps those of tensors as they are."""
     layout = plain_layout(source)
-    twins = find_tied([(source, layout)])
+    twins = tied_in(source, layout, plan)
     lossy = requests_of(layout, twins, plan)
     if not lossy:
         listed = tuple((tensor.name, tensor.stop - tensor.start) for tensor in layout.tensors)
@@ -247,7 +255,7 @@ def lost(
     layout = plain_layout(source)
     before = len(read_recipe(layout, source.where))
     changed = {name for step in made.recipe[before:] for name in step.tensors if name in plan.choices}
-    floats, twins = Floats(Checkpoint(quantized), since=before), find_tied([(source, layout)])
+    floats, twins = Floats(Checkpoint(quantized), since=before), tied_in(source, layout, plan)
 
     def of(tensor: Tensor) -> tuple[str, tuple[float, float]]:
         with naming(source.where, tensor.name):
