@@ -20,9 +20,11 @@ from mc.checkpoint import Tensor
 from mc.dtypes import numpy_dtype
 from mc.errors import McError
 from mc.lossy import arrays, grids, trellises
+from mc.lossy.casts import cast
+from mc.lossy.finite import largest_of
 from mc.lossy.grids import Frame
 from mc.lossy.requests import Request
-from mc.lossy.schemes import parts
+from mc.lossy.schemes import Cast, parts
 from mc.plan.curves import Curve, Trial, finer, laddered
 from mc.plan.losses import Measure
 
@@ -67,6 +69,11 @@ class Sample:
         """How many times the sample is in the whole."""
         return float(self.rows / len(self.w))
 
+    @cached_property
+    def largest(self) -> float:
+        """The largest magnitude of the whole tensor."""
+        return float(max(self.whole.max(), -self.whole.min()))
+
     @property
     def weighed(self) -> str:
         """`gram`, `diag`, or nothing: the statistics that there are of its inputs."""
@@ -87,13 +94,14 @@ def lossless(sample: Sample) -> Iterator[Curve]:
 
 
 def casts(sample: Sample) -> Iterator[Curve]:
-    """Narrower floats, where their range allows it."""
-    for kind in ("bf16", "fp16"):
+    """Narrower floats, where their range allows it: that of all weights, not of the sample alone."""
+    for kind, narrow in (("bf16", Cast("BF16")), ("fp16", Cast("F16"))):
         if numpy_dtype(sample.tensor.dtype).itemsize > 2:
             try:
-                yield plain(sample, Request(kind))
+                cast(np.array([sample.largest], np.float32), narrow)
             except McError:  # numbers beyond the narrower type
                 continue
+            yield plain(sample, Request(kind))
 
 
 def plain(sample: Sample, request: Request) -> Curve:
@@ -140,11 +148,12 @@ def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[C
     if not deviation:
         return
     codes, shape = (frame.rows, frame.columns), (len(sample.w), sample.w.shape[1])
+    most = largest_of(sample.tensor.dtype)
 
     def trial(step: float) -> tuple[float, float, float]:
-        absolute = step * frame.unit * trellises.AS_GRID
+        absolute = arrays.absolute_step(step, frame) * trellises.AS_GRID
         near, bits = trellises.tried(sample.w, frame, absolute, request.effort)
-        lost = sample.lost(near)
+        lost = sample.lost(np.clip(near, -most, most))
         rows, columns = grids.steps_of(absolute, *codes, shape)
         widths = rows[:, None] * (columns if len(columns) else 1.0)
         escaped = float((np.abs(sample.w) > 2 * grids.HALF * widths).mean())

@@ -14,6 +14,7 @@ import numpy as np
 
 from mc.dtypes import numpy_dtype
 from mc.lossy import arrays, lowrank, masks, pruning
+from mc.lossy.finite import largest_of
 from mc.lossy.grids import at_rows
 from mc.lossy.masks import Threshold
 from mc.lossy.methods import Method, parse_method
@@ -116,7 +117,7 @@ def promising(sample: Sample, others: Sequence[Curve]) -> list[int]:
     """Ranks with which less may be lost than by all others at the same bytes."""
     rows, cols = sample.whole.shape
     half = min(rows // 2, HALF)
-    if half < 2 or cols < 4:
+    if half < 2 or cols < 4 or sample.largest > largest_of(sample.tensor.dtype) / 2:  # products may lie beyond it
         return []
     chosen = np.random.default_rng(sample.seed).choice(rows, 2 * half, replace=False)
     a = sample.whole[chosen].astype(np.float64)
