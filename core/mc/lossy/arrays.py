@@ -11,10 +11,10 @@ import numpy as np
 
 from mc.dtypes import MOST_DIMENSIONS, numpy_dtype
 from mc.errors import DamagedError, McError
-from mc.lossy import casts, codebooks, finite, grids, integers, lowrank, masks, trellises
+from mc.lossy import casts, codebooks, finite, grids, integers, lowrank, mantissas, masks, trellises
 from mc.lossy.loops import faults, squares
 from mc.lossy.recipe import Quantized
-from mc.lossy.requests import STEPPED, Request
+from mc.lossy.requests import FRAMED, Request
 from mc.lossy.schemes import (
     BEYOND,
     Cast,
@@ -24,6 +24,7 @@ from mc.lossy.schemes import (
     Grid,
     Int,
     LowRank,
+    Mantissa,
     Nf4,
     Scheme,
     Shape,
@@ -71,14 +72,14 @@ def quantize(
     name: str, w: Array, dtype: str, shape: Shape, request: Request, seed: int, step: float = 0.0,
     objective: str = "", frame: grids.Frame | None = None, held: bool = False,
 ) -> Result:  # fmt: skip
-    """The matrix w, which was a tensor of this name, dtype and shape, as `request` asks. Only a grid or
-    trellis takes `step`, relative to its frame's unit, and the objective. `held`: zeros are to come back as zeros, as
-    of all but a trellis they then do."""
+    """The matrix w, which was a tensor of this name, dtype and shape, as `request` asks. Grids and trellises take
+    `step`, relative to their frame's unit, and the objective; a mantissa takes a step relative to each weight. `held`:
+    zeros are to come back as zeros, as of all but a trellis they then do."""
     frame = frame or _no_frame(w, request, objective)
     if frame is not None and held:
         frame = replace(frame, held=True)
     scheme, stored = _quantized(w, dtype, request, seed, step, frame, held)
-    weighed = objective if request.kind in STEPPED else ""
+    weighed = objective if request.kind in FRAMED else ""
     about = Quantized(scheme, dtype, shape, 0.0, weighed)
 
     def shaped(first: Array) -> dict[str, Array]:
@@ -91,7 +92,7 @@ def quantize(
 
     first, near = stored[0], restored(stored[0])
     error, power = squares(w.reshape(-1), near)
-    if request.kind in STEPPED and not isfinite(error):
+    if request.kind in FRAMED and not isfinite(error):
         first = finite.inwards(first, 2 if isinstance(scheme, Trellis) else 1, restored)
         near = restored(first)
         error, power = squares(w.reshape(-1), near)
@@ -100,7 +101,7 @@ def quantize(
 
 
 def _no_frame(w: Array, request: Request, objective: str) -> grids.Frame | None:
-    return grids.frame(w, objective, request.columns) if request.kind in STEPPED else None
+    return grids.frame(w, objective, request.columns) if request.kind in FRAMED else None
 
 
 def _quantized(
@@ -125,6 +126,9 @@ def _quantized(
         case "nf4":
             nf4 = Nf4(request.group)
             return nf4, list(codebooks.quantize_nf4(w, nf4))
+        case "mantissa":
+            step = min(max(step, mantissas.FINEST), mantissas.WIDEST)
+            return Mantissa(step), [mantissas.rounded(w, step, dtype).astype(numpy_dtype(dtype))]
     if frame is None:
         raise ValueError("a grid or trellis needs a frame")
     absolute = absolute_step(step, frame)
@@ -178,6 +182,8 @@ def _dequantized(about: Quantized, first: Array, more: list[Array], listed: list
             w = lowrank.product(
                 first, more[0].reshape(len(more[0]), shape[1]), more[1].reshape(shape) if len(more) > 1 else None
             )
+        case Mantissa():
+            w = first
         case Cast():
             w = first.astype(np.float32)
         case Fp8() | Channel():

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mc.lossy.requests import Request
+from mc.lossy.mantissas import WIDEST
+from mc.lossy.requests import FRAMED, Request
 from mc.plan.curves import Curve
 from mc.plan.survey import Menu, Survey
 
@@ -199,10 +200,15 @@ def curve_of(menu: Menu, request: Request | None) -> Curve | None:
 
 def at_step(menu: Menu, curve: Curve, step: float, known: Known, whole: float) -> Choice:
     """What is expected of a step that was rounded to the digits that a plan keeps."""
-    step = rounded(step)
+    step = rounded(step if framed(curve.request) else min(step, WIDEST))
     size, lost = curve.at(step)
     one = known.get((menu.name, curve.request), Factors())
     return Choice(curve.request, step, size * one.bytes, (lost * one.loss + one.floor) / (whole or 1.0))
+
+
+def framed(request: Request | None) -> bool:
+    """Whether it has steps of rows."""
+    return request is not None and request.kind in FRAMED
 
 
 def rounded(step: float) -> float:

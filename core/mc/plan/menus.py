@@ -19,13 +19,13 @@ from mc.analysis.predict import tensor_bytes
 from mc.checkpoint import Tensor
 from mc.dtypes import numpy_dtype
 from mc.errors import McError
-from mc.lossy import arrays, grids, trellises
+from mc.lossy import arrays, grids, mantissas, trellises
 from mc.lossy.casts import cast
 from mc.lossy.finite import largest_of
 from mc.lossy.grids import Frame
 from mc.lossy.requests import Request
 from mc.lossy.schemes import Cast, parts
-from mc.plan.curves import Curve, Trial, finer, laddered
+from mc.plan.curves import Curve, Trial, finer, laddered, laid
 from mc.plan.losses import Measure
 
 Array = np.ndarray[Any, Any]
@@ -115,6 +115,22 @@ def plain(sample: Sample, request: Request) -> Curve:
     return Curve(request, np.zeros(1), np.array([size]), np.array([sample.lost(restored(sample, result))]))
 
 
+def mantissa(sample: Sample, request: Request = Request("mantissa")) -> Iterator[Curve]:  # noqa: B008 - it is frozen
+    """Floats of fewer bits of mantissa: where rows or weights differ by more than a grid reaches. A bit more or less of
+    it is a bit of the packed tensor, so bytes are estimated at a few steps."""
+    dtype = sample.tensor.dtype
+    bits = np.arange(0.0, mantissas.bits_of(dtype), 0.5)[::-1]
+    places = np.array([0.0, 3.0, bits[0]])
+    typed = numpy_dtype(dtype)
+
+    def near(one: float) -> Array:
+        return mantissas.rounded(sample.w, 2.0**-one, dtype)
+
+    sizes = [coded(sample, dtype, near(one).astype(typed).reshape(-1).view(np.uint8)) for one in places]
+    losses = np.array([sample.lost(near(one)) for one in bits])
+    yield laid(request, np.exp2(-bits), np.interp(bits, places, sizes), losses)
+
+
 def grid(sample: Sample, request: Request = Request("grid")) -> Iterator[Curve]:  # noqa: B008 - it is frozen
     """Uniform steps from wide to fine, for the entropy coder."""
     objective, frame = sample.frames[request.kind]
@@ -179,7 +195,7 @@ def deviation_of(w: Array, frame: Frame) -> float:
 
 
 # For every tensor; where zeros needn't be kept, a trellis too.
-KINDS: tuple[Kind, ...] = (lossless, casts, grid)
+KINDS: tuple[Kind, ...] = (lossless, casts, mantissa, grid)
 
 
 def restored(sample: Sample, result: arrays.Result) -> Array:

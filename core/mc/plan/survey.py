@@ -16,14 +16,14 @@ from mc.lossy import arrays, grids
 from mc.lossy.files import naming, plain_layout, read_array
 from mc.lossy.frames import Frames
 from mc.lossy.passes import Job, framed
-from mc.lossy.requests import STEPPED, Request, matches
+from mc.lossy.requests import FRAMED, STEPPED, Request, matches
 from mc.lossy.schemes import FLOATS
 from mc.lossy.statistics import Statistics
 from mc.lossy.zeros import pruned_in
 from mc.parallel import Workers
 from mc.plan.curves import Curve
 from mc.plan.losses import measure_of
-from mc.plan.menus import KINDS, Kind, Sample, grid, lossless, plain, trellis
+from mc.plan.menus import KINDS, Kind, Sample, grid, lossless, mantissa, plain, trellis
 from mc.plan.thinned import THINNED
 from mc.plan.thinned import asked as asked_thinned
 from mc.plan.ways import Combined
@@ -194,7 +194,7 @@ def of_request(sample: Sample, request: Request) -> list[Curve]:
     if isinstance(request, Combined):
         return list(asked_thinned(sample, request)) or list(lossless(sample))
     if request.kind in STEPPED:
-        kind = grid if request.kind == "grid" else trellis
+        kind = {"grid": grid, "trellis": trellis, "mantissa": mantissa}[request.kind]
         return list(kind(sample, request)) or list(lossless(sample))
     return [plain(sample, request)]
 
@@ -207,9 +207,9 @@ def sample_of(
     picked = np.sort(np.random.default_rng(asked.seed).choice(len(w), count, replace=False))
     statistics = asked.statistics
     job = Job({}, asked.objective, 0, asked.level, None, statistics, twins=twins)
-    any_kind = wanted or Request(STEPPED[0])  # all kinds with steps have one frame
+    any_kind = wanted or Request(FRAMED[0])  # all kinds that have a frame have the same
     objective, frame = framed(tensor.name, w, any_kind, replace(job, frames=kept))
-    kinds = STEPPED if wanted is None else (wanted.kind,)
+    kinds = FRAMED if wanted is None else (wanted.kind,)
     frames = {} if frame is None else dict.fromkeys(kinds, (objective, grids.at_rows(frame, picked)))
 
     def framing(ending: str, part: Array) -> tuple[str, grids.Frame]:
