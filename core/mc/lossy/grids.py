@@ -145,11 +145,16 @@ def steps_of(step: float, rows: Array | None, columns: Array | None, shape: tupl
 def held_to(w: Array, of: Frame, step: float) -> float:
     """`step`, or the finest that keeps the integers of w f32 [rows, cols] within half of what loops hold: the other
     half is for errors that are fed back."""
-    if step >= FINE * of.unit:
-        return step
-    steps, factors = steps_of(1.0, of.rows, of.columns, w.shape)
-    widest = np.abs(w / factors if len(factors) else w).max(axis=1) / steps
-    return max(step, 2 * float(widest.max()) / MOST)
+    return step if step >= FINE * of.unit else max(step, 2 * reach(w, of) * of.unit / MOST)
+
+
+def reach(w: Array, of: Frame) -> float:
+    """The largest integer that a relative step of 1 makes of f32 [rows, cols]."""
+    steps, factors = steps_of(of.unit, of.rows, of.columns, w.shape)
+    part = w / factors if len(factors) else w
+    largest = np.maximum(part.max(axis=1), -part.min(axis=1))
+    widest = np.divide(largest, steps, out=np.zeros(len(w)), where=steps > 0)
+    return float(widest.max())
 
 
 def quantize(w: Array, of: Frame, step: float, weight: float = SLOPE) -> Array:

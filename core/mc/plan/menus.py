@@ -33,7 +33,10 @@ WIDEST, FINEST = 4, -14  # octaves of a step relative to the weights' deviation
 # The objective and the frame of a grid for f32 [rows, cols], which stands under the tensor's name and this ending.
 Framing = Callable[[str, Array], tuple[str, Frame]]
 BENT = -5  # octaves; of finer steps, where an octave takes a bit a weight and no more, half as many are tried
+WIDTHS = (1, 127), (2, 32767)  # bytes of an integer, and the largest they hold
+NEXT = 1e-3  # of a step: to both sides of one
 TABLE = 24  # bytes of a code table, about
+ANCHORS = 4.0, 11.0  # bits of a mantissa, with which numbers are so many that they are coded as floats
 SCALE = 0.75  # bytes of a scale or context in the head, about
 TELLING = 16  # numbers of a row or column: with fewer, no context says enough of them to be stored
 
@@ -51,6 +54,7 @@ class Sample:
     framing: Framing
     objective: str
     measure: Measure
+    reach: float  # the largest of all integers at a relative step of 1
     alone: bool  # whether no other tensor is tied to it
     seed: int
     level: str
@@ -119,16 +123,21 @@ def mantissa(sample: Sample, request: Request = Request("mantissa")) -> Iterator
     """Floats of fewer bits of mantissa: where rows or weights differ by more than a grid reaches. A bit more or less of
     it is a bit of the packed tensor, so bytes are estimated at a few steps."""
     dtype = sample.tensor.dtype
-    bits = np.arange(0.0, mantissas.bits_of(dtype), 0.5)[::-1]
-    places = np.array([0.0, 3.0, bits[0]])
+    bits = np.arange(0.0, mantissas.bits_of(dtype), 0.5)
     typed = numpy_dtype(dtype)
 
     def near(one: float) -> Array:
         return mantissas.rounded(sample.w, 2.0**-one, dtype)
 
-    sizes = [coded(sample, dtype, near(one).astype(typed).reshape(-1).view(np.uint8)) for one in places]
     losses = np.array([sample.lost(near(one)) for one in bits])
-    yield laid(request, np.exp2(-bits), np.interp(bits, places, sizes), losses)
+    some = losses > 0
+    if some.any():  # of floats that are narrower than their type, the last bits are zero
+        bits, losses = bits[some][::-1], losses[some][::-1]
+        places = np.unique(np.minimum([*ANCHORS, bits[0]], bits[0]))
+        sizes = [coded(sample, dtype, near(one).astype(typed).reshape(-1).view(np.uint8)) for one in places]
+        powers = near(0.0).astype(np.float32).view(np.uint32) >> np.uint32(23)
+        least = entropy(powers) * sample.share / 8 + TABLE + blob.overhead(1)
+        yield laid(request, np.exp2(-bits), np.interp(bits, [0.0, *places], [least, *sizes]), losses)
 
 
 def grid(sample: Sample, request: Request = Request("grid")) -> Iterator[Curve]:  # noqa: B008 - it is frozen
@@ -137,15 +146,27 @@ def grid(sample: Sample, request: Request = Request("grid")) -> Iterator[Curve]:
     deviation = deviation_of(sample.w, frame)
     if deviation:
         steps = deviation * octaves(0.5)
-        yield curve_of(sample, request, steps, gridded(sample, sample.w, request, frame, objective))
+        wider = [sample.reach / most * apart for _, most in WIDTHS for apart in (1 - NEXT, 1 + NEXT)]
+        fine = [step for step in wider if steps[0] < step < steps[-1]]  # where integers take another byte, bytes leap
+        steps = np.sort(np.append(steps, fine))
+        yield curve_of(sample, request, steps, gridded(sample, sample.w, request, frame, objective, sample.reach))
 
 
-def gridded(sample: Sample, w: Array, request: Request, frame: Frame, objective: str) -> Trial:
-    """A trial of a grid of w f32 [rows, cols] in the place of the sample."""
+def gridded(
+    sample: Sample, w: Array, request: Request, frame: Frame, objective: str, reach: float = 0.0
+) -> Trial:  # fmt: skip
+    """A trial of a grid of w f32 [rows, cols] in the place of the sample; `reach`: the largest integer of the whole
+    at a step of 1, where it is known."""
 
     def trial(step: float) -> tuple[float, float, float]:
         result = arrays.quantize("w", w, sample.tensor.dtype, w.shape, request, sample.seed, step, objective, frame)
-        size, escaped = rate(sample, frame, next(iter(result.stored.values())), step)
+        q = next(iter(result.stored.values()))
+        size, escaped = rate(sample, frame, q, step)
+        if reach and escaped > 0:
+            wide = max(q.itemsize, next((width for width, most in WIDTHS if reach <= most * step), 4))
+            planes = q.astype(f"<i{wide}").reshape(-1, 1).view(np.uint8)
+            alone = sum(map(entropy, planes.T)) / 8 * sample.share + beside(sample, frame, wide)
+            size, escaped = min(size, alone), 0.0
         return size, sample.lost(restored(sample, result)), escaped
 
     return trial
@@ -210,6 +231,12 @@ def coded(sample: Sample, dtype: str, raw: Array) -> float:
     size = tensor_bytes(dtype, shape, len(raw), lambda start, stop: raw[start:stop].copy(), sample.level)
     fixed = blob.overhead(1)
     return fixed + (size - fixed) * sample.share
+
+
+def entropy(symbols: Array) -> float:
+    """Bits of all symbols together, each coded as often as it comes."""
+    counts = np.unique(symbols, return_counts=True)[1]
+    return float((counts * np.log2(symbols.size / counts)).sum())
 
 
 def rate(sample: Sample, frame: Frame, q: Array, step: float) -> tuple[float, float]:

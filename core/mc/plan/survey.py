@@ -217,7 +217,9 @@ def sample_of(
         return objective, frame or grids.frame(part, objective, False)
 
     measure = measure_of(tensor.name, w.shape, asked.objective, statistics, twins)
+    reach = 0.0 if frame is None else grids.reach(w, frame)
     alone = statistics is None or (tensor.name not in twins.values() and tensor.name not in twins)
     return Sample(
-        tensor, w, picked, w[picked], len(w), frames, framing, asked.objective, measure, alone, asked.seed, asked.level,
+        tensor, w, picked, w[picked], len(w), frames, framing, asked.objective, measure, reach, alone, asked.seed,
+        asked.level,
     )  # fmt: skip
