@@ -189,12 +189,16 @@ def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[C
 
     def trial(step: float) -> tuple[float, float, float]:
         absolute = arrays.absolute_step(step, frame) * trellises.AS_GRID
-        near, bits = trellises.tried(sample.w, frame, absolute, request.effort)
+        near, bits, unseen = trellises.tried(sample.w, frame, absolute, request.effort)
         lost = sample.lost(np.clip(near, -most, most))
         rows, columns = grids.steps_of(absolute, *codes, shape)
         widths = rows[:, None] * (columns if len(columns) else 1.0)
         escaped = float((np.abs(sample.w) > 2 * grids.HALF * widths).mean())
-        size = bits / 8 * sample.share + beside(sample, frame, 8) + 2 * escaped * prod(sample.tensor.shape)
+        size = (
+            (bits * sample.share + unseen * (sample.share - 1)) / 8
+            + beside(sample, frame, 8)
+            + 2 * escaped * prod(sample.tensor.shape)
+        )
         return size, lost, escaped
 
     yield curve_of(sample, request, deviation * octaves(1.0), trial)
@@ -253,7 +257,7 @@ def rate(sample: Sample, frame: Frame, q: Array, step: float) -> tuple[float, fl
     sums = counts.sum(axis=1)
     bits = float((sums * np.log2(np.maximum(sums, 1))).sum() - (counts * np.log2(np.maximum(counts, 1))).sum())
     escapes = int(counts[:, -1].sum())
-    coded = (bits / 8 + escapes * q.itemsize) * sample.share
+    coded = (bits / 8 + escapes * q.itemsize) * sample.share + trellises.unseen(counts) / 8 * (sample.share - 1)
     return coded + beside(sample, frame, min(int((sums > 0).sum()), 8)), escapes / q.size
 
 

@@ -203,12 +203,11 @@ def sample_of(
     w: Array, tensor: Tensor, asked: Asked, twins: Mapping[str, str], wanted: Request | None, kept: Frames | None
 ) -> Sample:
     """Some rows, picked by the seed, and the frames of all: for every kind with steps, or the one that is wanted."""
-    count = min(len(w), max(FEWEST_ROWS, -(-SAMPLED // w.shape[1])))
-    picked = np.sort(np.random.default_rng(asked.seed).choice(len(w), count, replace=False))
     statistics = asked.statistics
     job = Job({}, asked.objective, 0, asked.level, None, statistics, twins=twins)
     any_kind = wanted or Request(FRAMED[0])  # all kinds that have a frame have the same
     objective, frame = framed(tensor.name, w, any_kind, replace(job, frames=kept))
+    picked = spread(np.zeros(len(w)) if frame is None else frame.row_power, w.shape[1], asked.seed)
     kinds = FRAMED if wanted is None else (wanted.kind,)
     frames = {} if frame is None else dict.fromkeys(kinds, (objective, grids.at_rows(frame, picked)))
 
@@ -223,3 +222,14 @@ def sample_of(
         tensor, w, picked, w[picked], len(w), frames, framing, asked.objective, measure, reach, alone, asked.seed,
         asked.level,
     )  # fmt: skip
+
+
+def spread(powers: Array, cols: int, seed: int) -> Array:
+    """Which rows of so many columns are looked at, rising: of all rows by power, one by chance of each of as many equal
+    parts, so that few rows have the sizes of all."""
+    rows = len(powers)
+    count = min(rows, max(FEWEST_ROWS, -(-SAMPLED // cols)))
+    places = (np.arange(count) + np.random.default_rng(seed).random(count)) * (rows / count)
+    order = np.argsort(powers, kind="stable")
+    found: Array = np.sort(order[np.minimum(places.astype(np.int64), rows - 1)])
+    return found
