@@ -15,6 +15,7 @@ from mc.plan.allocate import (
     choices,
     cost,
     curve_of,
+    framed,
     picks,
     priced,
     scaled,
@@ -143,7 +144,10 @@ def _common(quota: Quota, request: Request, learnt: Learnt, before: list[Trial])
             low = middle
         else:
             high = middle
-    picked = uniform(found, request, 2.0 ** (low if quota.of_loss else high), learnt.known)
+    widest = 2.0 ** (low if quota.of_loss else high)
+    if not framed(request) and not fits(widest):  # a mantissa takes bytes however few bits it has
+        return []
+    picked = uniform(found, request, widest, learnt.known)
     best = quota.best(before)
     if quota.hoped(picked, learnt) > HOPELESS * (quota.worth(best) if best is not None else inf):
         return []

@@ -198,7 +198,7 @@ def least_loss(sizes: Array, others: Sequence[Curve]) -> Array:
             found = np.where(sizes >= one.bytes[0], np.minimum(found, one.losses[0]), found)
         else:
             logs = np.log2(np.maximum(one.losses[::-1], np.finfo(float).tiny))
-            found = np.minimum(found, np.exp2(np.interp(sizes, one.bytes[::-1], logs)))
+            found = np.minimum(found, np.exp2(np.interp(sizes, one.bytes[::-1], logs, left=np.inf)))
     return found
 
 
