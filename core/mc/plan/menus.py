@@ -163,13 +163,18 @@ def gridded(
         q = next(iter(result.stored.values()))
         size, escaped = rate(sample, frame, q, step)
         if reach and escaped > 0:
-            wide = max(q.itemsize, next((width for width, most in WIDTHS if reach <= most * step), 4))
-            planes = q.astype(f"<i{wide}").reshape(-1, 1).view(np.uint8)
-            alone = sum(map(entropy, planes.T)) / 8 * sample.share + beside(sample, frame, wide)
-            size, escaped = min(size, alone), 0.0
+            size, escaped = min(size, in_planes(sample, frame, q, reach / step)), 0.0
         return size, sample.lost(restored(sample, result)), escaped
 
     return trial
+
+
+def in_planes(sample: Sample, frame: Frame, q: Array, largest: float) -> float:
+    """Bytes of the whole tensor, if a sample of it has these integers, each of their bytes is coded by itself, and the
+    largest of all is this."""
+    wide = max(q.itemsize, next((width for width, most in WIDTHS if largest <= most), 4))
+    planes = q.astype(f"<i{wide}").reshape(-1, 1).view(np.uint8)
+    return sum(map(entropy, planes.T)) / 8 * sample.share + beside(sample, frame, wide)
 
 
 def curve_of(sample: Sample, request: Request, steps: Array, trial: Trial) -> Curve:
@@ -189,17 +194,16 @@ def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[C
 
     def trial(step: float) -> tuple[float, float, float]:
         absolute = arrays.absolute_step(step, frame) * trellises.AS_GRID
-        near, bits, unseen = trellises.tried(sample.w, frame, absolute, request.effort)
+        near, q, bits, unseen = trellises.tried(sample.w, frame, absolute, request.effort)
         lost = sample.lost(np.clip(near, -most, most))
         rows, columns = grids.steps_of(absolute, *codes, shape)
         widths = rows[:, None] * (columns if len(columns) else 1.0)
         escaped = float((np.abs(sample.w) > 2 * grids.HALF * widths).mean())
-        size = (
-            (bits * sample.share + unseen * (sample.share - 1)) / 8
-            + beside(sample, frame, 8)
-            + 2 * escaped * prod(sample.tensor.shape)
-        )
-        return size, lost, escaped
+        size = (bits * sample.share + unseen * (sample.share - 1)) / 8 + beside(sample, frame, 8)
+        if escaped > 0:
+            size += 2 * escaped * prod(sample.tensor.shape)
+            size = min(size, in_planes(sample, frame, q, sample.reach / step / trellises.AS_GRID / 2))
+        return size, lost, 0.0
 
     yield curve_of(sample, request, deviation * octaves(1.0), trial)
 
