@@ -47,6 +47,11 @@ FRAMED = ("grid", "trellis")  # kinds whose steps are those of rows and columns
 STEPPED = (*FRAMED, "mantissa")  # kinds whose step a target settles
 
 
+def framed(request: Request | None) -> bool:
+    """Whether it is a grid or a trellis, behind whatever method."""
+    return request is not None and request.kind in FRAMED
+
+
 @dataclass(frozen=True)
 class Target:
     """The limit to meet. UsageError for one that is no number above 0."""

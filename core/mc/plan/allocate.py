@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mc.lossy.mantissas import WIDEST
-from mc.lossy.requests import FRAMED, Request
+from mc.lossy.requests import Request, framed
 from mc.plan.curves import Curve
 from mc.plan.survey import Menu, Survey
 
@@ -204,11 +204,6 @@ def at_step(menu: Menu, curve: Curve, step: float, known: Known, whole: float) -
     size, lost = curve.at(step)
     one = known.get((menu.name, curve.request), Factors())
     return Choice(curve.request, step, size * one.bytes, (lost * one.loss + one.floor) / (whole or 1.0))
-
-
-def framed(request: Request | None) -> bool:
-    """Whether it has steps of rows."""
-    return request is not None and request.kind in FRAMED
 
 
 def rounded(step: float) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mc.lossy.requests import Request
-from mc.plan.allocate import Factors, curve_of, framed
+from mc.lossy.requests import Request, framed
+from mc.plan.allocate import Factors, curve_of
 from mc.plan.survey import Survey
 from mc.plan.trial import Trial
 from mc.plan.ways import Combined

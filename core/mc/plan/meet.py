@@ -8,14 +8,13 @@ from math import ceil, inf, log2, sqrt
 import numpy as np
 
 from mc.errors import LimitError
-from mc.lossy.requests import Request
+from mc.lossy.requests import Request, framed
 from mc.plan.allocate import (
     Choice,
     acts,
     choices,
     cost,
     curve_of,
-    framed,
     picks,
     priced,
     scaled,

@@ -20,7 +20,7 @@ from mc.lossy.masks import Threshold
 from mc.lossy.methods import Method, parse_method
 from mc.lossy.moments import Moments
 from mc.lossy.recipe import WEIGHED
-from mc.lossy.requests import Request
+from mc.lossy.requests import Request, framed
 from mc.lossy.schemes import scale_dtype
 from mc.plan.curves import Curve, laddered, laid
 from mc.plan.menus import Sample, curve_of, deviation_of, gridded, rate, restored
@@ -198,7 +198,8 @@ def least_loss(sizes: Array, others: Sequence[Curve]) -> Array:
             found = np.where(sizes >= one.bytes[0], np.minimum(found, one.losses[0]), found)
         else:
             logs = np.log2(np.maximum(one.losses[::-1], np.finfo(float).tiny))
-            found = np.minimum(found, np.exp2(np.interp(sizes, one.bytes[::-1], logs, left=np.inf)))
+            none = None if framed(one.request) else np.inf  # the widest steps leave zeros, and few bits still bits
+            found = np.minimum(found, np.exp2(np.interp(sizes, one.bytes[::-1], logs, left=none)))
     return found
 
 
