@@ -145,10 +145,7 @@ def grid(sample: Sample, request: Request = Request("grid")) -> Iterator[Curve]:
     objective, frame = sample.frames[request.kind]
     deviation = deviation_of(sample.w, frame)
     if deviation:
-        steps = deviation * octaves(0.5)
-        wider = [sample.reach / most * apart for _, most in WIDTHS for apart in (1 - NEXT, 1 + NEXT)]
-        fine = [step for step in wider if steps[0] < step < steps[-1]]  # where integers take another byte, bytes leap
-        steps = np.sort(np.append(steps, fine))
+        steps = with_leaps(deviation * octaves(0.5), sample.reach)
         yield curve_of(sample, request, steps, gridded(sample, sample.w, request, frame, objective, sample.reach))
 
 
@@ -191,6 +188,7 @@ def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[C
         return
     codes, shape = (frame.rows, frame.columns), (len(sample.w), sample.w.shape[1])
     most = largest_of(sample.tensor.dtype)
+    reach = sample.reach / trellises.AS_GRID / 2
 
     def trial(step: float) -> tuple[float, float, float]:
         absolute = arrays.absolute_step(step, frame) * trellises.AS_GRID
@@ -202,10 +200,10 @@ def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[C
         size = (bits * sample.share + unseen * (sample.share - 1)) / 8 + beside(sample, frame, 8)
         if escaped > 0:
             size += 2 * escaped * prod(sample.tensor.shape)
-            size = min(size, in_planes(sample, frame, q, sample.reach / step / trellises.AS_GRID / 2))
+            size = min(size, in_planes(sample, frame, q, reach / step))
         return size, lost, 0.0
 
-    yield curve_of(sample, request, deviation * octaves(1.0), trial)
+    yield curve_of(sample, request, with_leaps(deviation * octaves(1.0), reach), trial)
 
 
 def octaves(apart: float) -> Array:
@@ -213,6 +211,13 @@ def octaves(apart: float) -> Array:
     fine = np.arange(BENT - 2 * apart, FINEST - 2 * apart, -2 * apart)[::-1]
     steps: Array = np.exp2(np.concatenate([fine, np.arange(BENT, WIDEST + apart, apart)]))
     return steps
+
+
+def with_leaps(steps: Array, reach: float) -> Array:
+    """Rising steps with those between where integers take another byte, as bytes leap there; `reach`: the largest
+    integer at a step of 1."""
+    beside = [reach / most * apart for _, most in WIDTHS for apart in (1 - NEXT, 1 + NEXT)]
+    return np.sort(np.append(steps, [step for step in beside if steps[0] < step < steps[-1]]))
 
 
 def deviation_of(w: Array, frame: Frame) -> float:
