@@ -135,7 +135,7 @@ def test_not_finite_weights_are_refused_by_name_unless_kept(
     ("line", "code", "text"),
     [
         (("m.safetensors", "--scheme", "grid"), 2, "need a target"),
-        (("m.safetensors", "--scheme", "int4", "--bits", "3"), 2, "grid and trellis alone"),
+        (("m.safetensors", "--scheme", "int4", "--bits", "3"), 2, "grid, trellis and mantissa alone"),
         (("m.safetensors", "--scheme", "grid", "--bits", "3", "--snr", "20"), 2, "Only one"),
         (("m.safetensors", "--scheme", "grid", "--bits", "3", "--overall"), 2, "--overall"),
         (("m.safetensors", "--scheme", "nf4", "--format", "compressed-tensors"), 2, "no scheme like nf4"),

@@ -17,7 +17,21 @@ from checkpoints import Piece, build
 from mc.checkpoint import Source, read_layout
 from mc.errors import DamagedError, McError
 from mc.lossy.recipe import Quantize, Quantized, read_recipe, write_recipe
-from mc.lossy.schemes import Cast, Channel, Codebook, Fp8, Grid, Int, Nf4, Scheme, Trellis, parts, read, written
+from mc.lossy.schemes import (
+    Cast,
+    Channel,
+    Codebook,
+    Fp8,
+    Grid,
+    Int,
+    Mantissa,
+    Nf4,
+    Scheme,
+    Trellis,
+    parts,
+    read,
+    written,
+)
 
 ENTRY = {"scheme": "grid", "to": "I8", "step": 0.5, "rows": True, "columns": False, "dtype": "F32", "shape": [3, 4]}
 GOOD = [{"step": "quantize", "tensors": {"w": {**ENTRY, "error": 0.01, "objective": "row"}}}]
@@ -29,6 +43,7 @@ schemes = st.one_of(
     st.builds(Int, st.integers(2, 8), st.integers(0, 256), st.booleans()),
     st.builds(Codebook, st.integers(2, 256), st.integers(0, 64)),
     st.just(Channel("I8")),
+    st.builds(Mantissa, st.floats(1e-300, 1e38)),
     st.builds(Nf4, st.integers(1, 256)),
     st.builds(
         Trellis,

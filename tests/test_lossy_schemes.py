@@ -25,6 +25,7 @@ SCHEMES = [
     "int8", "int4,group=5,symmetric=no", "int3,symmetric=no,scales=mse", "int4,scales=mse", "codebook,codes=16",
     "codebook,codes=3,rows=2", "codebook,codes=256", "nf4", "nf4,group=5", "grid", "grid,columns=yes",
     "trellis", "trellis,effort=4,columns=yes", "trellis,effort=64", "trellis,effort=256",
+    "mantissa",
 ]  # fmt: skip
 
 

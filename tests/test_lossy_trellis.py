@@ -179,12 +179,12 @@ def test_the_manifest_says_how_tensors_were_quantized(plain: bytes) -> None:
     "scheme",
     [
         "trellis,columns=yes", "grid", "grid,columns=yes", "int4,group=32", "int4,symmetric=no", "fp8",
-        "fp8,per=tensor", "bf16", "codebook", "codebook,rows=50", "nf4",
+        "fp8,per=tensor", "bf16", "codebook", "codebook,rows=50", "nf4", "mantissa",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("pack", [False, True])
 def test_rows_are_those_of_the_whole(plain: bytes, scheme: str, pack: bool) -> None:
-    stepped = scheme.startswith(("grid", "trellis"))
+    stepped = scheme.startswith(("grid", "trellis", "mantissa"))
     out = io.BytesIO()
     limit = Target("error", 0.01) if stepped else None
     mc.quantize(io.BytesIO(plain), out, scheme=scheme, limit=limit, pack=pack, threads=1)

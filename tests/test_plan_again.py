@@ -24,6 +24,7 @@ WEIGHED = "wanda,sparsity=0.8+grid"
 WAYS = (
     "lossless", "bf16", "fp16", "fp8", "int4,group=32", "codebook,codes=16", "nf4", "grid", "grid,columns=yes",
     "trellis", "trellis,effort=64,columns=yes", "magnitude,sparsity=0.9+grid", "low-rank,rank=6+grid", WEIGHED,
+    "mantissa",
 )  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def changed(entry: dict[str, Any] | None = None, **head: Any) -> bytes:
 @pytest.mark.parametrize(
     ("way", "step"),
     [
-        ("grid", 1e30), ("grid", 2.0**-120), ("trellis", 2.0**119), ("trellis", 1e-30),
+        ("grid", 1e30), ("grid", 2.0**-120), ("trellis", 2.0**119), ("trellis", 1e-30), ("mantissa", 2.0**-120),
         ("magnitude,sparsity=0.5+grid", 2.0**-120), ("low-rank,rank=64+grid", 1e-30),
     ],
 )  # fmt: skip

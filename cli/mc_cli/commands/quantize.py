@@ -37,7 +37,9 @@ FIXED = (
 @options.required_output
 @options.force
 @click.option(
-    "--scheme", required=True, help="bf16, fp16, fp8, int2 to int8, codebook, nf4, grid or trellis; see below."
+    "--scheme",
+    required=True,
+    help="bf16, fp16, fp8, int2 to int8, codebook, nf4, grid, trellis or mantissa; see below.",
 )
 @click.option("--bits", type=options.Number(0, 32, min_open=True), metavar="B", help="Bits a weight, packed.")
 @options.max_error
@@ -112,6 +114,7 @@ def quantize(
                    compressed-tensors: bytes and a scale for each row, wider where a row needs it
       trellis      effort=4|8|64|256, columns=yes|no; like grid, a sixth of a bit smaller at the same
                    error, and slower to make the more states it has
+      mantissa     floats in their own dtype, of fewer bits; a target as for grid
     """
     import mc
     from mc.lossy.requests import parse_request

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from mc.dtypes import MOST_DIMENSIONS, numpy_dtype
 from mc.errors import DamagedError, McError
-from mc.lossy import casts, codebooks, grids, integers, lowrank, masks, trellises
+from mc.lossy import casts, codebooks, finite, grids, integers, lowrank, mantissas, masks, trellises
 from mc.lossy.loops import faults, squares
 from mc.lossy.recipe import Quantized
-from mc.lossy.requests import STEPPED, Request
+from mc.lossy.requests import FRAMED, Request
 from mc.lossy.schemes import (
     BEYOND,
     Cast,
@@ -23,6 +24,7 @@ from mc.lossy.schemes import (
     Grid,
     Int,
     LowRank,
+    Mantissa,
     Nf4,
     Scheme,
     Shape,
@@ -37,6 +39,7 @@ from mc.lossy.zeros import lost_between
 
 Array = np.ndarray[Any, Any]
 F16_MOST = 65504.0
+TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True)
@@ -69,27 +72,36 @@ def quantize(
     name: str, w: Array, dtype: str, shape: Shape, request: Request, seed: int, step: float = 0.0,
     objective: str = "", frame: grids.Frame | None = None, held: bool = False,
 ) -> Result:  # fmt: skip
-    """The matrix w, which was a tensor of this name, dtype and shape, as `request` asks. Only a grid or
-    trellis takes `step`, relative to its frame's unit, and the objective. `held`: zeros are to come back as zeros, as
-    of all but a trellis they then do."""
+    """The matrix w, which was a tensor of this name, dtype and shape, as `request` asks. Grids and trellises take
+    `step`, relative to their frame's unit, and the objective; a mantissa takes a step relative to each weight. `held`:
+    zeros are to come back as zeros, as of all but a trellis they then do."""
     frame = frame or _no_frame(w, request, objective)
     if frame is not None and held:
         frame = replace(frame, held=True)
     scheme, stored = _quantized(w, dtype, request, seed, step, frame, held)
-    listed = parts(name, scheme, dtype, shape)
-    arrays = {
-        part: np.ascontiguousarray(array).reshape(listed[part][1]) for part, array in zip(listed, stored, strict=True)
-    }
-    weighed = objective if request.kind in STEPPED else ""
+    weighed = objective if request.kind in FRAMED else ""
     about = Quantized(scheme, dtype, shape, 0.0, weighed)
-    near = dequantize(name, about, arrays).reshape(-1).astype(np.float32, copy=False)
+
+    def shaped(first: Array) -> dict[str, Array]:
+        listed = parts(name, scheme, dtype, shape)
+        every = zip(listed.items(), (first, *stored[1:]), strict=True)
+        return {part: np.ascontiguousarray(array).reshape(size) for (part, (_, size)), array in every}
+
+    def restored(first: Array) -> Array:
+        return dequantize(name, about, shaped(first)).reshape(-1).astype(np.float32, copy=False)
+
+    first, near = stored[0], restored(stored[0])
     error, power = squares(w.reshape(-1), near)
+    if request.kind in FRAMED and not isfinite(error):
+        first = finite.inwards(first, 2 if isinstance(scheme, Trellis) else 1, restored)
+        near = restored(first)
+        error, power = squares(w.reshape(-1), near)
     about = Quantized(scheme, dtype, shape, error / power if power else 0.0, weighed)
-    return Result(about, arrays, error, power, lost_between(w.reshape(-1), near))
+    return Result(about, shaped(first), error, power, lost_between(w.reshape(-1), near))
 
 
 def _no_frame(w: Array, request: Request, objective: str) -> grids.Frame | None:
-    return grids.frame(w, objective, request.columns) if request.kind in STEPPED else None
+    return grids.frame(w, objective, request.columns) if request.kind in FRAMED else None
 
 
 def _quantized(
@@ -114,9 +126,12 @@ def _quantized(
         case "nf4":
             nf4 = Nf4(request.group)
             return nf4, list(codebooks.quantize_nf4(w, nf4))
+        case "mantissa":
+            step = min(max(step, mantissas.FINEST), mantissas.WIDEST)
+            return Mantissa(step), [mantissas.rounded(w, step, dtype).astype(numpy_dtype(dtype))]
     if frame is None:
         raise ValueError("a grid or trellis needs a frame")
-    absolute = min(step * frame.unit, BEYOND / 2)  # a search may ask for more than a recipe can say
+    absolute = absolute_step(step, frame)
     if request.standard:
         kind = scale_dtype(dtype)
         if kind == "F16":  # the one type of scales that ends before steps do; all its weights are within one
@@ -133,6 +148,12 @@ def _quantized(
         q = grids.quantize(w, frame, absolute)
         scheme = Grid(grids.narrow(q), absolute, by_row, by_column)
     return scheme, [q, *(codes for codes in (frame.rows, frame.columns) if codes is not None)]
+
+
+def absolute_step(step: float, frame: grids.Frame) -> float:
+    """What a relative step stands for. A search may ask for more than a recipe can say, or than a number of f32 is in
+    the largest row."""
+    return min(step * frame.unit, BEYOND / 2, finite.STEP * frame.unit / max(frame.largest, TINY))
 
 
 def dequantize(name: str, about: Quantized, stored: Mapping[str, Array]) -> Array:
@@ -161,6 +182,8 @@ def _dequantized(about: Quantized, first: Array, more: list[Array], listed: list
             w = lowrank.product(
                 first, more[0].reshape(len(more[0]), shape[1]), more[1].reshape(shape) if len(more) > 1 else None
             )
+        case Mantissa():
+            w = first
         case Cast():
             w = first.astype(np.float32)
         case Fp8() | Channel():

@@ -9,7 +9,7 @@ from typing import Any
 
 from mc.errors import DamagedError
 from mc.lossy.recipe import Quantized
-from mc.lossy.schemes import Cast, Channel, Fp8, Int, Scheme
+from mc.lossy.schemes import Cast, Channel, Fp8, Int, Mantissa, Scheme
 from mc.strict_json import describe
 
 KEY = "quantization_config"
@@ -29,8 +29,8 @@ def with_quantization(config: bytes, tensors: Mapping[str, Quantized], kept: Seq
             groups.setdefault(about.scheme, []).append(name.removesuffix(WEIGHT))
     if not groups:
         return without_quantization(config, where)
-    casts = [name for name, about in tensors.items() if isinstance(about.scheme, Cast)]
-    modules = {name.removesuffix(WEIGHT) for name in (*kept, *casts) if name.endswith(WEIGHT)}
+    floats = [name for name, about in tensors.items() if isinstance(about.scheme, Cast | Mantissa)]
+    modules = {name.removesuffix(WEIGHT) for name in (*kept, *floats) if name.endswith(WEIGHT)}
     heads = any(re.match(TIED[3:], name) for names in groups.values() for name in names)
     ties = [] if heads else [TIED]
     kinds = {_format(scheme) for scheme in groups}

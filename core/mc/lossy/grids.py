@@ -16,6 +16,7 @@ from mc.lossy.schemes import NARROW, Grid
 Array = np.ndarray[Any, Any]
 EIGHTHS = tuple(2.0 ** (k / 8) for k in range(8))  # compared with FORMAT.md's in a test
 ONE, LAST = 128, 255  # the scale code that stands for 1, and the last one
+HUGE = 2.0**200  # mean square of a row, from which on steps are kept small by its scale
 SCALES = 64  # codes of columns, 1 being the largest scale: eight octaves
 CONTEXTS, HALF = 32, 127  # of the table of code lengths
 MIDDLE = 8  # the context of weights whose deviation is one step; half an octave each
@@ -117,11 +118,13 @@ def _codes(power: Array) -> Array:
 
 def _row_codes(power: Array) -> Array:
     """The same of rows, which all codes there are reach: the moments of units that no longer learn lie 30 octaves and
-    more below the others. The largest has that of 1, or as much more as the smallest needs."""
+    more below the others. The largest has that of 1, or as much more as the smallest needs, or as steps need to stay
+    below `schemes.BEYOND`."""
     eighths = _eighths(power)
     seen = eighths[power > 0]
     least = max(float(seen.min(initial=1 - SCALES)), -float(LAST))
-    codes: Array = (max(ONE, -least) + np.maximum(eighths, least)).astype(np.uint8)
+    top = LAST if power.max() > HUGE else ONE
+    codes: Array = (max(top, -least) + np.maximum(eighths, least)).astype(np.uint8)
     return codes
 
 
@@ -142,11 +145,16 @@ def steps_of(step: float, rows: Array | None, columns: Array | None, shape: tupl
 def held_to(w: Array, of: Frame, step: float) -> float:
     """`step`, or the finest that keeps the integers of w f32 [rows, cols] within half of what loops hold: the other
     half is for errors that are fed back."""
-    if step >= FINE * of.unit:
-        return step
-    steps, factors = steps_of(1.0, of.rows, of.columns, w.shape)
-    widest = np.abs(w / factors if len(factors) else w).max(axis=1) / steps
-    return max(step, 2 * float(widest.max()) / MOST)
+    return step if step >= FINE * of.unit else max(step, 2 * reach(w, of) * of.unit / MOST)
+
+
+def reach(w: Array, of: Frame) -> float:
+    """The largest integer that a relative step of 1 makes of f32 [rows, cols]."""
+    steps, factors = steps_of(of.unit, of.rows, of.columns, w.shape)
+    part = w / factors if len(factors) else w
+    largest = np.maximum(part.max(axis=1), -part.min(axis=1))
+    widest = np.divide(largest, steps, out=np.zeros(len(w)), where=steps > 0)
+    return float(widest.max())
 
 
 def quantize(w: Array, of: Frame, step: float, weight: float = SLOPE) -> Array:

@@ -15,7 +15,7 @@ from mc.lossy.files import Writer, naming, read_array
 from mc.lossy.frames import Frames
 from mc.lossy.measure import Measured, bound, measured
 from mc.lossy.recipe import WEIGHED, Quantize, Recipe, read_recipe, write_recipe
-from mc.lossy.requests import STEPPED, Request, Target
+from mc.lossy.requests import FRAMED, Request, Target
 from mc.lossy.schemes import matrix, parts
 from mc.lossy.statistics import Statistics
 from mc.manifest import RECIPE_KEY
@@ -77,7 +77,7 @@ def unweighed(job: Job, tensors: Iterable[Tensor]) -> tuple[Unweighed, ...]:
     found = []
     for tensor in tensors:
         request = job.wanted.get(tensor.name)
-        if request is None or request.kind not in STEPPED:
+        if request is None or request.kind not in FRAMED:
             continue
         tied = tied_with(tensor.name, job.twins)
         features = matrix(tensor.shape)[1]
@@ -91,7 +91,7 @@ def unweighed(job: Job, tensors: Iterable[Tensor]) -> tuple[Unweighed, ...]:
 def framed(name: str, w: Array, request: Request, job: Job) -> tuple[str, grids.Frame | None]:
     """The frame of a grid for the matrix w, if it is to be one, and the objective that the frame follows: that of the
     job, or what the statistics of the tensor's inputs allow."""
-    if request.kind not in STEPPED:
+    if request.kind not in FRAMED:
         return job.objective, None
     if job.objective not in WEIGHED or job.statistics is None:
         return job.objective, grids.frame(w, job.objective, request.columns)

@@ -16,8 +16,9 @@ from mc.lossy.schemes import EFFORTS, FLOATS, MOST_CODES, NF4_GROUP
 KEYS = {
     "bf16": (), "fp16": (), "fp8": ("format", "per"), "int": ("group", "symmetric", "scales"),
     "codebook": ("codes", "rows"), "nf4": ("group",), "grid": ("columns",), "trellis": ("effort", "columns"),
+    "mantissa": (),
 }  # fmt: skip
-SCHEMES = "bf16, fp16, fp8, int2 to int8, codebook, nf4, grid or trellis"
+SCHEMES = "bf16, fp16, fp8, int2 to int8, codebook, nf4, grid, trellis or mantissa"
 Asked = TypeVar("Asked")  # how a tensor is to be quantized, or pruned
 YES_NO = {"yes": True, "no": False}
 MOST_GROUPED = 2**31 - 1  # columns or rows that share something
@@ -42,7 +43,13 @@ class Request:
     standard: bool = False  # whether readers of compressed-tensors must load it: a grid as bytes, linear layers alone
 
 
-STEPPED = ("grid", "trellis")  # kinds whose step a target settles
+FRAMED = ("grid", "trellis")  # kinds whose steps are those of rows and columns
+STEPPED = (*FRAMED, "mantissa")  # kinds whose step a target settles
+
+
+def framed(request: Request | None) -> bool:
+    """Whether it is a grid or a trellis, behind whatever method."""
+    return request is not None and request.kind in FRAMED
 
 
 @dataclass(frozen=True)

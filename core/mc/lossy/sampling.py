@@ -26,7 +26,7 @@ def estimated(job: Job, tensors: Sequence[Held], step: float, work: Workers) -> 
             if frame is None:
                 raise ValueError(f"{tensor.name} has no step")
             every = max(1, w.size // SAMPLE)
-            absolute = step * frame.unit * trellises.AS_GRID
+            absolute = arrays.absolute_step(step, frame) * trellises.AS_GRID
             sums = trellises.estimate(w, frame, absolute, request.effort, min(every, len(w)))
             share = len(w) / -(-len(w) // min(every, len(w)))
             return sums[0] * share, sums[1] * share, sums[2] * share

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import prod
+from math import log2, prod
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -86,6 +86,13 @@ class Trellis:
 
 
 @dataclass(frozen=True)
+class Mantissa:
+    """Floats of their own type, whose mantissas were rounded: by a step relative to the power of two below each."""
+
+    step: float
+
+
+@dataclass(frozen=True)
 class Channel:
     """Integers of eight bits in units of a scale for each row, as readers of compressed-tensors know them."""
 
@@ -124,11 +131,11 @@ class LowRank:
     residual: bool
 
 
-Scheme = Cast | Fp8 | Int | Codebook | Nf4 | Grid | Trellis | Channel | Sparse | Shrunk | LowRank
+Scheme = Cast | Fp8 | Int | Codebook | Nf4 | Grid | Trellis | Mantissa | Channel | Sparse | Shrunk | LowRank
 PRUNED = (Sparse, Shrunk, LowRank)  # of a step `prune`; all others are of `quantize`
 SCHEMES: dict[str, type[Any]] = {
     "cast": Cast, "fp8": Fp8, "int": Int, "codebook": Codebook, "nf4": Nf4, "grid": Grid, "trellis": Trellis,
-    "channel": Channel, "sparse": Sparse, "shrunk": Shrunk, "low-rank": LowRank,
+    "mantissa": Mantissa, "channel": Channel, "sparse": Sparse, "shrunk": Shrunk, "low-rank": LowRank,
 }  # fmt: skip
 
 
@@ -154,6 +161,8 @@ def described(scheme: Scheme) -> str:
             return f"grid {to.lower()}" + " rows" * rows + " columns" * columns
         case Trellis(_, _, states, rows, columns):
             return f"trellis {states}" + " rows" * rows + " columns" * columns
+        case Mantissa(step):
+            return f"mantissa of {max(-log2(step), 0.0):.1f} bits"
         case Channel(to):
             return f"grid {to.lower()} per channel"
         case Sparse(method) | Shrunk(method):
@@ -194,6 +203,8 @@ def read(found: Mapping[str, object]) -> Scheme | None:
             "rows": bool(rows), "columns": bool(columns),
         } if 0 <= step < BEYOND and type(states) is int and states in EFFORTS:  # fmt: skip
             return Trellis(to, step, states, rows, columns)
+        case {"scheme": "mantissa", "step": float(step)} if 0 < step < BEYOND:
+            return Mantissa(step)
         case {"scheme": "channel", "to": "I8" as to}:
             return Channel(to)
         case {"scheme": "sparse", "method": str(method)}:
@@ -248,7 +259,7 @@ def parts(name: str, scheme: Scheme, dtype: str, shape: Shape) -> Parts:
             return {f"{name}_indices": ("U8", shape), f"{name}_absmax": ("F32", (_count(rows * cols, group),))}
         case Channel(to):
             return {name: (to, shape), f"{name}_scale": (scale, (rows, 1))}
-        case Sparse():
+        case Mantissa() | Sparse():
             return {name: (dtype, shape)}
         case Shrunk(_, axis, kept):
             left = tuple(kept if at == axis else count for at, count in enumerate(shape))

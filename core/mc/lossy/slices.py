@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mc.lossy.recipe import Quantized
-from mc.lossy.schemes import Cast, Channel, Codebook, Fp8, Grid, Int, Trellis, parts
+from mc.lossy.schemes import Cast, Channel, Codebook, Fp8, Grid, Int, Mantissa, Trellis, parts
 
 Array = np.ndarray[Any, Any]
 
@@ -21,7 +21,7 @@ def by_rows(name: str, about: Quantized, start: int, stop: int) -> tuple[Quantiz
     if len(about.shape) < 2 or start == stop:
         return None
     match about.scheme:
-        case Cast() | Channel():
+        case Cast() | Mantissa() | Channel():
             cut = set(listed)
         case Fp8(_, per):
             cut = set(listed) if per == "channel" else {listed[0]}

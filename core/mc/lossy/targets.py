@@ -28,8 +28,8 @@ FINEST = 2.0**-23  # the same, where it ends: weights of f32 tell no more, and i
 
 
 def steps_for(where: str, files: Files, job: Job, work: Workers) -> dict[str, float]:
-    """Relative steps of all grids by tensor, so that the target is met: over all tensors of all files, where it is no
-    limit of each. `where` names the whole."""
+    """Relative steps by tensor, of all schemes that have one, so that the target is met: over all tensors of all files,
+    where it is no limit of each. `where` names the whole."""
     gridded = [
         held
         for held in tensors_of(files)
@@ -38,10 +38,12 @@ def steps_for(where: str, files: Files, job: Job, work: Workers) -> dict[str, fl
     target = job.target
     if not gridded:
         if target is not None and target.kind != "error":
-            raise UsageError("A size can be met with the schemes grid and trellis alone; other schemes have theirs.")
+            raise UsageError("A size can be met with grid, trellis and mantissa alone; other schemes have theirs.")
         return {}
     if target is None:
-        raise UsageError("The schemes grid and trellis need a target: --bits, --max-error, --snr or --target-size.")
+        raise UsageError(
+            "The schemes grid, trellis and mantissa need a target: --bits, --max-error, --snr or --target-size."
+        )
     if target.kind == "error" and not target.overall:
         return dict(work.each(lambda held: (held[1].name, _step_for(held, job, target.value)), gridded))
     if target.kind == "error":

@@ -57,8 +57,9 @@ def estimate(
     return error, power, _entropy(q[::every], counts)
 
 
-def tried(w: Array, of: Frame, step: float, states: int) -> tuple[Array, float]:
-    """What f32 [rows, cols] come back as, f32, and bits as of `estimate`; code lengths come from one quick round."""
+def tried(w: Array, of: Frame, step: float, states: int) -> tuple[Array, Array, float, float]:
+    """What f32 [rows, cols] come back as, f32, and their integers; bits as of `estimate`, and by how much these are too
+    few (`unseen`). Code lengths come from one quick round."""
     q = np.empty(w.shape, np.int32)
     steps, factors = grids.steps_of(step, of.rows, of.columns, w.shape)
     slope = _slope(of, steps, factors)
@@ -67,7 +68,14 @@ def tried(w: Array, of: Frame, step: float, states: int) -> tuple[Array, float]:
     _walk(w, of, 1, steps, factors, NONE, contexts, lengths, slope, states, q, counts)
     out = np.empty(w.shape, np.float32)
     unwalk(q, steps, factors, MACHINES[states], out)
-    return out, _entropy(q, counts)
+    return out, grids.narrowest(q), _entropy(q, counts), unseen(counts)
+
+
+def unseen(counts: Array) -> float:
+    """Bits that an entropy is too low by where symbols [..., symbols] were counted in a sample (Miller, 1955): half of
+    log2 e for each that came, and is free to."""
+    came = counts > 0
+    return float(came.sum() - came.any(axis=-1).sum()) * 0.5 / log(2)
 
 
 def _entropy(q: Array, counts: Array) -> float:

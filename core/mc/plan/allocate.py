@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from mc.lossy.requests import Request
+from mc.lossy.mantissas import WIDEST
+from mc.lossy.requests import Request, framed
 from mc.plan.curves import Curve
 from mc.plan.survey import Menu, Survey
 
 Array = np.ndarray[Any, Any]
+Figures = TypeVar("Figures", float, Array)
 LEAST, MOST = -60.0, 20.0  # of alpha's binary logarithm
 HALVINGS = 48
 TINY = 1e-300  # in place of zero, by which nothing can be divided
@@ -75,10 +77,14 @@ def _priced(menu: Menu, whole: float, known: Known) -> Priced:
     )
 
 
+def cost(losses: Figures, sizes: Figures, alpha: float, weights: int) -> Figures:
+    """Loss + alpha x bits a weight; for an alpha above 1 that over alpha, which would be beyond all numbers else."""
+    return losses * min(1.0, 1 / alpha) + sizes * (min(alpha, 1.0) * 8 / max(weights, 1))
+
+
 def picks(points: list[Priced], alpha: float, weights: int) -> list[int]:
     """The point of least cost of each menu."""
-    per = 8 * alpha / max(weights, 1)
-    return [int(np.argmin(one.losses + per * one.bytes)) for one in points]
+    return [int(np.argmin(cost(one.losses, one.bytes, alpha, weights))) for one in points]
 
 
 def choices(points: list[Priced], picked: list[int]) -> dict[str, Choice]:
@@ -164,12 +170,12 @@ def shared(points: list[Priced], weights: int, allowed: float, of_loss: bool) ->
 def second(one: Priced, at: int, alpha: float, weights: int) -> tuple[Choice, float] | None:
     """The best point of another kind, and by how much its cost is higher, relative to the winner's; None without
     another kind. The winner's cost may be zero: then infinite."""
-    cost = one.losses + 8 * alpha / max(weights, 1) * one.bytes
+    costs = cost(one.losses, one.bytes, alpha, weights)
     others = np.flatnonzero(one.curve != one.curve[at])
     if not len(others):
         return None
-    best = int(others[np.argmin(cost[others])])
-    margin = float(cost[best] / cost[at] - 1) if cost[at] > 0 else float("inf")
+    best = int(others[np.argmin(costs[others])])
+    margin = float(costs[best] / costs[at] - 1) if costs[at] > 0 else float("inf")
     return choice(one, best), margin
 
 
@@ -194,7 +200,7 @@ def curve_of(menu: Menu, request: Request | None) -> Curve | None:
 
 def at_step(menu: Menu, curve: Curve, step: float, known: Known, whole: float) -> Choice:
     """What is expected of a step that was rounded to the digits that a plan keeps."""
-    step = rounded(step)
+    step = rounded(step if framed(curve.request) else min(step, WIDEST))
     size, lost = curve.at(step)
     one = known.get((menu.name, curve.request), Factors())
     return Choice(curve.request, step, size * one.bytes, (lost * one.loss + one.floor) / (whole or 1.0))

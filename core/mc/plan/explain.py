@@ -8,6 +8,7 @@ from typing import Any
 WORDS = {
     "grid": "weights rounded to multiples of a step",
     "trellis": "weights rounded to one of two interleaved sets of multiples, which takes fewer bits",
+    "mantissa": "floats of their own type with fewer bits of mantissa",
     "bf16": "floats of 16 bits, with the range of 32",
     "fp16": "floats of 16 bits, with more digits and less range",
     "magnitude": "the smallest weights set to zero first",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mc.lossy.requests import Request
+from mc.lossy.requests import Request, framed
 from mc.plan.allocate import Factors, curve_of
 from mc.plan.survey import Survey
 from mc.plan.trial import Trial
@@ -36,10 +36,10 @@ class Learnt:
                 min(max(found / lost, 1 / FARTHEST), FARTHEST) if lost > 1e-12 * whole else 1.0,
                 floor,
             )
-            if len(curve.steps) > 1:  # all kinds with steps have the same scales, and single ones cost about the same
+            if framed(one.request):  # all these have the same scales, and single ones cost about the same
                 size_of = self.known[menu.name, one.request].bytes
                 for other in menu.curves:
-                    if len(other.steps) > 1:
+                    if framed(other.request):
                         alike = not isinstance(one.request, Combined) and not isinstance(other.request, Combined)
                         factors = Factors(size_of if alike else 1.0, floor=floor)
                         self.known.setdefault((menu.name, other.request), factors)

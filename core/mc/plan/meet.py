@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from math import ceil, inf, log2, sqrt
 
 import numpy as np
 
 from mc.errors import LimitError
-from mc.lossy.requests import Request
+from mc.lossy.requests import Request, framed
 from mc.plan.allocate import (
     Choice,
     acts,
-    choice,
     choices,
+    cost,
     curve_of,
     picks,
     priced,
@@ -33,6 +34,7 @@ from mc.plan.ways import Combined, spelled
 LEARNT, MOST_LEARNT = 3, 6  # rounds in which kinds may change; more only after a disappointment
 DISAPPOINTED = 1.5  # times as much loss, or bytes, as were expected
 SURPRISE = 0.97  # of what was measured: where less is expected of other choices, they are tried too
+MOST_ALPHA = sys.float_info.max  # with which bytes alone count
 HOPELESS = 1.1  # by how much worse an alternative may be expected to be, and still is tried
 # What is left of the limit in the end: with few weights trials take no time, and half a per cent of bytes that single
 # schemes may use is more than a choice by tensor may save.
@@ -50,10 +52,7 @@ def meet(bench: Bench, goal: Goal) -> Trial:
     exact = try_choices(bench, lossless(bench), goal, learnt)
     free = all(curve_of(menu, None) is not None for menu in bench.found.menus)
     if goal.kind == "alpha":
-        points = priced(bench.found, learnt.known)
-        picked = choices(points, picks(points, goal.value, bench.found.weights))
-        tried = try_choices(bench, picked, goal, learnt)
-        return min([tried, exact] if free else [tried], key=quota.cost)
+        return min([*cheapest(bench, goal, goal.value), *([exact] if free else [])], key=quota.cost)
     if free and not quota.of_loss and quota.fits(exact):
         return exact
     trials = _allocated(quota, learnt)
@@ -144,7 +143,10 @@ def _common(quota: Quota, request: Request, learnt: Learnt, before: list[Trial])
             low = middle
         else:
             high = middle
-    picked = uniform(found, request, 2.0 ** (low if quota.of_loss else high), learnt.known)
+    widest = 2.0 ** (low if quota.of_loss else high)
+    if not framed(request) and not fits(widest):  # a mantissa takes bytes however few bits it has
+        return []
+    picked = uniform(found, request, widest, learnt.known)
     best = quota.best(before)
     if quota.hoped(picked, learnt) > HOPELESS * (quota.worth(best) if best is not None else inf):
         return []
@@ -184,20 +186,26 @@ def _least(quota: Quota, trials: list[Trial], learnt: Learnt) -> Trial:
 
 
 def least(quota: Quota) -> Trial:
-    """The candidates of fewest bytes: as expected, as corrected by what these were measured to take, and the smaller
-    one of both for each tensor. What comes out depends on no limit, so that every limit from its size on is met."""
-    bench, learnt, goal = quota.bench, Learnt({}, 0.0), Goal("least")
+    """The candidates of fewest bytes. What comes out depends on no limit, so that every limit from its size on is
+    met."""
+    return min(cheapest(quota.bench, Goal("least"), MOST_ALPHA), key=quota.value)
+
+
+def cheapest(bench: Bench, goal: Goal, alpha: float) -> list[Trial]:
+    """Trials of the candidates of least cost: as expected, as corrected by what these were measured to take, and the
+    cheaper one of both for each tensor."""
+    learnt, weights = Learnt({}, 0.0), bench.found.weights
     trials: list[Trial] = []
     for _ in range(2):
         points = priced(bench.found, learnt.known)
-        picked = {one.menu.name: choice(one, int(np.argmin(one.bytes))) for one in points}
-        trials.append(try_choices(bench, picked, goal, learnt))
+        trials.append(try_choices(bench, choices(points, picks(points, alpha, weights)), goal, learnt))
     each = {
-        name: min((one.plan.choices[name] for one in trials), key=lambda one: one.bytes) for name in trials[0].bytes
+        name: min((one.plan.choices[name] for one in trials), key=lambda one: cost(one.loss, one.bytes, alpha, weights))
+        for name in trials[0].bytes
     }
     if all(acts(each) != acts(one.plan.choices) for one in trials):
         trials.append(try_choices(bench, each, goal, learnt))
-    return min(trials, key=quota.value)
+    return trials
 
 
 def upwards(figure: float) -> str:

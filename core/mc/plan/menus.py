@@ -19,11 +19,13 @@ from mc.analysis.predict import tensor_bytes
 from mc.checkpoint import Tensor
 from mc.dtypes import numpy_dtype
 from mc.errors import McError
-from mc.lossy import arrays, grids, trellises
+from mc.lossy import arrays, grids, mantissas, trellises
+from mc.lossy.casts import cast
+from mc.lossy.finite import largest_of
 from mc.lossy.grids import Frame
 from mc.lossy.requests import Request
-from mc.lossy.schemes import parts
-from mc.plan.curves import Curve, Trial, finer, laddered
+from mc.lossy.schemes import Cast, parts
+from mc.plan.curves import Curve, Trial, finer, laddered, laid
 from mc.plan.losses import Measure
 
 Array = np.ndarray[Any, Any]
@@ -31,7 +33,10 @@ WIDEST, FINEST = 4, -14  # octaves of a step relative to the weights' deviation
 # The objective and the frame of a grid for f32 [rows, cols], which stands under the tensor's name and this ending.
 Framing = Callable[[str, Array], tuple[str, Frame]]
 BENT = -5  # octaves; of finer steps, where an octave takes a bit a weight and no more, half as many are tried
+WIDTHS = (1, 127), (2, 32767)  # bytes of an integer, and the largest they hold
+NEXT = 1e-3  # of a step: to both sides of one
 TABLE = 24  # bytes of a code table, about
+ANCHORS = 4.0, 11.0  # bits of a mantissa, with which numbers are so many that they are coded as floats
 SCALE = 0.75  # bytes of a scale or context in the head, about
 TELLING = 16  # numbers of a row or column: with fewer, no context says enough of them to be stored
 
@@ -49,6 +54,7 @@ class Sample:
     framing: Framing
     objective: str
     measure: Measure
+    reach: float  # the largest of all integers at a relative step of 1
     alone: bool  # whether no other tensor is tied to it
     seed: int
     level: str
@@ -66,6 +72,11 @@ class Sample:
     def share(self) -> float:
         """How many times the sample is in the whole."""
         return float(self.rows / len(self.w))
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest magnitude of the whole tensor."""
+        return float(max(self.whole.max(), -self.whole.min()))
 
     @property
     def weighed(self) -> str:
@@ -87,13 +98,14 @@ def lossless(sample: Sample) -> Iterator[Curve]:
 
 
 def casts(sample: Sample) -> Iterator[Curve]:
-    """Narrower floats, where their range allows it."""
-    for kind in ("bf16", "fp16"):
+    """Narrower floats, where their range allows it: that of all weights, not of the sample alone."""
+    for kind, narrow in (("bf16", Cast("BF16")), ("fp16", Cast("F16"))):
         if numpy_dtype(sample.tensor.dtype).itemsize > 2:
             try:
-                yield plain(sample, Request(kind))
+                cast(np.array([sample.largest], np.float32), narrow)
             except McError:  # numbers beyond the narrower type
                 continue
+            yield plain(sample, Request(kind))
 
 
 def plain(sample: Sample, request: Request) -> Curve:
@@ -107,24 +119,59 @@ def plain(sample: Sample, request: Request) -> Curve:
     return Curve(request, np.zeros(1), np.array([size]), np.array([sample.lost(restored(sample, result))]))
 
 
+def mantissa(sample: Sample, request: Request = Request("mantissa")) -> Iterator[Curve]:  # noqa: B008 - it is frozen
+    """Floats of fewer bits of mantissa: where rows or weights differ by more than a grid reaches. A bit more or less of
+    it is a bit of the packed tensor, so bytes are estimated at a few steps."""
+    dtype = sample.tensor.dtype
+    bits = np.arange(0.0, mantissas.bits_of(dtype), 0.5)
+    typed = numpy_dtype(dtype)
+
+    def near(one: float) -> Array:
+        return mantissas.rounded(sample.w, 2.0**-one, dtype)
+
+    losses = np.array([sample.lost(near(one)) for one in bits])
+    some = losses > 0
+    if some.any():  # of floats that are narrower than their type, the last bits are zero
+        bits, losses = bits[some][::-1], losses[some][::-1]
+        places = np.unique(np.minimum([*ANCHORS, bits[0]], bits[0]))
+        sizes = [coded(sample, dtype, near(one).astype(typed).reshape(-1).view(np.uint8)) for one in places]
+        powers = near(0.0).astype(np.float32).view(np.uint32) >> np.uint32(23)
+        least = entropy(powers) * sample.share / 8 + TABLE + blob.overhead(1)
+        yield laid(request, np.exp2(-bits), np.interp(bits, [0.0, *places], [least, *sizes]), losses)
+
+
 def grid(sample: Sample, request: Request = Request("grid")) -> Iterator[Curve]:  # noqa: B008 - it is frozen
     """Uniform steps from wide to fine, for the entropy coder."""
     objective, frame = sample.frames[request.kind]
     deviation = deviation_of(sample.w, frame)
     if deviation:
-        steps = deviation * octaves(0.5)
-        yield curve_of(sample, request, steps, gridded(sample, sample.w, request, frame, objective))
+        steps = with_leaps(deviation * octaves(0.5), sample.reach)
+        yield curve_of(sample, request, steps, gridded(sample, sample.w, request, frame, objective, sample.reach))
 
 
-def gridded(sample: Sample, w: Array, request: Request, frame: Frame, objective: str) -> Trial:
-    """A trial of a grid of w f32 [rows, cols] in the place of the sample."""
+def gridded(
+    sample: Sample, w: Array, request: Request, frame: Frame, objective: str, reach: float = 0.0
+) -> Trial:  # fmt: skip
+    """A trial of a grid of w f32 [rows, cols] in the place of the sample; `reach`: the largest integer of the whole
+    at a step of 1, where it is known."""
 
     def trial(step: float) -> tuple[float, float, float]:
         result = arrays.quantize("w", w, sample.tensor.dtype, w.shape, request, sample.seed, step, objective, frame)
-        size, escaped = rate(sample, frame, next(iter(result.stored.values())), step)
+        q = next(iter(result.stored.values()))
+        size, escaped = rate(sample, frame, q, step)
+        if reach and escaped > 0:
+            size, escaped = min(size, in_planes(sample, frame, q, reach / step)), 0.0
         return size, sample.lost(restored(sample, result)), escaped
 
     return trial
+
+
+def in_planes(sample: Sample, frame: Frame, q: Array, largest: float) -> float:
+    """Bytes of the whole tensor, if a sample of it has these integers, each of their bytes is coded by itself, and the
+    largest of all is this."""
+    wide = max(q.itemsize, next((width for width, most in WIDTHS if largest <= most), 4))
+    planes = q.astype(f"<i{wide}").reshape(-1, 1).view(np.uint8)
+    return sum(map(entropy, planes.T)) / 8 * sample.share + beside(sample, frame, wide)
 
 
 def curve_of(sample: Sample, request: Request, steps: Array, trial: Trial) -> Curve:
@@ -140,18 +187,23 @@ def trellis(sample: Sample, request: Request = Request("trellis")) -> Iterator[C
     if not deviation:
         return
     codes, shape = (frame.rows, frame.columns), (len(sample.w), sample.w.shape[1])
+    most = largest_of(sample.tensor.dtype)
+    reach = sample.reach / trellises.AS_GRID / 2
 
     def trial(step: float) -> tuple[float, float, float]:
-        absolute = step * frame.unit * trellises.AS_GRID
-        near, bits = trellises.tried(sample.w, frame, absolute, request.effort)
-        lost = sample.lost(near)
+        absolute = arrays.absolute_step(step, frame) * trellises.AS_GRID
+        near, q, bits, unseen = trellises.tried(sample.w, frame, absolute, request.effort)
+        lost = sample.lost(np.clip(near, -most, most))
         rows, columns = grids.steps_of(absolute, *codes, shape)
         widths = rows[:, None] * (columns if len(columns) else 1.0)
         escaped = float((np.abs(sample.w) > 2 * grids.HALF * widths).mean())
-        size = bits / 8 * sample.share + beside(sample, frame, 8) + 2 * escaped * prod(sample.tensor.shape)
-        return size, lost, escaped
+        size = (bits * sample.share + unseen * (sample.share - 1)) / 8 + beside(sample, frame, 8)
+        if escaped > 0:
+            size += 2 * escaped * prod(sample.tensor.shape)
+            size = min(size, in_planes(sample, frame, q, reach / step))
+        return size, lost, 0.0
 
-    yield curve_of(sample, request, deviation * octaves(1.0), trial)
+    yield curve_of(sample, request, with_leaps(deviation * octaves(1.0), reach), trial)
 
 
 def octaves(apart: float) -> Array:
@@ -159,6 +211,13 @@ def octaves(apart: float) -> Array:
     fine = np.arange(BENT - 2 * apart, FINEST - 2 * apart, -2 * apart)[::-1]
     steps: Array = np.exp2(np.concatenate([fine, np.arange(BENT, WIDEST + apart, apart)]))
     return steps
+
+
+def with_leaps(steps: Array, reach: float) -> Array:
+    """Rising steps with those between where integers take another byte, as bytes leap there; `reach`: the largest
+    integer at a step of 1."""
+    beside = [reach / most * apart for _, most in WIDTHS for apart in (1 - NEXT, 1 + NEXT)]
+    return np.sort(np.append(steps, [step for step in beside if steps[0] < step < steps[-1]]))
 
 
 def deviation_of(w: Array, frame: Frame) -> float:
@@ -170,7 +229,7 @@ def deviation_of(w: Array, frame: Frame) -> float:
 
 
 # For every tensor; where zeros needn't be kept, a trellis too.
-KINDS: tuple[Kind, ...] = (lossless, casts, grid)
+KINDS: tuple[Kind, ...] = (lossless, casts, mantissa, grid)
 
 
 def restored(sample: Sample, result: arrays.Result) -> Array:
@@ -187,6 +246,12 @@ def coded(sample: Sample, dtype: str, raw: Array) -> float:
     return fixed + (size - fixed) * sample.share
 
 
+def entropy(symbols: Array) -> float:
+    """Bits of all symbols together, each coded as often as it comes."""
+    counts = np.unique(symbols, return_counts=True)[1]
+    return float((counts * np.log2(symbols.size / counts)).sum())
+
+
 def rate(sample: Sample, frame: Frame, q: Array, step: float) -> tuple[float, float]:
     """Bytes of the whole tensor, if a sample of it has these integers: their entropy given how large row and column
     are, and what stands beside them. And the share of integers that escape."""
@@ -201,7 +266,7 @@ def rate(sample: Sample, frame: Frame, q: Array, step: float) -> tuple[float, fl
     sums = counts.sum(axis=1)
     bits = float((sums * np.log2(np.maximum(sums, 1))).sum() - (counts * np.log2(np.maximum(counts, 1))).sum())
     escapes = int(counts[:, -1].sum())
-    coded = (bits / 8 + escapes * q.itemsize) * sample.share
+    coded = (bits / 8 + escapes * q.itemsize) * sample.share + trellises.unseen(counts) / 8 * (sample.share - 1)
     return coded + beside(sample, frame, min(int((sums > 0).sum()), 8)), escapes / q.size
 
 

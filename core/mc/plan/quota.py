@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mc.plan.allocate import Choice
+from mc.plan.allocate import Choice, cost
 from mc.plan.bench import Bench
 from mc.plan.goals import Goal
 from mc.plan.learnt import Learnt
@@ -61,8 +61,8 @@ class Quota:
 
     def cost(self, trial: Trial) -> float:
         """Loss and bytes together, where the goal is a multiplier."""
-        bits = 8 * trial.size / max(self.bench.found.weights, 1)
-        return trial.loss / (self.bench.found.most or 1.0) + self.goal.value * bits
+        found = self.bench.found
+        return cost(trial.loss / (found.most or 1.0), float(trial.size), self.goal.value, found.weights)
 
     def fits(self, trial: Trial) -> bool:
         """Whether the limit is met."""

@@ -17,7 +17,7 @@ from mc.lossy import arrays, grids
 from mc.lossy.files import naming, plain_layout, read_array
 from mc.lossy.frames import Frames
 from mc.lossy.passes import Job, framed
-from mc.lossy.requests import STEPPED, Request, matches
+from mc.lossy.requests import FRAMED, STEPPED, Request, matches
 from mc.lossy.schemes import FLOATS
 from mc.lossy.statistics import Statistics
 from mc.lossy.tied import groups, parted, speaker
@@ -25,7 +25,7 @@ from mc.lossy.zeros import pruned_in
 from mc.parallel import Workers
 from mc.plan.curves import Curve
 from mc.plan.losses import measure_of
-from mc.plan.menus import KINDS, Kind, Sample, grid, lossless, plain, trellis
+from mc.plan.menus import KINDS, Kind, Sample, grid, lossless, mantissa, plain, trellis
 from mc.plan.thinned import THINNED
 from mc.plan.thinned import asked as asked_thinned
 from mc.plan.ways import Combined, spelled
@@ -250,7 +250,7 @@ def of_request(sample: Sample, request: Request) -> list[Curve]:
     if isinstance(request, Combined):
         return list(asked_thinned(sample, request)) or list(lossless(sample))
     if request.kind in STEPPED:
-        kind = grid if request.kind == "grid" else trellis
+        kind = {"grid": grid, "trellis": trellis, "mantissa": mantissa}[request.kind]
         return list(kind(sample, request)) or list(lossless(sample))
     return [plain(sample, request)]
 
@@ -259,13 +259,12 @@ def sample_of(
     w: Array, tensor: Tensor, asked: Asked, twins: Mapping[str, str], wanted: Request | None, kept: Frames | None
 ) -> Sample:
     """Some rows, picked by the seed, and the frames of all: for every kind with steps, or the one that is wanted."""
-    count = min(len(w), max(FEWEST_ROWS, -(-SAMPLED // w.shape[1])))
-    picked = np.sort(np.random.default_rng(asked.seed).choice(len(w), count, replace=False))
     statistics = asked.statistics
     job = Job({}, asked.objective, 0, asked.level, None, statistics, twins=twins)
-    any_kind = wanted or Request(STEPPED[0])  # all kinds with steps have one frame
+    any_kind = wanted or Request(FRAMED[0])  # all kinds that have a frame have the same
     objective, frame = framed(tensor.name, w, any_kind, replace(job, frames=kept))
-    kinds = STEPPED if wanted is None else (wanted.kind,)
+    picked = spread(np.zeros(len(w)) if frame is None else frame.row_power, w.shape[1], asked.seed)
+    kinds = FRAMED if wanted is None else (wanted.kind,)
     frames = {} if frame is None else dict.fromkeys(kinds, (objective, grids.at_rows(frame, picked)))
 
     def framing(ending: str, part: Array) -> tuple[str, grids.Frame]:
@@ -273,7 +272,20 @@ def sample_of(
         return objective, frame or grids.frame(part, objective, False)
 
     measure = measure_of(tensor.name, w.shape, asked.objective, statistics, twins)
+    reach = 0.0 if frame is None else grids.reach(w, frame)
     alone = statistics is None or (tensor.name not in twins.values() and tensor.name not in twins)
     return Sample(
-        tensor, w, picked, w[picked], len(w), frames, framing, asked.objective, measure, alone, asked.seed, asked.level,
+        tensor, w, picked, w[picked], len(w), frames, framing, asked.objective, measure, reach, alone, asked.seed,
+        asked.level,
     )  # fmt: skip
+
+
+def spread(powers: Array, cols: int, seed: int) -> Array:
+    """Which rows of so many columns are looked at, rising: of all rows by power, one by chance of each of as many equal
+    parts, so that few rows have the sizes of all."""
+    rows = len(powers)
+    count = min(rows, max(FEWEST_ROWS, -(-SAMPLED // cols)))
+    places = (np.arange(count) + np.random.default_rng(seed).random(count)) * (rows / count)
+    order = np.argsort(powers, kind="stable")
+    found: Array = np.sort(order[np.minimum(places.astype(np.int64), rows - 1)])
+    return found

@@ -14,12 +14,13 @@ import numpy as np
 
 from mc.dtypes import numpy_dtype
 from mc.lossy import arrays, lowrank, masks, pruning
+from mc.lossy.finite import largest_of
 from mc.lossy.grids import at_rows
 from mc.lossy.masks import Threshold
 from mc.lossy.methods import Method, parse_method
 from mc.lossy.moments import Moments
 from mc.lossy.recipe import WEIGHED
-from mc.lossy.requests import Request
+from mc.lossy.requests import Request, framed
 from mc.lossy.schemes import scale_dtype
 from mc.plan.curves import Curve, laddered, laid
 from mc.plan.menus import Sample, curve_of, deviation_of, gridded, rate, restored
@@ -116,7 +117,7 @@ def promising(sample: Sample, others: Sequence[Curve]) -> list[int]:
     """Ranks with which less may be lost than by all others at the same bytes."""
     rows, cols = sample.whole.shape
     half = min(rows // 2, HALF)
-    if half < 2 or cols < 4:
+    if half < 2 or cols < 4 or sample.largest > largest_of(sample.tensor.dtype) / 2:  # products may lie beyond it
         return []
     chosen = np.random.default_rng(sample.seed).choice(rows, 2 * half, replace=False)
     a = sample.whole[chosen].astype(np.float64)
@@ -198,7 +199,8 @@ def least_loss(sizes: Array, others: Sequence[Curve]) -> Array:
             found = np.where(sizes >= one.bytes[0], np.minimum(found, one.losses[0]), found)
         else:
             logs = np.log2(np.maximum(one.losses[::-1], np.finfo(float).tiny))
-            found = np.minimum(found, np.exp2(np.interp(sizes, one.bytes[::-1], logs)))
+            none = None if framed(one.request) else np.inf  # the widest steps leave zeros, and few bits still bits
+            found = np.minimum(found, np.exp2(np.interp(sizes, one.bytes[::-1], logs, left=none)))
     return found
 
 
