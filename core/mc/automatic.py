@@ -25,12 +25,13 @@ from mc.lossy.statistics import Statistics, open_statistics
 from mc.parallel import Workers, single_blas, workers
 from mc.places import PathLike, copy_others, is_folder, name_of, new_folder, random_access, writing
 from mc.plan.again import replayed
+from mc.plan.asked import Asked, refuse_lossy
 from mc.plan.bench import Bench, plan_of
 from mc.plan.goals import Goal
 from mc.plan.meet import meet
 from mc.plan.plans import Plan, dumped, loaded, written
 from mc.plan.search import Limit, search
-from mc.plan.survey import Asked, Survey, refuse_lossy, survey
+from mc.plan.survey import Survey, survey
 from mc.plan.trial import Latest, Trial, packed, try_plan
 from mc.plan.ways import parse_way
 from mc.progress import Progress

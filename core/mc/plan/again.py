@@ -14,10 +14,10 @@ from mc.lossy.files import plain_layout, read_array
 from mc.lossy.schemes import FLOATS, matrix
 from mc.lossy.shards import Files, tensors_of
 from mc.parallel import Workers
+from mc.plan.asked import refuse_twice
 from mc.plan.losses import measure_of
 from mc.plan.plans import TIED, Plan, short
 from mc.plan.reasons import figures
-from mc.plan.survey import refuse_twice
 from mc.plan.trial import Latest, Trial, refuse_unknown, tied_in, try_plan, with_plan
 from mc.plan.ways import Combined, spelled
 

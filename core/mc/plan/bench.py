@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from mc.checkpoint import Source
 from mc.parallel import Workers
 from mc.plan.allocate import Choice
+from mc.plan.asked import Asked
 from mc.plan.goals import Goal
 from mc.plan.learnt import Learnt
 from mc.plan.plans import Plan
 from mc.plan.reasons import explained
-from mc.plan.survey import Asked, Survey
+from mc.plan.survey import Survey
 from mc.plan.trial import Latest, Trial, try_plan, with_plan
 
 
