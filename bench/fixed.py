@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mc.lossy import codebooks, integers
-from mc.lossy.schemes import Int, Nf4
+from mc.schemes import Int, Nf4
 
 Array = np.ndarray[Any, Any]
 

@@ -24,7 +24,7 @@ import mc
 from lossy import read
 from mc.lossy import arrays, casts, grids, integers, trellises
 from mc.lossy.requests import STEPPED, Target, parse_request
-from mc.lossy.schemes import Fp8, Int
+from mc.schemes import Fp8, Int
 from models import NAMES, paths
 
 Array = np.ndarray

@@ -17,9 +17,9 @@ import numpy as np
 
 import mc
 from mc.lossy.requests import Target
-from mc.lossy.schemes import matrix
 from mc.plan.goals import Goal
 from mc.plan.losses import measure_of
+from mc.schemes import matrix
 from models import NAMES, paths
 
 SCHEMES = "grid", "trellis"

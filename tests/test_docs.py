@@ -19,8 +19,8 @@ import yaml
 
 import mc as library
 from mc import __version__
-from mc.lossy.recipe import OBJECTIVES
 from mc.lossy.requests import KEYS
+from mc.recipe import OBJECTIVES
 from mc_cli.commands import EXIT_CODES, cli
 from mc_cli.files import packed_name
 

@@ -14,8 +14,8 @@ import zstandard
 
 import mc
 from mc.lossy import arrays
-from mc.lossy.recipe import Quantize, Quantized, write_recipe
 from mc.lossy.requests import parse_request
+from mc.recipe import Quantize, Quantized, write_recipe
 from spec_decoder import unpack
 
 HERE = Path(__file__).resolve().parent

@@ -19,8 +19,8 @@ import mc
 from mc.codec.trellis import MACHINES, following
 from mc.lossy import feedback, grids, loops
 from mc.lossy.requests import Target
-from mc.lossy.schemes import Grid
 from mc.lossy.walks import walk_block
+from mc.schemes import Grid
 
 if TYPE_CHECKING:
     import subprocess

@@ -14,10 +14,10 @@ import mc as library
 from mc.dtypes import numpy_dtype
 from mc.errors import DamagedError, McError, UsageError
 from mc.lossy import arrays, codebooks, grids, loops
-from mc.lossy.recipe import Quantized
 from mc.lossy.requests import Request, Target, parse_request
-from mc.lossy.schemes import Codebook, Grid, Int, Nf4, matrix, parts
 from mc.plan.goals import Goal
+from mc.recipe import Quantized
+from mc.schemes import Codebook, Grid, Int, Nf4, matrix, parts
 
 SHAPES = [(1, 1), (1, 97), (97, 1), (5, 33), (3, 2, 3, 3), (16, 128), (2, 7, 1), (40,), ()]
 SCHEMES = [

@@ -19,8 +19,8 @@ from mc.codec.trellis import MACHINES
 from mc.errors import DamagedError
 from mc.lossy import arrays, grids, trellises
 from mc.lossy.requests import Target, parse_request
-from mc.lossy.schemes import Trellis
 from mc.lossy.walks import walk
+from mc.schemes import Trellis
 
 Array = np.ndarray[Any, Any]
 NONE = np.empty(0)

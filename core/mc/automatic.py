@@ -19,7 +19,6 @@ from mc.folder import Folder, packed_name, read_folder
 from mc.loader import Checkpoint
 from mc.lossy.configs import with_quantization
 from mc.lossy.files import Floats, dequantize_file
-from mc.lossy.recipe import OBJECTIVES, WEIGHED
 from mc.lossy.requests import Request
 from mc.lossy.statistics import Statistics, open_statistics
 from mc.parallel import Workers, single_blas, workers
@@ -35,6 +34,7 @@ from mc.plan.survey import Survey, survey
 from mc.plan.trial import Latest, Trial, packed, try_plan
 from mc.plan.ways import parse_way
 from mc.progress import Progress
+from mc.recipe import OBJECTIVES, WEIGHED
 from mc.rewriting import refuse_unwritable, rewrite
 from mc.twins import tied_with
 

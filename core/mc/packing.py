@@ -18,11 +18,11 @@ from mc.codec.codings import word_width
 from mc.codec.typing import Bytes
 from mc.errors import McError, UsageError
 from mc.heading import WHOLE, coded_from, header_room, longest_note, most_packed
-from mc.lossy.recipe import Recipe, elements, read_recipe
-from mc.lossy.schemes import Trellis, described, parts
 from mc.manifest import SAME, Entry, Manifest, is_packed, write_header
 from mc.parallel import Workers
+from mc.recipe import Recipe, elements, read_recipe
 from mc.reports import TensorReport
+from mc.schemes import Trellis, described, parts
 from mc.twins import find_twins
 
 LEVELS = ("fast", "default", "best")

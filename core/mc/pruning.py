@@ -20,17 +20,17 @@ from mc.lossy.files import Writer, plain_layout
 from mc.lossy.methods import NEED_STATS, Method, parse_method, spelled
 from mc.lossy.pruned import Made, PrunedTensor, packed_as, refuse_missed
 from mc.lossy.pruning import Array, PruneJob
-from mc.lossy.recipe import OBJECTIVES, WEIGHED
 from mc.lossy.requests import Target, assign, matches
-from mc.lossy.schemes import FLOATS
 from mc.lossy.shards import checkpoints, tensors_of
 from mc.lossy.statistics import open_statistics
 from mc.lossy.tied import refuse_held
 from mc.parallel import Workers, single_blas, workers
 from mc.places import PathLike, is_folder, name_of, new_folder, random_access, writing
 from mc.progress import Done, Progress
+from mc.recipe import OBJECTIVES, WEIGHED
 from mc.reports import TensorReport
 from mc.rewriting import finished, refuse_unused, rewritable, rewrite, shards_of, tensor_names
+from mc.schemes import FLOATS
 from mc.scratch import scratch
 
 NOTHING = "no tensor that is to be pruned: no matrix of floats, or all are kept."

@@ -16,10 +16,10 @@ from mc.loader import Checkpoint
 from mc.lossy.against import TensorError, errors
 from mc.lossy.configs import without_quantization
 from mc.lossy.files import Floats, dequantize_file
-from mc.lossy.recipe import Recipe
 from mc.parallel import Workers, workers
 from mc.places import PathLike, is_folder, name_of, new_folder, random_access, writing
 from mc.progress import Done, Progress
+from mc.recipe import Recipe
 from mc.reports import RestoredFile, UnpackReport
 from mc.rewriting import rewritable, rewrite
 

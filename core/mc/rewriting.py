@@ -13,10 +13,10 @@ from mc.errors import UsageError, quote
 from mc.folder import Folder, read_folder
 from mc.lossy.configs import index_of, refuse_broken
 from mc.lossy.files import plain_layout
-from mc.lossy.recipe import Recipe, refuse_infinite
 from mc.lossy.sizes import packed_parts
 from mc.parallel import Workers
 from mc.places import PathLike
+from mc.recipe import Recipe, refuse_infinite
 from mc.reports import TensorReport
 
 CONFIG = "config.json"

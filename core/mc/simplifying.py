@@ -18,7 +18,6 @@ from mc.lossy.frames import Frames
 from mc.lossy.measure import Measured, packed_as
 from mc.lossy.passes import Job, Made, Unweighed
 from mc.lossy.quantizing import Decided, decided, quantize_file, refuse_missed
-from mc.lossy.recipe import OBJECTIVES, WEIGHED, Quantized
 from mc.lossy.requests import Request, Target, parse_request, spelled
 from mc.lossy.shards import checkpoints, tensors_of
 from mc.lossy.standards import assign_standard, spared
@@ -27,6 +26,7 @@ from mc.lossy.tied import refuse_held
 from mc.parallel import Workers, single_blas, workers
 from mc.places import PathLike, is_folder, name_of, new_folder, random_access, writing
 from mc.progress import Done, Progress
+from mc.recipe import OBJECTIVES, WEIGHED, Quantized
 from mc.reports import TensorReport
 from mc.rewriting import finished, refuse_unused, rewritable, rewrite, shards_of, tensor_names
 from mc.scratch import scratch

@@ -16,12 +16,12 @@ from mc.checkpoint import Layout, Source, Tensor, write_prefix
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, McError, quote
 from mc.heading import WHOLE
-from mc.lossy.recipe import restricted, write_recipe
 from mc.manifest import RECIPE_KEY, SAME
 from mc.memory import Room
 from mc.opening import Opening, open_packed
 from mc.packing import recipe_of
 from mc.parallel import Workers
+from mc.recipe import restricted, write_recipe
 from mc.scratch import scratch
 from mc.streams import FromMemory, FromPipe, FromSource, Sequential
 

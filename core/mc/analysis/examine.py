@@ -29,9 +29,9 @@ from mc.checkpoint import Layout, parse_layout
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, quote
 from mc.heading import coded_from
-from mc.lossy.recipe import Recipe
 from mc.packing import recipe_of, states_of
 from mc.parallel import Workers, single_blas, workers
+from mc.recipe import Recipe
 
 WHOLE = 1 << 24  # bytes of a tensor up to which it is one piece of work, read once
 Progress = Callable[[int, int], None]

@@ -11,8 +11,8 @@ from mc import blob
 from mc.analysis.tally import Read
 from mc.checkpoint import Layout
 from mc.codec.choose import code
-from mc.lossy.recipe import Recipe
 from mc.packing import room
+from mc.recipe import Recipe
 
 LEVELS = ("fast", "default", "best")
 CODED = 8  # chunks of a tensor that are coded, evenly spread

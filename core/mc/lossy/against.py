@@ -11,8 +11,8 @@ import numpy as np
 from mc.loader import Checkpoint
 from mc.lossy.files import Floats
 from mc.lossy.loops import squares
-from mc.lossy.schemes import FLOATS, described
 from mc.parallel import Workers
+from mc.schemes import FLOATS, described
 
 Array = np.ndarray[Any, Any]
 

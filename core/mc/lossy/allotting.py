@@ -23,12 +23,12 @@ from mc.lossy.methods import Method, is_free
 from mc.lossy.pruned import Made, Masks, Step, refuse_missed, results, write
 from mc.lossy.pruning import Array, PruneJob, component_bits, largest, matrix_of, prune_tensor, units_of
 from mc.lossy.requests import Target, assign
-from mc.lossy.schemes import matrix, scale_dtype
 from mc.lossy.shards import Files, Held, held_bytes, tensors_of
 from mc.lossy.sizes import packed_parts
 from mc.lossy.thresholds import by_components, settled
 from mc.lossy.tied import parted, together
 from mc.parallel import Workers
+from mc.schemes import matrix, scale_dtype
 from mc.scratch import scratch
 from mc.twins import find_tied
 

@@ -13,9 +13,10 @@ from mc.dtypes import MOST_DIMENSIONS, numpy_dtype
 from mc.errors import DamagedError, McError
 from mc.lossy import casts, codebooks, finite, grids, integers, lowrank, mantissas, masks, trellises
 from mc.lossy.loops import faults, squares
-from mc.lossy.recipe import Quantized
 from mc.lossy.requests import FRAMED, Request
-from mc.lossy.schemes import (
+from mc.lossy.zeros import lost_between
+from mc.recipe import Quantized
+from mc.schemes import (
     BEYOND,
     Cast,
     Channel,
@@ -35,7 +36,6 @@ from mc.lossy.schemes import (
     parts,
     scale_dtype,
 )
-from mc.lossy.zeros import lost_between
 
 Array = np.ndarray[Any, Any]
 F16_MOST = 65504.0

@@ -8,7 +8,7 @@ import numpy as np
 
 from mc.dtypes import numpy_dtype
 from mc.errors import McError
-from mc.lossy.schemes import Cast, Fp8
+from mc.schemes import Cast, Fp8
 
 Array = np.ndarray[Any, Any]
 MOST_BF16 = 3.39e38

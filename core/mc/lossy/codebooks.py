@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mc.errors import DamagedError
-from mc.lossy.schemes import Codebook, Nf4
+from mc.schemes import Codebook, Nf4
 
 Array = np.ndarray[Any, Any]
 SAMPLE = 1 << 20  # weights that a dictionary is trained on

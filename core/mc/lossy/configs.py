@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mc.errors import DamagedError
-from mc.lossy.recipe import Quantized
-from mc.lossy.schemes import Cast, Channel, Fp8, Int, Mantissa, Scheme
+from mc.recipe import Quantized
+from mc.schemes import Cast, Channel, Fp8, Int, Mantissa, Scheme
 from mc.strict_json import describe
 
 KEY = "quantization_config"

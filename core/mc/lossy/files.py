@@ -18,11 +18,11 @@ from mc.dtypes import element_bits, numpy_dtype
 from mc.errors import McError, quote
 from mc.loader import Checkpoint
 from mc.lossy import arrays
-from mc.lossy.recipe import MOST_STEPS, Quantize, Recipe, read_recipe, undone
-from mc.lossy.schemes import FLOATS, Int, parts
 from mc.lossy.slices import as_cut, by_rows
 from mc.manifest import RECIPE_KEY, is_packed
 from mc.parallel import Workers
+from mc.recipe import MOST_STEPS, Quantize, Recipe, read_recipe, undone
+from mc.schemes import FLOATS, Int, parts
 from mc.scratch import scratch
 
 Array = np.ndarray[Any, Any]

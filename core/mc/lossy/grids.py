@@ -11,7 +11,7 @@ import numpy as np
 
 from mc.lossy.feedback import DAMPING, factor, fed_back, round_block
 from mc.lossy.loops import MOST, powers, round_grid, scale_grid, thresholds
-from mc.lossy.schemes import NARROW, Grid
+from mc.schemes import NARROW, Grid
 
 Array = np.ndarray[Any, Any]
 EIGHTHS = tuple(2.0 ** (k / 8) for k in range(8))  # compared with FORMAT.md's in a test

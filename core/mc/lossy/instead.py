@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mc.lossy import grids
-from mc.lossy.schemes import Grid
+from mc.schemes import Grid
 
 Array = np.ndarray[Any, Any]
 SAMPLED = 1 << 15  # weights

@@ -10,7 +10,7 @@ import numpy as np
 from mc.dtypes import numpy_dtype
 from mc.lossy.casts import scales_of
 from mc.lossy.loops import TRIES, group_scales, pack_bits, round_groups, scale_groups, unpack_bits
-from mc.lossy.schemes import Int
+from mc.schemes import Int
 
 Array = np.ndarray[Any, Any]
 ABSMAX = np.empty(0)

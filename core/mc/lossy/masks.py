@@ -29,7 +29,7 @@ from mc.lossy.cuts import (
     scale_weights,
 )  # fmt: skip
 from mc.lossy.methods import Method, unit_of
-from mc.lossy.schemes import Shape
+from mc.schemes import Shape
 
 Array = np.ndarray[Any, Any]
 AT_ONCE = 1 << 22  # weights whose rows are ranked together

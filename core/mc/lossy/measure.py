@@ -11,9 +11,9 @@ import numpy as np
 
 from mc.lossy.arrays import Result
 from mc.lossy.loops import powers
-from mc.lossy.recipe import Recipe
-from mc.lossy.schemes import Shape, described, parts
+from mc.recipe import Recipe
 from mc.reports import TensorReport
+from mc.schemes import Shape, described, parts
 
 Array = np.ndarray[Any, Any]
 EIGHTH = 8  # bins of an octave of variance, in which rows and columns are told apart

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from mc.errors import UsageError, quote
-from mc.lossy.schemes import Shape, matrix
+from mc.schemes import Shape, matrix
 
 BLOCKED = ("sparsity", "scope")
 RANKS = ("rank", "energy", "share")  # of which one says it all

@@ -14,12 +14,12 @@ from mc.lossy.files import Target as Out
 from mc.lossy.files import Writer, naming, read_array
 from mc.lossy.frames import Frames
 from mc.lossy.measure import Measured, bound, measured
-from mc.lossy.recipe import WEIGHED, Quantize, Recipe, read_recipe, write_recipe
 from mc.lossy.requests import FRAMED, Request, Target
-from mc.lossy.schemes import matrix, parts
 from mc.lossy.statistics import Statistics
 from mc.manifest import RECIPE_KEY
 from mc.parallel import Workers
+from mc.recipe import WEIGHED, Quantize, Recipe, read_recipe, write_recipe
+from mc.schemes import matrix, parts
 from mc.twins import tied_with
 
 Step = Callable[[int], None]

@@ -16,12 +16,12 @@ from mc.lossy.limits import refuse_beyond
 from mc.lossy.masks import Threshold
 from mc.lossy.methods import Method, spelled
 from mc.lossy.pruning import Array, Pruned, PruneJob, matrix_of, prune_tensor
-from mc.lossy.recipe import Prune, Quantized, Recipe, read_recipe, write_recipe
 from mc.lossy.requests import Target
-from mc.lossy.schemes import LowRank, Shape, matrix, parts
 from mc.manifest import RECIPE_KEY
 from mc.parallel import Workers
+from mc.recipe import Prune, Quantized, Recipe, read_recipe, write_recipe
 from mc.reports import TensorReport
+from mc.schemes import LowRank, Shape, matrix, parts
 
 Step = Callable[[int], None]
 

@@ -21,10 +21,10 @@ from mc.lossy.loops import squares
 from mc.lossy.masks import Threshold
 from mc.lossy.methods import NEED_STATS, Method, spelled
 from mc.lossy.moments import Moments, moments_of
-from mc.lossy.recipe import Quantized
 from mc.lossy.requests import Target
-from mc.lossy.schemes import LowRank, Scheme, Shape, Shrunk, Sparse, parts, scale_dtype
 from mc.lossy.statistics import Statistics
+from mc.recipe import Quantized
+from mc.schemes import LowRank, Scheme, Shape, Shrunk, Sparse, parts, scale_dtype
 from mc.twins import tied_with
 
 Array = np.ndarray[Any, Any]

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from mc.checkpoint import Tensor
 from mc.errors import UsageError, quote
-from mc.lossy.schemes import EFFORTS, FLOATS, MOST_CODES, NF4_GROUP
+from mc.schemes import EFFORTS, FLOATS, MOST_CODES, NF4_GROUP
 
 KEYS = {
     "bf16": (), "fp16": (), "fp8": ("format", "per"), "int": ("group", "symmetric", "scales"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mc.checkpoint import Source
-from mc.lossy.recipe import Recipe
-from mc.lossy.schemes import parts
 from mc.packing import Target, pack_file
 from mc.parallel import Workers
+from mc.recipe import Recipe
 from mc.reports import TensorReport
+from mc.schemes import parts
 
 
 class Nowhere:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mc.lossy.recipe import Quantized
-from mc.lossy.schemes import Cast, Channel, Codebook, Fp8, Grid, Int, Mantissa, Trellis, parts
+from mc.recipe import Quantized
+from mc.schemes import Cast, Channel, Codebook, Fp8, Grid, Int, Mantissa, Trellis, parts
 
 Array = np.ndarray[Any, Any]
 

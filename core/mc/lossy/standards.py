@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from mc.checkpoint import Tensor
 from mc.errors import UsageError, quote
 from mc.lossy.requests import Request, assign, matches
-from mc.lossy.schemes import FLOATS
 from mc.lossy.tied import groups, speaker
+from mc.schemes import FLOATS
 
 WEIGHT = ".weight"
 # Names of embeddings in the models of transformers: BERT and ViT, LLaMA, GPT-2, T5. One too many costs bytes alone.

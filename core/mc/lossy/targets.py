@@ -10,12 +10,12 @@ from mc.errors import LimitError, UsageError
 from mc.lossy import arrays, grids
 from mc.lossy.files import naming, read_array
 from mc.lossy.passes import Job, framed, results, wider, write
-from mc.lossy.recipe import WEIGHED
 from mc.lossy.requests import STEPPED, Target
 from mc.lossy.sampling import estimated, expected_rest, only_trellises
 from mc.lossy.shards import Files, Held, held_bytes, tensors_of
 from mc.lossy.sizes import packed_parts
 from mc.parallel import Workers
+from mc.recipe import WEIGHED
 from mc.scratch import scratch
 
 CLOSE = 0.995  # of a limit: near enough

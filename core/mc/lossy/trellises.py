@@ -16,8 +16,8 @@ from mc.codec.trellis import MACHINES
 from mc.lossy import grids
 from mc.lossy.feedback import fed_back
 from mc.lossy.grids import CONTEXTS, HALF, MIDDLE, Frame
-from mc.lossy.schemes import Trellis
 from mc.lossy.walks import unwalk, walk, walk_block
+from mc.schemes import Trellis
 
 Array = np.ndarray[Any, Any]
 NONE = np.empty(0)

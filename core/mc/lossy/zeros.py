@@ -12,9 +12,9 @@ import numpy as np
 
 from mc.checkpoint import Layout, Source
 from mc.errors import McError, quote
-from mc.lossy.recipe import Prune, read_recipe
 from mc.lossy.requests import Request
-from mc.lossy.schemes import Sparse
+from mc.recipe import Prune, read_recipe
+from mc.schemes import Sparse
 
 Array = np.ndarray[Any, Any]
 

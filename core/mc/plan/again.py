@@ -11,7 +11,6 @@ from mc.checkpoint import Source, Tensor, read_layout
 from mc.errors import McError, quote
 from mc.lossy import arrays
 from mc.lossy.files import plain_layout, read_array
-from mc.lossy.schemes import FLOATS, matrix
 from mc.lossy.shards import Files, tensors_of
 from mc.parallel import Workers
 from mc.plan.asked import refuse_twice
@@ -20,6 +19,7 @@ from mc.plan.plans import TIED, Plan, short
 from mc.plan.reasons import figures
 from mc.plan.trial import Latest, Trial, refuse_unknown, tied_in, try_plan, with_plan
 from mc.plan.ways import Combined, spelled
+from mc.schemes import FLOATS, matrix
 
 OF_ONE = "bits", "bound", "per_kB", "next"  # what explains one tensor's choice
 OF_ALL = "goal", "weights", "alpha", "nearby", "scores"  # what explains them all

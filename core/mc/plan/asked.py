@@ -11,10 +11,10 @@ from math import prod
 from mc.checkpoint import Tensor
 from mc.errors import McError, UsageError, quote
 from mc.lossy.requests import Request, matches
-from mc.lossy.schemes import FLOATS
 from mc.lossy.statistics import Statistics
 from mc.lossy.tied import groups, speaker
 from mc.plan.ways import spelled
+from mc.schemes import FLOATS
 
 SMALLEST = 256  # weights: fewer aren't worth a scheme's own header entries
 AS_ASKED, UNFIT = "kept as asked", "no floats of 16 bits or more"  # why tensors stay

@@ -10,8 +10,8 @@ import numpy as np
 
 from mc.lossy.grids import objective_of
 from mc.lossy.passes import USUAL, is_embedding
-from mc.lossy.recipe import WEIGHED
 from mc.lossy.statistics import Statistics
+from mc.recipe import WEIGHED
 from mc.twins import tied_with
 
 Array = np.ndarray[Any, Any]

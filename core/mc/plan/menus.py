@@ -24,9 +24,9 @@ from mc.lossy.casts import cast
 from mc.lossy.finite import largest_of
 from mc.lossy.grids import Frame
 from mc.lossy.requests import Request
-from mc.lossy.schemes import Cast, parts
 from mc.plan.curves import Curve, Trial, finer, laddered, laid
 from mc.plan.losses import Measure
+from mc.schemes import Cast, parts
 
 Array = np.ndarray[Any, Any]
 WIDEST, FINEST = 4, -14  # octaves of a step relative to the weights' deviation

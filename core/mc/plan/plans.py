@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mc.errors import DamagedError, UsageError, quote
-from mc.lossy.recipe import OBJECTIVES
 from mc.packing import LEVELS
 from mc.plan.allocate import Choice
 from mc.plan.ways import LOSSLESS, parse_way, spelled, stepped
+from mc.recipe import OBJECTIVES
 from mc.strict_json import describe, parse_json
 
 VERSION = 1

@@ -10,13 +10,13 @@ from typing import Any
 
 from mc.checkpoint import Layout, Source, read_layout
 from mc.folder import read_folder
-from mc.lossy.recipe import Recipe, elements
-from mc.lossy.schemes import parts
 from mc.manifest import SAME, is_packed
 from mc.opening import open_packed
 from mc.packing import recipe_of, room
 from mc.plan.brief import LEFT_OUT, Facts, brief, expanded
 from mc.plan.plans import TIED
+from mc.recipe import Recipe, elements
+from mc.schemes import parts
 from mc.streams import FromSource
 
 

@@ -19,12 +19,12 @@ from mc.lossy.grids import at_rows
 from mc.lossy.masks import Threshold
 from mc.lossy.methods import Method, parse_method
 from mc.lossy.moments import Moments
-from mc.lossy.recipe import WEIGHED
 from mc.lossy.requests import Request, framed
-from mc.lossy.schemes import scale_dtype
 from mc.plan.curves import Curve, laddered, laid
 from mc.plan.menus import Sample, curve_of, deviation_of, gridded, rate, restored
 from mc.plan.ways import Combined, combined, magnitude
+from mc.recipe import WEIGHED
+from mc.schemes import scale_dtype
 
 Array = np.ndarray[Any, Any]
 GRID = Request("grid")

@@ -20,7 +20,6 @@ from mc.lossy.masks import Threshold
 from mc.lossy.measure import bound
 from mc.lossy.passes import Job, Made, write
 from mc.lossy.pruning import PruneJob, matrix_of
-from mc.lossy.recipe import Recipe, read_recipe, refuse_infinite
 from mc.lossy.requests import Request
 from mc.lossy.sizes import Nowhere
 from mc.lossy.statistics import Statistics
@@ -33,6 +32,7 @@ from mc.plan.plans import Plan, written
 from mc.plan.stored import stored, with_parts
 from mc.plan.thinned import is_cut, of_weights, threshold
 from mc.plan.ways import Combined, gridded
+from mc.recipe import Recipe, read_recipe, refuse_infinite
 from mc.scratch import scratch
 from mc.twins import find_tied, find_twins
 

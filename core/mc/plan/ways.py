@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from mc.errors import UsageError, quote
 from mc.lossy.methods import Method, parse_method
 from mc.lossy.requests import STEPPED, Request, parse_request
-from mc.lossy.schemes import LowRank, Shape, Sparse, parts
+from mc.schemes import LowRank, Shape, Sparse, parts
 
 THEN = "+"
 LOSSLESS = "lossless"

@@ -15,7 +15,8 @@ from math import isfinite, prod
 from mc.checkpoint import Layout
 from mc.dtypes import MOST_DIMENSIONS
 from mc.errors import DamagedError, McError, quote
-from mc.lossy.schemes import (
+from mc.manifest import RECIPE_KEY
+from mc.schemes import (
     FLOATS,
     PRUNED,
     LowRank,
@@ -28,7 +29,6 @@ from mc.lossy.schemes import (
     read,
     written,
 )
-from mc.manifest import RECIPE_KEY
 from mc.strict_json import describe, parse_json
 
 QUANTIZE, PRUNE = "quantize", "prune"

@@ -16,8 +16,8 @@ import mc
 from checkpoints import Piece, build
 from mc.checkpoint import Source, read_layout
 from mc.errors import DamagedError, McError
-from mc.lossy.recipe import Quantize, Quantized, read_recipe, write_recipe
-from mc.lossy.schemes import (
+from mc.recipe import Quantize, Quantized, read_recipe, write_recipe
+from mc.schemes import (
     Cast,
     Channel,
     Codebook,
