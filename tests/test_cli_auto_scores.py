@@ -110,3 +110,21 @@ def test_signals_end_a_search_and_leave_nothing(at: Path, env: dict[str, str], n
     left = {path.name for path in at.iterdir()}
     assert left == {"m.safetensors", "judge.py", "runs", "tmp", "s.mc.safetensors.evals.jsonl"}
     assert not list((at / "tmp").iterdir())
+
+
+def test_the_last_lines_of_a_program_are_cut(mc_inside: Command, at: Path) -> None:
+    (at / "long.py").write_text("import sys\nfor _ in range(3):\n    print('9' * 5000 + 'x')\n")
+    scored = "--eval", f"'{sys.executable}' long.py {{}}", "--max-drop", "1%"
+    done = mc_inside("auto", "m.safetensors", "-o", "o.mc.safetensors", *scored, cwd=at)
+    assert done.returncode == 1 and len(done.stderr) < 2500 and b"9x" in done.stderr
+
+
+def test_a_full_folder_for_temporary_files_is_what_is_named(
+    mc: Command, at: Path, env: dict[str, str], tree: Tree
+) -> None:
+    """Of a limit on the size of files, which only the copy that is scored exceeds."""
+    script = f"ulimit -f 4; exec '{sys.executable}' -m mc_cli auto m.safetensors -o o.mc.safetensors --max-drop 1 {{}}"
+    eval_of = f"--eval \"'{sys.executable}' -c 'print(1)' {{}}\""
+    done = subprocess.run(["bash", "-c", script.format(eval_of)], cwd=at, env=env, capture_output=True)
+    assert done.returncode == 1 and b"TMPDIR" in done.stderr, done.stderr
+    assert "o.mc.safetensors" not in tree(at)

@@ -47,3 +47,29 @@ def test_explanations_of_what_is_pruned_first_are_readable() -> None:
     told = " ".join(sentences({"alpha": 0.1, "tensors": {"thin": thin, "b": {**thin, "per_kB": 3.0}}}))
     assert "would need 2.75" in told and "above what no code" not in told and "a thousand bytes 1 to 3" in told
     assert "It could hardly be smaller." in " ".join(sentences(at_least))
+
+
+@pytest.mark.parametrize(
+    ("smaller", "larger", "said"),
+    [
+        ([90, 0.2], [110, 0.05], "A tenth smaller (90 B) it would lose 0.2 instead of 0.1; a tenth larger (110 B), "),
+        ([20, 0.7], [94, 0.05], ""),
+        ([99, 0.1], [112, 0.05], "It could hardly be smaller. A tenth larger (112 B) it would lose 0.05."),
+        ([99, 0.1], [101, 0.1], "It could hardly be smaller."),
+        ([88, 0.2], [88, 0.2], "A tenth smaller (88 B) it would lose 0.2 instead of 0.1."),
+        ([30, 0.9], [109, 0.09], "A tenth larger (109 B) it would lose 0.09 instead of 0.1."),
+    ],
+)  # fmt: skip
+def test_sizes_that_were_expected_elsewhere_are_not_called_a_tenth_off(
+    smaller: list[float], larger: list[float], said: str
+) -> None:
+    entry = {"as": "grid", "step": 1.0, "bytes": 90, "loss": 0.1}
+    told = " ".join(sentences({"tensors": {"a": entry}, "nearby": [smaller, [100, 0.1], larger]}))
+    assert said in told and told.lower().count("a tenth") == said.lower().count("a tenth")
+
+
+def test_a_choice_that_would_cost_far_less_is_not_called_a_close_one() -> None:
+    told = [
+        {"as": "grid", "next": {"as": "mantissa", "bytes": 1, "loss": 0.1, "cost": cost}} for cost in (-0.5, 0.005, 0.3)
+    ]
+    assert "For 1 of 3 tensors the runner-up" in " ".join(sentences({"tensors": dict(zip("abc", told, strict=True))}))

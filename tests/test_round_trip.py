@@ -294,6 +294,15 @@ def test_rows_of_one_magnitude_each_are_coded(level: Level, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("level", ["default", "best"])
+@pytest.mark.parametrize(("dtype", "most"), [("BF16", 0.96), ("F32", 0.98)])
+def test_rows_forty_powers_of_ten_apart_are_coded(level: Level, dtype: str, most: float) -> None:
+    draw = np.random.default_rng(0)
+    stored = cast(draw.normal(size=(512, 256)) * 10.0 ** draw.uniform(-25, 15, (512, 1)), dtype)
+    data = build([Piece("x", dtype, stored.shape, stored.tobytes())])
+    assert len(round_trip(data, level)) < most * len(data)
+
+
+@pytest.mark.parametrize("level", ["default", "best"])
 @pytest.mark.parametrize("first", [0, 1])
 def test_rows_that_come_again_at_powers_of_two_are_seen_for_what_they_are(level: Level, first: int) -> None:
     values = np.random.default_rng(0).normal(0, 0.02, (2048, 512))

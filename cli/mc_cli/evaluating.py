@@ -23,6 +23,7 @@ import click
 
 PLACE = "{}"
 SHOWN = 12  # lines of a failing command's output that an error shows
+LONGEST = 400  # characters of each, from its end
 SILENT = "It printed nothing."
 READ = 1 << 16  # bytes of the end of an output in which the last lines are looked for
 
@@ -85,7 +86,7 @@ def run(command: str, path: Path, timeout: float | None) -> float:
 def ending(out: BinaryIO, err: BinaryIO) -> str:
     """The last lines of both outputs, for an error."""
     lines = [*last_lines(out), *last_lines(err)][-SHOWN:]
-    return "Its last lines:\n" + "\n".join(f"  {line}" for line in lines) if lines else SILENT
+    return "Its last lines:\n" + "\n".join(f"  {line[-LONGEST:]}" for line in lines) if lines else SILENT
 
 
 def last_lines(stream: BinaryIO) -> list[str]:

@@ -36,6 +36,7 @@ from mc.plan.ways import parse_way
 from mc.progress import Progress
 from mc.recipe import OBJECTIVES, WEIGHED
 from mc.rewriting import refuse_unwritable, rewrite
+from mc.scratch import temporary
 from mc.twins import tied_with
 
 ANY = "auto"  # as a scheme: whatever is best
@@ -206,7 +207,7 @@ def copy_original(path: Path, sources: Sequence[Source], folder: Folder | None, 
     digests = []
     for source, file in zip(sources, files, strict=True):
         digest = hashlib.sha256()
-        with open(file, "wb") as out:
+        with temporary(), open(file, "wb") as out:
             for at in range(0, source.size, COPIED):
                 part = source.read(at, min(at + COPIED, source.size))
                 digest.update(part)
@@ -223,7 +224,7 @@ def restore_trial(
     whole, files = candidate_place(path, folder, place)
     digests = []
     for (quantized, _), file in zip(latest.of(sources, trial.plan, work), files, strict=True):
-        with open(file, "wb") as out:
+        with temporary(), open(file, "wb") as out:
             digests.append(dequantize_file(Floats(Checkpoint(quantized)), out, work, lambda _: None)[1])
     return whole, of_all(digests)
 

@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from mc.errors import McError, reason
@@ -18,15 +20,22 @@ class _Raw(io.FileIO):
 
     def write(self, data: bytes | memoryview) -> int | None:  # type: ignore[override]  # typeshed's type of buffers
         """As a file does; McError where there is no room."""
-        try:
+        with temporary():
             return super().write(data)
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            raise McError(
-                f"A temporary file in {tempfile.gettempdir()} cannot be written: {reason(error)}. Make room there, or "
-                "name another folder in the environment variable TMPDIR."
-            ) from error
+
+
+@contextmanager
+def temporary() -> Iterator[None]:
+    """McError where there is no room for the temporary files that are written meanwhile."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise McError(
+            f"A temporary file in {tempfile.gettempdir()} cannot be written: {reason(error)}. Make room there, or "
+            "name another folder in the environment variable TMPDIR."
+        ) from error
 
 
 def scratch() -> BinaryIO:

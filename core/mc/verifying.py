@@ -130,6 +130,10 @@ def _differences(where: str, original: Source, opening: Opening, different: list
     layout = opening.original
     if original.size != layout.size:
         message = f"The original has {layout.size} bytes by the manifest, and {original.where} has {original.size}."
+        if recipe_of(layout, where):
+            message += (
+                " What was packed had been made smaller with loss: --against compares it with what it was made from."
+            )
         yield Finding(where, None, "file", message)
     elif bytes(original.read(0, len(layout.prefix))) != layout.prefix:
         yield Finding(where, None, "header", f"The header of {original.where} is another than the restored one.")

@@ -23,6 +23,8 @@ MOST_SAMPLED = 1 << 22  # words of the sample, all the same
 RARE = 64  # one word in so many: below this, words of magnitude zero are left as they are
 FEW = 4096  # words below which scales of rows can't pay
 ENOUGH = 1 << 13  # words for tables: those of 40 symbols made from so many cost .0035 bits a word more than exact ones
+SPREAD = 4, 10  # octaves above and below the mean magnitude of a row in which nearly all of its words lie
+MANY = 100  # one word in so many: as many escapes take half a bit a word
 NO_TABLES = Tables(np.zeros((1, 256), np.uint8), np.zeros(1, np.int64))
 
 Read = Callable[[int, int], Bytes]  # bytes start to stop of a tensor, as u8
@@ -109,6 +111,13 @@ class _Matrix:
         """Rows, of which the last may be shorter."""
         return -(-self.words // self.cols)
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """How far above and below a scale a row may lie for its words to have symbols, in eighths of an octave."""
+        steps = symbols.ESCAPE - 1 - symbols.CENTRE, symbols.CENTRE
+        above, below = ((most >> self.mantissa) - own for most, own in zip(steps, SPREAD, strict=True))
+        return above * scales.OCTAVE, below * scales.OCTAVE
+
 
 @dataclass(frozen=True)
 class _Scan:
@@ -144,7 +153,19 @@ def _multiples(first: int, n: int, step: int) -> int:
 def fit(
     geometry: planes.Geometry, shape: tuple[int, ...], words: int, read: Read, effort: Effort, each: Each
 ) -> Fitted:
-    """Choose how the tensor with these words (at least one) is coded."""
+    """Choose how the tensor with these words (at least one) is coded: with mantissa bits in the symbol, or where their
+    range is too wide for that, without."""
+    fitted = _fit(geometry, shape, words, read, effort, each)
+    escapes = int(fitted.counts[:, symbols.ESCAPE].sum())
+    if fitted.code.mantissa and geometry.mantissa < planes.MOST_FIELD_BITS and escapes * MANY > fitted.plan.symbols:
+        none = replace(effort, mantissa=effort.mantissa | {geometry.mantissa: 0})
+        return min(fitted, _fit(geometry, shape, words, read, none, each), key=lambda one: one.bits + 8 * len(one.head))
+    return fitted
+
+
+def _fit(
+    geometry: planes.Geometry, shape: tuple[int, ...], words: int, read: Read, effort: Effort, each: Each
+) -> Fitted:
     mantissa = effort.mantissa.get(geometry.mantissa, OTHERWISE)
     cols, has_columns = columns_of(shape, words)
     contexts = [c for c in effort.contexts if (c != BOTH or has_columns) and (c == ALONE or words >= FEW)]
@@ -219,8 +240,11 @@ def _alone(matrix: _Matrix, scanned: list[_Scan], sample: Ints, effort: Effort) 
     frequent = frequent_words(sample, matrix.step_shift)
     if len(frequent):
         classes[:] = classes.min(axis=1, keepdims=True)
-    rows = scales.known_rows(np.concatenate([s.rows for s in scanned]))
-    alone = np.full(matrix.rows, int(rows.sum(dtype=np.int64)) // len(rows), np.int16)
+    above, below = matrix.reach
+    measured = np.concatenate([s.rows for s in scanned])
+    rows = scales.known_rows(measured, above, below)
+    mean = int(rows.sum(dtype=np.int64)) // len(rows)
+    alone = np.full(matrix.rows, max(mean, int(measured.max()) - above), np.int16)
     signed = not all(s.positive for s in scanned)
     return FloatCode(
         matrix.geometry, matrix.mantissa, matrix.cols, ALONE, alone, symbols.EMPTY_SCALES, symbols.EMPTY_WORDS,
@@ -234,7 +258,7 @@ def _candidates(
     """The codes to compare, by context, each with its side information as it stands in a file."""
     candidates = {ALONE: (code, b"")}
     if ROWS in contexts:
-        rows = scales.known_rows(np.concatenate([s.rows for s in scanned]))
+        rows = scales.known_rows(np.concatenate([s.rows for s in scanned]), *matrix.reach)
         candidates[ROWS] = (replace(code, context=ROWS, row_scales=rows), floats.write_rows(rows))
     if BOTH in contexts:
         sums: Counts = sum((s.columns for s in scanned[1:]), scanned[0].columns.astype(np.int64))

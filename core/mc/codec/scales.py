@@ -141,8 +141,9 @@ def column_scales(columns: Counts, rows: int, mantissa: int) -> Scales:
     return np.minimum(np.maximum(scales, -128), 127).astype(np.int16)
 
 
-def known_rows(rows: Scales) -> Scales:
-    """The scales with those of empty rows, and outliers more than a byte's range up, drawn to the others."""
+def known_rows(rows: Scales, above: int, below: int) -> Scales:
+    """The scales with those of empty rows, and outliers more than a byte's range up, drawn to the others; if it can be,
+    so that none lies further `above` or `below` what it is drawn to than symbols reach."""
     low, high = int(rows.min()), int(rows.max())
     if low != UNKNOWN and high - low <= 127:
         return rows
@@ -151,7 +152,11 @@ def known_rows(rows: Scales) -> Scales:
         return np.zeros_like(rows)
     middle = int(np.partition(known, len(known) // 2)[len(known) // 2])
     filled = np.where(rows == UNKNOWN, middle, rows)
-    low = max(int(filled.min()), middle - 127)
+    least, low = int(filled.min()), middle - 127
+    lowest, highest = int(filled.max()) - 255 - above, least + below
+    if lowest <= highest:
+        low = min(max(low, lowest), highest)
+    low = max(low, least)
     return np.clip(filled, low, low + 255).astype(np.int16)
 
 

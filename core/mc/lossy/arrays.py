@@ -40,6 +40,8 @@ from mc.schemes import (
 Array = np.ndarray[Any, Any]
 F16_MOST = 65504.0
 TINY = float(np.finfo(np.float64).tiny)
+HALVED = 2.0**-48  # of the power of F64, at most, is lost when it is rounded to f32
+WHOLE = 2.0**-102  # numbers of f32 from here on have all their digits, and so have those down to 2^-24 of them
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class Result:
 
 
 def as_matrix(raw: Array, dtype: str, shape: Shape) -> Array:
-    """f32 [rows, cols] of a tensor's bytes. McError for numbers that aren't finite, or not in f32, and for a shape that
-    numpy has no arrays of."""
+    """f32 [rows, cols] of a tensor's bytes. McError for numbers that aren't finite, or not in f32, rows that f32 has
+    nothing of, and for a shape that numpy has no arrays of."""
     if len(shape) > MOST_DIMENSIONS:
         raise McError(f"has {len(shape)} dimensions, and at most {MOST_DIMENSIONS} can be held: keep it with --keep")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -65,7 +67,18 @@ def as_matrix(raw: Array, dtype: str, shape: Shape) -> Array:
         plural = "s that are" if count > 1 else " that is"
         beyond = ", or beyond f32" if dtype == "F64" else ""
         raise McError(f"has {count} number{plural} NaN or infinite{beyond}, which no scheme can hold")
-    return w.reshape(matrix(shape))
+    rows = w.reshape(matrix(shape))
+    if dtype == "F64" and (count := _vanishing(raw.view(np.float64).reshape(rows.shape))):
+        raise McError(
+            f"has {count} row{'s' if count > 1 else ''} of numbers too small for f32, in which every scheme calculates"
+        )
+    return rows
+
+
+def _vanishing(w: Array) -> int:
+    """Rows of f64 [rows, cols] whose largest number f32 doesn't hold with all its digits."""
+    largest = np.maximum(w.max(axis=1, initial=0.0), -w.min(axis=1, initial=0.0))
+    return int(((largest > 0) & (largest < WHOLE)).sum())
 
 
 def quantize(
@@ -96,6 +109,8 @@ def quantize(
         first = finite.inwards(first, 2 if isinstance(scheme, Trellis) else 1, restored)
         near = restored(first)
         error, power = squares(w.reshape(-1), near)
+    if dtype == "F64":
+        error += HALVED * power
     about = Quantized(scheme, dtype, shape, error / power if power else 0.0, weighed)
     return Result(about, shaped(first), error, power, lost_between(w.reshape(-1), near))
 

@@ -35,9 +35,9 @@ def refuse_unheld(where: str, wanted: Mapping[str, Request], pruned: frozenset[s
     """McError for a pruned tensor that is to become a trellis."""
     lost = [name for name, request in wanted.items() if request.kind == "trellis" and name in pruned]
     if lost:
-        more = f" and {len(lost) - 1} more" * (len(lost) > 1)
+        which = f"{quote(lost[0])} and {len(lost) - 1} more were" if len(lost) > 1 else f"{quote(lost[0])} was"
         raise McError(
-            f"{where}: tensor {quote(lost[0])}{more} was pruned, and a trellis doesn't hold zeros. Give it another "
+            f"{where}: tensor {which} pruned, and a trellis doesn't hold zeros. Give it another "
             f"scheme: --scheme grid for all, or --set {quote(lost[0] + '=grid')}; or --keep it."
         )
 

@@ -19,6 +19,7 @@ MANY_TIMES = 100.0  # as dear: beyond, a share says nothing
 LARGEST = 3  # tensors that are told of one by one
 CLOSE = 0.01  # of the cost: another choice would have been as good
 ALIKE = 1.5  # times the least worth of a byte: what menus and measured sizes leave between tensors
+FAR = 0.85  # of the size, or a size of which this is so much: where bytes leap, no tenth less or more was expected
 LITTLE = 0.97  # of the size: where less can't be had, a tenth less isn't spoken of
 
 
@@ -120,13 +121,13 @@ def _close(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Where another candidate would have been as good."""
     costs = [_number(_dict(one.get("next")).get("cost")) for one in tensors.values()]
     known = [cost for cost in costs if cost is not None]
-    close = sum(cost < CLOSE for cost in known)
+    close = sum(-CLOSE <= cost < CLOSE for cost in known)
     if not known:
         return []
     middle = sorted(known)[len(known) // 2]
     usual = "less" if middle < 0 else f"{middle:.0%} more" if middle < MANY_TIMES else "far more"
     return [
-        f"For {close} of {_tensors(len(known))} the runner-up would cost less than {CLOSE:.0%} more, loss and bytes "
+        f"For {close} of {_tensors(len(known))} the runner-up would cost within {CLOSE:.0%} as much, loss and bytes "
         f"together, so that the choice hardly matters; the median would cost {usual}."
     ]
 
@@ -193,12 +194,17 @@ def _nearby(found: object) -> list[str]:
             [int() | float() as size, int() | float() as here],
             [int() | float() as large, int() | float() as less],
         ] if here:
+            fewer = f"({_amount(small)}) it would lose {more:.3g}" if small > FAR * size and more >= here else ""
+            further = f"({_amount(large)})" if large * FAR < size < large * LITTLE and less <= here else ""
             if size and small > LITTLE * size:
-                return [f"It could hardly be smaller. A tenth larger ({_amount(large)}) it would lose {less:.3g}."]
-            return [
-                f"A tenth smaller ({_amount(small)}) it would lose {more:.3g} instead of {here:.3g}; a tenth larger "
-                f"({_amount(large)}), {less:.3g}."
-            ]
+                told = "It could hardly be smaller."
+                return [f"{told} A tenth larger {further} it would lose {less:.3g}." if further else told]
+            if fewer and further:
+                return [f"A tenth smaller {fewer} instead of {here:.3g}; a tenth larger {further}, {less:.3g}."]
+            if fewer:
+                return [f"A tenth smaller {fewer} instead of {here:.3g}."]
+            if further:
+                return [f"A tenth larger {further} it would lose {less:.3g} instead of {here:.3g}."]
     return []
 
 

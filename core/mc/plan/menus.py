@@ -35,6 +35,8 @@ Framing = Callable[[str, Array], tuple[str, Frame]]
 BENT = -5  # octaves; of finer steps, where an octave takes a bit a weight and no more, half as many are tried
 WIDTHS = (1, 127), (2, 32767)  # bytes of an integer, and the largest they hold
 NEXT = 1e-3  # of a step: to both sides of one
+REACHED = 30  # octaves that the scales of a grid's rows reach, and two of what a row spreads by itself
+INTEGERS = 2, 3, 4, 5, 6, 8  # bits of integers with scales of their own
 TABLE = 24  # bytes of a code table, about
 ANCHORS = 4.0, 11.0  # bits of a mantissa, with which numbers are so many that they are coded as floats
 SCALE = 0.75  # bytes of a scale or context in the head, about
@@ -49,12 +51,14 @@ class Sample:
     whole: Array  # f32 [rows, cols]
     picked: Array  # which rows
     w: Array  # f32, these
+    raw: Array  # u8, as the file has them
     rows: int  # of the whole tensor
     frames: dict[str, tuple[str, Frame]]  # by kind with steps, of the whole with scales and powers of the rows picked
     framing: Framing
     objective: str
     measure: Measure
     reach: float  # the largest of all integers at a relative step of 1
+    spread: float  # octaves between the smallest and the largest row of all that have scales
     alone: bool  # whether no other tensor is tied to it
     seed: int
     level: str
@@ -82,11 +86,6 @@ class Sample:
     def weighed(self) -> str:
         """`gram`, `diag`, or nothing: the statistics that there are of its inputs."""
         return "" if self.inputs is None else ("diag", "gram")[self.inputs.ndim - 1]
-
-    @cached_property
-    def raw(self) -> Array:
-        """The rows as the file has them, u8."""
-        return np.ascontiguousarray(self.w.astype(numpy_dtype(self.tensor.dtype))).reshape(-1).view(np.uint8)
 
 
 Kind = Callable[[Sample], Iterator[Curve]]
@@ -121,8 +120,10 @@ def plain(sample: Sample, request: Request) -> Curve:
 
 def mantissa(sample: Sample, request: Request = Request("mantissa")) -> Iterator[Curve]:  # noqa: B008 - it is frozen
     """Floats of fewer bits of mantissa: where rows or weights differ by more than a grid reaches. A bit more or less of
-    it is a bit of the packed tensor, so bytes are estimated at a few steps."""
+    it is a bit of the packed tensor, so bytes are estimated at a few steps. Not of F64, whose last bits f32 hasn't."""
     dtype = sample.tensor.dtype
+    if dtype == "F64":
+        return
     bits = np.arange(0.0, mantissas.bits_of(dtype), 0.5)
     typed = numpy_dtype(dtype)
 
@@ -138,6 +139,13 @@ def mantissa(sample: Sample, request: Request = Request("mantissa")) -> Iterator
         powers = near(0.0).astype(np.float32).view(np.uint32) >> np.uint32(23)
         least = entropy(powers) * sample.share / 8 + TABLE + blob.overhead(1)
         yield laid(request, np.exp2(-bits), np.interp(bits, [0.0, *places], [least, *sizes]), losses)
+
+
+def integers(sample: Sample) -> Iterator[Curve]:
+    """Integers with a scale for every row, where rows differ by more than the scales of a grid reach."""
+    if sample.spread > REACHED:
+        for bits in INTEGERS:
+            yield plain(sample, Request("int", bits=bits))
 
 
 def grid(sample: Sample, request: Request = Request("grid")) -> Iterator[Curve]:  # noqa: B008 - it is frozen
@@ -229,7 +237,7 @@ def deviation_of(w: Array, frame: Frame) -> float:
 
 
 # For every tensor; where zeros needn't be kept, a trellis too.
-KINDS: tuple[Kind, ...] = (lossless, casts, mantissa, grid)
+KINDS: tuple[Kind, ...] = (lossless, casts, mantissa, integers, grid)
 
 
 def restored(sample: Sample, result: arrays.Result) -> Array:

@@ -126,14 +126,15 @@ def menu_of(
     """The candidates of a tensor, or why it must stay: numbers that aren't finite can only be left as they are, and
     are refused where something else is asked of them. `kinds` are those of all that wasn't pruned first."""
     wanted = chosen.get(tensor.name)
+    raw = read_array(source, tensor)
     try:
-        w = arrays.as_matrix(read_array(source, tensor), tensor.dtype, tensor.shape)
+        w = arrays.as_matrix(raw, tensor.dtype, tensor.shape)
     except McError as error:
         if wanted is not None:
             with naming(source.where, tensor.name):
                 raise
         return str(error).partition(",")[0]
-    sample = sample_of(w, tensor, asked, twins, wanted, kept)
+    sample = sample_of(w, raw, tensor, asked, twins, wanted, kept)
     if wanted is not None:
         with naming(source.where, tensor.name):
             curves = tuple(of_request(sample, wanted))
@@ -156,9 +157,11 @@ def of_request(sample: Sample, request: Request) -> list[Curve]:
 
 
 def sample_of(
-    w: Array, tensor: Tensor, asked: Asked, twins: Mapping[str, str], wanted: Request | None, kept: Frames | None
-) -> Sample:
-    """Some rows, picked by the seed, and the frames of all: for every kind with steps, or the one that is wanted."""
+    w: Array, raw: Array, tensor: Tensor, asked: Asked, twins: Mapping[str, str], wanted: Request | None,
+    kept: Frames | None,
+) -> Sample:  # fmt: skip
+    """Some rows of w f32, whose bytes in the file are `raw`, picked by the seed; and the frames of all: for every kind
+    with steps, or the one that is wanted."""
     statistics = asked.statistics
     job = Job({}, asked.objective, 0, asked.level, None, statistics, twins=twins)
     any_kind = wanted or Request(FRAMED[0])  # all kinds that have a frame have the same
@@ -174,10 +177,18 @@ def sample_of(
     measure = measure_of(tensor.name, w.shape, asked.objective, statistics, twins)
     reach = 0.0 if frame is None else grids.reach(w, frame)
     alone = statistics is None or (tensor.name not in twins.values() and tensor.name not in twins)
+    rows = raw.reshape(len(w), -1)[picked].reshape(-1)
     return Sample(
-        tensor, w, picked, w[picked], len(w), frames, framing, asked.objective, measure, reach, alone, asked.seed,
-        asked.level,
+        tensor, w, picked, w[picked], rows, len(w), frames, framing, asked.objective, measure, reach,
+        octaves_of(frame), alone, asked.seed, asked.level,
     )  # fmt: skip
+
+
+def octaves_of(frame: grids.Frame | None) -> float:
+    """Between the smallest and the largest row that isn't zero; 0 where rows have no scales."""
+    if frame is None or frame.rows is None or not (live := frame.row_power[frame.row_power > 0]).size:
+        return 0.0
+    return float(np.log2(live.max()) - np.log2(live.min())) / 2
 
 
 def spread(powers: Array, cols: int, seed: int) -> Array:
