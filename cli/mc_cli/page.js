@@ -333,7 +333,7 @@ function show(checkpoint) {
   const dtypes = [...new Set(current.tensors.map((t) => t.dtype))];
   const cards = [
     ["parameters", count(w.parameters)], ["tensors", String(w.tensors)], [dtypes.length > 3 ? `${dtypes.length} dtypes` : dtypes.join(", ") || "no dtype", bytes(w.bytes)],
-    ["bits a weight", fixed(w.given_scales ?? w.joint, 2)], ["packed / original", p && w.bytes ? (p.default / w.bytes).toFixed(3) : "–"],
+    ["bits a weight", fixed(w.given_scales ?? w.joint, 2)], ["packed / stored", p && w.bytes ? (p.default / w.bytes).toFixed(3) : "–"],
     ["bits for 30 dB", w.bounds ? w.bounds.empirical["30"].toFixed(2) : "–"],
   ];
   $("cards").replaceChildren(...cards.map(([title, value]) => make("div", { class: "card" }, make("b", {}, value), make("span", { class: "quiet" }, title))));

@@ -223,7 +223,7 @@ def _scores(found: object) -> list[str]:
     best = min(passed, key=lambda one: one[0], default=None)
     said = [f"The original ({_amount(original[0])}) scores {original[1]:g}."]
     if best is not None:
-        said[0] += f" The smallest file within the limit has {_amount(best[0])} and scores {best[1]:g}."
+        said[0] += f" The smallest candidate that passed scores {best[1]:g} and has {_amount(best[0])}, scores aside."
     failed = [one for one in tried if one[2] is not True]
     if failed:
         near = max(failed, key=lambda one: one[0])
