@@ -185,8 +185,10 @@ def _fit(
     scanned: list[_Scan] = list(each(scan, parts))
     sample = scanned[0].sample if len(scanned) == 1 else np.concatenate([s.sample for s in scanned])
     sample.flags.writeable = False
-    code = _alone(matrix, scanned, sample, effort)
-    candidates = _candidates(matrix, code, scanned, contexts, effort)
+    measured = np.concatenate([s.rows for s in scanned])
+    known = scales.known_rows(measured, *matrix.reach)
+    code = _alone(matrix, scanned, known, int(measured.max()), sample, effort)
+    candidates = _candidates(matrix, code, scanned, known, contexts, effort)
     counted = {context: _count(candidate, sample, stride) for context, (candidate, _) in candidates.items()}
     context, why = _choose(candidates, counted, len(sample), words, effort)
     chosen, side = candidates[context]
@@ -234,17 +236,17 @@ def _count_all(fitted: Fitted, read: Read, each: Each) -> Counts:
     return total
 
 
-def _alone(matrix: _Matrix, scanned: list[_Scan], sample: Ints, effort: Effort) -> FloatCode:
-    """The code with one scale for all words, without tables yet."""
+def _alone(
+    matrix: _Matrix, scanned: list[_Scan], rows: Scales, highest: int, sample: Ints, effort: Effort
+) -> FloatCode:
+    """The code with one scale for all words, without tables yet: the mean of the known scales of `rows`, if symbols
+    reach the `highest` that was measured from there."""
     classes = np.concatenate([s.classes for s in scanned], axis=1)
     frequent = frequent_words(sample, matrix.step_shift)
     if len(frequent):
         classes[:] = classes.min(axis=1, keepdims=True)
-    above, below = matrix.reach
-    measured = np.concatenate([s.rows for s in scanned])
-    rows = scales.known_rows(measured, above, below)
-    mean = int(rows.sum(dtype=np.int64)) // len(rows)
-    alone = np.full(matrix.rows, max(mean, int(measured.max()) - above), np.int16)
+    mean, (above, _) = int(rows.sum(dtype=np.int64)) // len(rows), matrix.reach
+    alone = np.full(matrix.rows, max(mean, highest - above), np.int16)
     signed = not all(s.positive for s in scanned)
     return FloatCode(
         matrix.geometry, matrix.mantissa, matrix.cols, ALONE, alone, symbols.EMPTY_SCALES, symbols.EMPTY_WORDS,
@@ -253,12 +255,11 @@ def _alone(matrix: _Matrix, scanned: list[_Scan], sample: Ints, effort: Effort) 
 
 
 def _candidates(
-    matrix: _Matrix, code: FloatCode, scanned: list[_Scan], contexts: list[int], effort: Effort
+    matrix: _Matrix, code: FloatCode, scanned: list[_Scan], rows: Scales, contexts: list[int], effort: Effort
 ) -> dict[int, tuple[FloatCode, bytes]]:
-    """The codes to compare, by context, each with its side information as it stands in a file."""
+    """The codes to compare, by context, each with its side information as it stands in a file; `rows`: known scales."""
     candidates = {ALONE: (code, b"")}
     if ROWS in contexts:
-        rows = scales.known_rows(np.concatenate([s.rows for s in scanned]), *matrix.reach)
         candidates[ROWS] = (replace(code, context=ROWS, row_scales=rows), floats.write_rows(rows))
     if BOTH in contexts:
         sums: Counts = sum((s.columns for s in scanned[1:]), scanned[0].columns.astype(np.int64))

@@ -87,11 +87,11 @@ def survey(sources: Sequence[Source], asked: Asked, work: Workers, frames: Frame
         pruned |= pruned_in([(source, layout)])
         listed += [(shard, tensor) for tensor in layout.tensors]
         twins |= find_tied([(source, layout)])
-    names = [tensor.name for _, tensor in listed]
-    refuse_twice(names)
-    refuse_unused([tensor for _, tensor in listed], asked, sources[0].where if len(sources) == 1 else "No shard")
-    state = any(STATE.search(name) for name in names)
     tensors = [tensor for _, tensor in listed]
+    names = [tensor.name for tensor in tensors]
+    refuse_twice(names)
+    refuse_unused(tensors, asked, sources[0].where if len(sources) == 1 else "No shard")
+    state = any(STATE.search(name) for name in names)
     chosen = by_name(tensors, asked)
     twins = parted(twins, chosen, asked.keep)
     kept, chosen = settled(tensors, twins, asked, chosen, state)
