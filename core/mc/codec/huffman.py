@@ -19,6 +19,7 @@ from mc.codec.bitstream import (
     read32,
     store,
     store32,
+    upper_byte,
 )
 from mc.codec.compiled import compiled, inlined, released
 from mc.codec.lengths import LONGEST
@@ -229,27 +230,29 @@ def _decode_lanes(data, ends, lookup, out, begin, n):
             x1 = load(data, p1 >> U64(3)) >> (p1 & BITS_IN_BYTE)
             x2 = load(data, p2 >> U64(3)) >> (p2 & BITS_IN_BYTE)
             x3 = load(data, p3 >> U64(3)) >> (p3 & BITS_IN_BYTE)
-            for _ in range(4):  # one lane after the other, so that what they need stays in registers
-                e = lookup[x0 & LOOKUP_MASK]
+            # One lane after the other, so that what they need stays in registers. The next look-up waits for nothing but
+            # how many bits this one used.
+            for _ in range(4):
+                at = x0 & LOOKUP_MASK
+                x0 >>= upper_byte(lookup, at) & USED_MASK
+                e = lookup[at]
                 store32(out, a0 >> PLACE_SHIFT, e)
-                e >>= COUNTS_SHIFT
-                a0 += e
-                x0 >>= e & USED_MASK
-                e = lookup[x1 & LOOKUP_MASK]
+                a0 += e >> COUNTS_SHIFT
+                at = x1 & LOOKUP_MASK
+                x1 >>= upper_byte(lookup, at) & USED_MASK
+                e = lookup[at]
                 store32(out, a1 >> PLACE_SHIFT, e)
-                e >>= COUNTS_SHIFT
-                a1 += e
-                x1 >>= e & USED_MASK
-                e = lookup[x2 & LOOKUP_MASK]
+                a1 += e >> COUNTS_SHIFT
+                at = x2 & LOOKUP_MASK
+                x2 >>= upper_byte(lookup, at) & USED_MASK
+                e = lookup[at]
                 store32(out, a2 >> PLACE_SHIFT, e)
-                e >>= COUNTS_SHIFT
-                a2 += e
-                x2 >>= e & USED_MASK
-                e = lookup[x3 & LOOKUP_MASK]
+                a2 += e >> COUNTS_SHIFT
+                at = x3 & LOOKUP_MASK
+                x3 >>= upper_byte(lookup, at) & USED_MASK
+                e = lookup[at]
                 store32(out, a3 >> PLACE_SHIFT, e)
-                e >>= COUNTS_SHIFT
-                a3 += e
-                x3 >>= e & USED_MASK
+                a3 += e >> COUNTS_SHIFT
             p0 += a0 & USED_MASK
             a0 &= PLACE_MASK
             p1 += a1 & USED_MASK
