@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def main() -> None:
     parser.add_argument("--stats", type=Path, help="statistics that were recorded before")
     parser.add_argument("--ratio", type=float, default=10.0, help="how many times smaller than f32")
     asked = parser.parse_args()
+    if lacking := [name for name in ("gguf", "tokenizers") if find_spec(name) is None]:
+        sys.exit(f"{' and '.join(lacking)} can't be imported here. Get them with: pip install -e '.[examples]'")
     model = models.paths()[models.NAMES.index("minilm-f32")]
     size = int(model.stat().st_size / asked.ratio)
     with tempfile.TemporaryDirectory() as place:

@@ -99,6 +99,13 @@ def test_keep_and_set_choose_tensors_and_must_fit_one(mc_inside: Command, place:
         refused(mc_inside(*line, "-f", "--set", bad, cwd=place), 2)
 
 
+def test_an_option_that_no_scheme_has_is_refused(mc_inside: Command, place: Path) -> None:
+    line = ("quantize", "model.safetensors", "-o", "q.safetensors", "--scheme", "fp8", "--group", "32")
+    assert "--group is for int and nf4" in refused(mc_inside(*line, cwd=place), 2)
+    assert not (place / "q.safetensors").exists()
+    assert mc_inside(*line, "--set", "decoder.*=int4", "-q", cwd=place).returncode == 0
+
+
 def test_tied_tensors_stay_tied(mc_inside: Command, place: Path) -> None:
     line = ("quantize", "model.safetensors", "-o", "q.mc.safetensors", "--scheme", "int4")
     assert mc_inside(*line, "--set", "decoder.tied.weight=int8", "-q", cwd=place).returncode == 0

@@ -117,11 +117,15 @@ def quantize(
       mantissa     floats in their own dtype, of fewer bits; a target as for grid
     """
     import mc
-    from mc.lossy.requests import parse_request
+    from mc.lossy.requests import KEYS, parse_request
 
     given = {key: value for key, value in (("group", group), ("codes", codes), ("effort", effort)) if value is not None}
     request = parse_request(scheme, **given)
     chosen = [(pattern, parse_request(text, **given)) for pattern, text in map(options.split_set, sets)]
+    for key in given:
+        if not any(key in KEYS[one.kind] for one in (request, *(one for _, one in chosen))):
+            having = " and ".join(kind for kind, keys in KEYS.items() if key in keys)
+            raise click.UsageError(f"--{key} is for {having}, and no scheme that was asked for is one of these.")
     if layout == "compressed-tensors":
         request, chosen = standard(request), [(pattern, standard(one)) for pattern, one in chosen]
     limit = limit_of(bits, max_error, snr, target_size, overall)
