@@ -230,8 +230,8 @@ def _decode_lanes(data, ends, lookup, out, begin, n):
             x1 = load(data, p1 >> U64(3)) >> (p1 & BITS_IN_BYTE)
             x2 = load(data, p2 >> U64(3)) >> (p2 & BITS_IN_BYTE)
             x3 = load(data, p3 >> U64(3)) >> (p3 & BITS_IN_BYTE)
-            # One lane after the other, so that what they need stays in registers. The next look-up waits for nothing but
-            # how many bits this one used.
+            # One lane after the other, so that what they need stays in registers. The next look-up waits for nothing
+            # but how many bits this one used.
             for _ in range(4):
                 at = x0 & LOOKUP_MASK
                 x0 >>= upper_byte(lookup, at) & USED_MASK
