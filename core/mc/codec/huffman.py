@@ -20,8 +20,9 @@ from mc.codec.bitstream import (
     store,
     store32,
 )
-from mc.codec.compiled import compiled, inlined, released
+from mc.codec.compiled import by_rows, compiled, inlined, released
 from mc.codec.lengths import LONGEST
+from mc.codec.narrow import shift_left
 from mc.codec.tables import EMPTY, SEVERAL
 
 LANES = 4
@@ -29,10 +30,13 @@ LANED = 4096  # a segment with fewer symbols is one lane: four would cost more t
 LOOKUP = 1 << LONGEST
 FEWEST = 1  # symbols in an entry of the decoder's table
 
+U32 = np.uint32
+
 PAIRS = 1 << 16  # of symbols
 PAIR = U64(PAIRS - 1)
 LENGTH_SHIFT = U64(24)  # in an encoder entry: codes | length << 24
 CODE_MASK = U64((1 << 24) - 1)
+LENGTH, CODE = U32(LENGTH_SHIFT), U32(CODE_MASK)
 LOOKUP_MASK = U64(LOOKUP - 1)
 
 # A decoder entry: up to four symbols | (bits of all | bits of the first << 8 | how many << 24) << 32. The upper half is
@@ -47,38 +51,51 @@ PLACE_MASK = U64((1 << 64) - (1 << 24))
 @inlined
 def _canonical(lengths, codes):
     """Codes of one table, numbered by length, then by symbol, and turned round so that the first bit is the lowest."""
+    ahead = np.zeros(LONGEST + 2, np.int64)  # how many codes have each length, and then the next code of each
+    for s in range(256):
+        ahead[lengths[s]] += lengths[s] > 0
     code = 0
     for length in range(1, LONGEST + 1):
         code <<= 1
-        for s in range(256):
-            if lengths[s] == length:
-                turned = 0
-                for k in range(length):
-                    turned |= ((code >> k) & 1) << (length - 1 - k)
-                codes[s] = turned
-                code += 1
+        ahead[length], code = code, code + ahead[length]
+    for s in range(256):
+        if lengths[s] > 0:
+            turned, code = 0, ahead[lengths[s]]
+            for k in range(lengths[s]):
+                turned |= ((code >> k) & 1) << (lengths[s] - 1 - k)
+            codes[s] = turned
+            ahead[lengths[s]] += 1
 
 
 @compiled
 def encoder(lengths, singles, pairs):
     """Fill `singles` [tables, 256] u32 with code | length << 24 of each symbol of `lengths` [tables, 256], and `pairs`
-    [tables, 65536] u32 likewise for first | second << 8. Entries of symbols without a code are left as they are:
-    a table of pairs is large, but few of its cache lines are ever used."""
-    codes = np.zeros(256, np.int64)
-    used = np.empty(256, np.int64)
+    [tables, 65536] u32 likewise for first | second << 8, unless these have no room: few symbols are coded sooner than
+    pairs are made. Entries of symbols without a code say nothing: a table of pairs is large, but few of its cache lines
+    are ever used."""
+    codes, entries = np.zeros(256, np.int64), np.empty(256, np.uint32)
     for t in range(lengths.shape[0]):
         _canonical(lengths[t], codes)
-        n = 0
+        low, high = 255, 0
         for s in range(256):
-            if lengths[t, s] > 0:
-                used[n] = s
-                n += 1
-                singles[t, s] = codes[s] | np.int64(lengths[t, s]) << 24
-        for second in used[:n]:
-            for first in used[:n]:
-                length = np.int64(lengths[t, first])
-                both = codes[first] | codes[second] << length
-                pairs[t, first | second << 8] = both | (length + np.int64(lengths[t, second])) << 24
+            entries[s] = codes[s] | np.int64(lengths[t, s]) << 24
+            singles[t, s] = entries[s]
+            if lengths[t, s] > 0 and 0 < s < 255:
+                low, high = min(low, s), s
+        for second in range(256):
+            if lengths[t, second] > 0 and pairs.shape[1] > 0:
+                _pairs_with(entries, second, low, high + 1, pairs[t, second << 8 : (second + 1) << 8])
+
+
+@by_rows
+def _pairs_with(entries, second, low, high, pairs):
+    """Fill `pairs` with the entries of symbols 0, from `low` up to `high`, and 255, each before the `second` one."""
+    code = U32(entries[second] & CODE)
+    long = U32(entries[second] - code)
+    for first in range(low, high):
+        pairs[first] = U32(entries[first] + long) | shift_left(code, U32(entries[first] >> LENGTH))
+    for first in (0, 255):
+        pairs[first] = U32(entries[first] + long) | shift_left(code, U32(entries[first] >> LENGTH))
 
 
 def most_at_once(symbols: int) -> int:
@@ -131,8 +148,8 @@ def decoder(lengths, lone, most, lookup):
 def _encode_lane(symbols, start, stop, singles, pairs, out, p):
     """Code symbols[start:stop] from byte `p` of `out` on; return the byte after the last."""
     acc, filled = U64(0), U64(0)
-    i = start
-    while i + U64(4) <= stop:
+    i, by_pairs = start, stop if len(pairs) > 0 else start
+    while i + U64(4) <= by_pairs:
         four = read32(symbols, i)
         e0, e1 = U64(pairs[four & PAIR]), U64(pairs[four >> U64(16)])
         first = e0 >> LENGTH_SHIFT
