@@ -76,6 +76,28 @@ def test_huffman_codes_are_as_short_as_can_be(counts: list[int], random: Any) ->
     assert bits == best if best == free else best <= bits <= best + 0.005 * best
 
 
+@given(countings, st.randoms(use_true_random=False), st.integers(1, huffman.MOST))
+@settings(max_examples=100, deadline=None)
+def test_a_look_up_yields_the_symbols_that_fit_and_no_more(counts: list[int], random: Any, most: int) -> None:
+    lengths = lengths_of(counted(random.sample(range(256), len(counts)), counts))
+    codes, pairs = np.zeros((1, 256), np.uint32), np.zeros((1, huffman.PAIRS), np.uint32)
+    huffman.encoder(lengths, codes, pairs)
+    symbol_of = {(int(codes[0, s]) & 0xFFFFFF, int(lengths[0, s])): int(s) for s in np.flatnonzero(lengths[0])}
+    lookups = np.zeros((1, huffman.LOOKUP), np.uint64)
+    assert huffman.decoder(lengths, np.array([SEVERAL]), most, lookups) == -1
+    for at in random.sample(range(huffman.LOOKUP), 100):
+        found: list[tuple[int, int]] = []  # symbols, and the bits of each
+        used, length = 0, 1
+        while len(found) < most and used + length <= LIMIT:
+            if ((at >> used) & ((1 << length) - 1), length) in symbol_of:
+                found.append((symbol_of[(at >> used) & ((1 << length) - 1), length], length))
+                used, length = used + length, 0
+            length += 1
+        entry = int(lookups[0, at])
+        assert list((entry & 0xFFFFFFFF).to_bytes(4, "little"))[: len(found)] == [s for s, _ in found]
+        assert (entry >> 32 & 0xFF, entry >> 40 & 0xFF, entry >> 56) == (used, found[0][1], len(found))
+
+
 def test_a_symbol_alone_or_none_takes_no_bits() -> None:
     assert not lengths_of(counted([7], [1000])).any() and not lengths_of(counted([], [])).any()
     for coder in CODERS:

@@ -72,7 +72,7 @@ def pack_file(
     twins = find_twins(source, layout)
     reserved = blob.write_reserved(layout.prefix)
     recipe = recipe_of(layout, source.where)
-    start = room(layout, twins, recipe, level, plan)
+    start = room(layout, twins, recipe, level, plan, len(reserved))
     if start - 8 > LONGEST_HEADER:
         raise McError(
             f"{source.where} has names of so many bytes that the packed file's header, which holds them twice, would "
@@ -108,11 +108,14 @@ def pack_file(
     return manifest, tuple(reports), end - begin
 
 
-def room(layout: Layout, twins: dict[str, str], recipe: Recipe, level: str, plan: dict[str, Any] | None = None) -> int:
+def room(
+    layout: Layout, twins: dict[str, str], recipe: Recipe, level: str, plan: dict[str, Any] | None = None,
+    reserved: int | None = None,
+) -> int:  # fmt: skip
     """Bytes of the header of the packed form of a file with this layout and these twins, which `recipe` says was
-    quantized, and whose manifest holds `plan`."""
+    quantized, and whose manifest holds `plan`. reserved: bytes of the reserved tensor, if they are known."""
     longest = {} if plan is not None else facts_of(recipe, {tensor.name: MOST_SAID for tensor in layout.tensors})
-    reserved = len(blob.write_reserved(layout.prefix))
+    reserved = reserved if reserved is not None else len(blob.write_reserved(layout.prefix))
     return header_room(layout.tensors, layout.size, twins, level, reserved, longest, plan)
 
 

@@ -1,11 +1,12 @@
-"""Arrays of bytes in the head of a tensor, read in one call: a head has up to three, and a model many heads
-(FORMAT.md, section 5.2)."""
+"""Arrays of bytes in the head of a tensor, written and read in one call: a head has up to three, and a model many
+heads (FORMAT.md, section 5.2)."""
 
 import numpy as np
 
 from mc.codec import huffman, tables
-from mc.codec.bitstream import U64, read32
+from mc.codec.bitstream import U64, read32, store32
 from mc.codec.compiled import compiled, inlined
+from mc.codec.lengths import code_lengths
 
 PLAIN, SAME, CODED = 0, 1, 2  # how an array of bytes is stored
 NIBBLES = np.bool_(False)  # what tables of Huffman codes are listed in; of this type, as a literal is another to numba
@@ -22,6 +23,38 @@ FAULTS = (
     "its rows have a class above 2",
 )
 CUT, NO_TABLE, NO_WAY, NO_CODE, UNSOUND, TOO_FAR, NO_CLASS = range(-1, -len(FAULTS), -1)
+
+
+SPARED = 24  # bytes that a code must save to be tried
+
+
+@compiled
+def write(values, out):
+    """Put `values` u8 into `out` in the shortest of three ways: as they are, as one repeated byte, or Huffman-coded.
+    Returns the bytes that takes; `out` has 600 more than `entropy.capacity` of so many."""
+    n = len(values)
+    counts, sizes = np.zeros((1, 256), np.int64), np.full(1, n)
+    for i in range(n):
+        counts[0, values[i]] += 1
+    if n > 0 and counts[0, values[0]] == n:
+        out[0], out[1] = SAME, values[0]
+        return 2
+    numbers, lone = np.zeros((1, 256), np.uint8), np.empty(1, np.int64)
+    tables.summary(counts, lone)
+    bits = code_lengths(counts, numbers)
+    begin = 1 + tables.tables_size(numbers, lone, NIBBLES)
+    if bits // 8 + begin - 1 + SPARED < n:
+        singles, pairs = np.empty((1, 256), np.uint32), np.empty((1, 0), np.uint32)
+        huffman.encoder(numbers, singles, pairs)
+        end = np.int64(huffman.encode(values, sizes, singles, pairs, lone, out, begin + 4))
+        if end - 1 < n:
+            out[0] = CODED
+            tables.write(numbers, lone, NIBBLES, out[1:])
+            store32(out, U64(begin), U64(end - begin - 4))
+            return end
+    out[0] = PLAIN
+    out[1 : n + 1] = values
+    return n + 1
 
 
 @inlined

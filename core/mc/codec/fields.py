@@ -5,10 +5,9 @@ import struct
 import numpy as np
 
 from mc.codec import arrays, entropy
-from mc.codec.arrays import CODED, PLAIN, SAME
 from mc.codec.compiled import Loop
-from mc.codec.tables import Tables, histogram, read_tables
-from mc.codec.typing import Bytes, Counts, Ints
+from mc.codec.tables import Tables, read_tables
+from mc.codec.typing import Bytes, Ints
 from mc.errors import DamagedError
 
 
@@ -84,17 +83,5 @@ class Reader:
 
 def write_array(values: Bytes) -> bytes:
     """A u8 array in the shortest of three ways: as it is, as one repeated byte, or Huffman-coded."""
-    if len(values) and (values == values[0]).all():
-        return bytes([SAME, int(values[0])])
-    counts = histogram(values, _one(len(values)))
-    plan = entropy.plan(entropy.HUFFMAN, counts)
-    if plan.bits // 8 + 24 < len(values):
-        coded = entropy.encode(values, _one(len(values)), entropy.encoder(entropy.HUFFMAN, plan.tables))
-        listed = entropy.described(plan) + struct.pack("<I", len(coded)) + coded.tobytes()
-        if len(listed) < len(values):
-            return bytes([CODED]) + listed
-    return bytes([PLAIN]) + values.tobytes()
-
-
-def _one(count: int) -> Counts:
-    return np.array([count], np.int64)
+    out = np.empty(entropy.capacity(len(values), 1) + 600, np.uint8)
+    return out[: arrays.write(values, out)].tobytes()

@@ -8,24 +8,23 @@ what is near the symbols seen and an escape for the rest. The second pass is the
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mc.codec import chunks, entropy, floats, planes, scales, symbols, tails
 from mc.codec.floats import ALONE, BOTH, CONTEXTS, ROWS, FloatCode
-from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Counts, Ints, Scales
 
 PSEUDO_ROW = 512  # words a row where a tensor has no rows of its own
 LEAST_ROWS = 64  # of the sample, where there are so many
+APART = 3  # of wide rows every third piece is sampled
 MOST_SAMPLED = 1 << 22  # words of the sample, all the same
 RARE = 64  # one word in so many: below this, words of magnitude zero are left as they are
 FEW = 4096  # words below which scales of rows can't pay
 ENOUGH = 1 << 13  # words for tables: those of 40 symbols made from so many cost .0035 bits a word more than exact ones
 SPREAD = 4, 10  # octaves above and below the mean magnitude of a row in which nearly all of its words lie
 MANY = 100  # one word in so many: as many escapes take half a bit a word
-NO_TABLES = Tables(np.zeros((1, 256), np.uint8), np.zeros(1, np.int64))
 
 Read = Callable[[int, int], Bytes]  # bytes start to stop of a tensor, as u8
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]  # an ordered map, perhaps on many threads
@@ -54,7 +53,7 @@ EXPONENT = JOINT | {7: 0}
 # in four tables. More mantissa bits make more symbols. Scales that vary by d octaves among columns are worth about
 # .7 d ** 2 bits a word.
 EFFORTS = {
-    "fast": Effort((ALONE,), entropy.HUFFMAN, 1 << 13, 0, 0, EXPONENT),
+    "fast": Effort((ALONE,), entropy.HUFFMAN, 1 << 14, 0, 0, EXPONENT),
     "default": Effort((ALONE, ROWS, BOTH), entropy.HUFFMAN, 1 << 13, 3, 10, JOINT),
     "best": Effort((ALONE, ROWS, BOTH), entropy.ANS, 1 << 15, 2, 7, JOINT),
 }
@@ -93,23 +92,33 @@ def columns_of(shape: tuple[int, ...], words: int) -> tuple[int, bool]:
     return cols, words % cols == 0 and cols <= 0xFFFF
 
 
-@dataclass(frozen=True)
-class _Matrix:
+class _Matrix(NamedTuple):
     """A float tensor as rows and columns, and what is looked at of it."""
 
     geometry: planes.Geometry
     words: int
     cols: int
-    step_shift: int
     mantissa: int
     every: int  # rows are measured whose number is a multiple of this
     stride: int  # and these are sampled
+    apart: int  # of these, one piece of scales.PIECE words in so many
     column_stride: int  # and of these the columns are measured; 0: of none
+
+    @property
+    def step_shift(self) -> int:
+        """Bits of the head below the symbol."""
+        return self.geometry.mantissa - self.mantissa + self.geometry.padding
 
     @property
     def rows(self) -> int:
         """Rows, of which the last may be shorter."""
         return -(-self.words // self.cols)
+
+    @property
+    def sampled_cols(self) -> int:
+        """Words of a row that are sampled."""
+        whole, rest = divmod(self.cols, scales.PIECE * self.apart)
+        return whole * scales.PIECE + min(rest, scales.PIECE)
 
     @property
     def reach(self) -> tuple[int, int]:
@@ -119,8 +128,7 @@ class _Matrix:
         return above * scales.OCTAVE, below * scales.OCTAVE
 
 
-@dataclass(frozen=True)
-class _Scan:
+class _Scan(NamedTuple):
     """What the first pass learns from a chunk."""
 
     rows: Scales
@@ -131,15 +139,23 @@ class _Scan:
     positive: bool
 
 
+class _Context(NamedTuple):
+    """What words may be told by: scales of all rows, those of the columns or none, and how both stand in a file."""
+
+    rows: Scales
+    columns: Scales
+    side: bytes
+
+
 def _scan(matrix: _Matrix, words: Ints, first: int) -> _Scan:
     """Measure a chunk whose first row has that number."""
     n = -(-len(words) // matrix.cols)
     rows = np.empty(_multiples(first, n, matrix.every), np.int16)
     columns = np.zeros(matrix.cols if matrix.column_stride else 0, np.int32)
     classes = np.empty((matrix.geometry.tails, n), np.uint8)
-    sample = np.empty(_multiples(first, n, matrix.stride) * matrix.cols, words.dtype)
+    sample = np.empty(_multiples(first, n, matrix.stride) * matrix.sampled_cols, words.dtype)
     column_rows, sampled, positive = scales.scan(
-        words, matrix.cols, first, matrix.step_shift, matrix.mantissa, matrix.every, matrix.stride,
+        words, matrix.cols, first, matrix.step_shift, matrix.mantissa, matrix.every, matrix.stride, matrix.apart,
         max(matrix.column_stride, 1), rows, columns, classes, sample,
     )  # fmt: skip
     return _Scan(rows, columns, column_rows, classes, sample[:sampled], positive)
@@ -168,13 +184,14 @@ def _fit(
 ) -> Fitted:
     mantissa = effort.mantissa.get(geometry.mantissa, OTHERWISE)
     cols, has_columns = columns_of(shape, words)
-    contexts = [c for c in effort.contexts if (c != BOTH or has_columns) and (c == ALONE or words >= FEW)]
-    rows = -(-words // cols)
-    stride = max(1, min(words // (effort.sample << mantissa), rows // LEAST_ROWS), words // MOST_SAMPLED)
+    wanted = [c for c in effort.contexts if (c != BOTH or has_columns) and (c == ALONE or words >= FEW)]
+    rows, enough = -(-words // cols), effort.sample << mantissa
+    stride = max(1, min(words // enough, rows // LEAST_ROWS), words // MOST_SAMPLED)
     stride -= 1 - stride % 2  # odd: what comes again every so many rows, such as heads, does so at powers of two
     matrix = _Matrix(
-        geometry, words, cols, geometry.mantissa - mantissa + geometry.padding, mantissa,
-        1 if ROWS in contexts else stride, stride, -(-rows // scales.COLUMN_ROWS) if BOTH in contexts else 0,
+        geometry, words, cols, mantissa, 1 if ROWS in wanted else stride, stride,
+        APART if words // stride >= APART * enough and cols >= APART * scales.PIECE else 1,
+        -(-rows // scales.COLUMN_ROWS) if BOTH in wanted else 0,
     )  # fmt: skip
     parts = floats.spans(words, cols)
 
@@ -183,29 +200,54 @@ def _fit(
         return _scan(matrix, planes.words_of(raw, geometry), part[0] // cols)
 
     scanned: list[_Scan] = list(each(scan, parts))
-    sample = scanned[0].sample if len(scanned) == 1 else np.concatenate([s.sample for s in scanned])
+    sample = _joined([s.sample for s in scanned])
     sample.flags.writeable = False
-    measured = np.concatenate([s.rows for s in scanned])
-    known = scales.known_rows(measured, *matrix.reach)
-    code = _alone(matrix, scanned, known, int(measured.max()), sample, effort)
-    candidates = _candidates(matrix, code, scanned, known, contexts, effort)
-    counted = {context: _count(candidate, sample, stride) for context, (candidate, _) in candidates.items()}
-    context, why = _choose(candidates, counted, len(sample), words, effort)
-    chosen, side = candidates[context]
-    counts = counted[context]
-    if stride > 1:
-        symbols.smooth(counts, *floats.widest_window(chosen).tolist())
+    frequent = frequent_words(sample, matrix.step_shift)
+    candidates = _contexts(matrix, scanned, wanted, effort)
+    shape_of = matrix.sampled_cols, matrix.step_shift, mantissa
+    counted = {
+        number: _count(
+            sample, shape_of, frequent, context.rows[::stride], _sampled(context.columns, matrix.apart), number
+        )
+        for number, context in candidates.items()
+    }
+    signed = not all(s.positive for s in scanned)
+    field = geometry.mantissa - mantissa + signed
+    number, why = _choose(candidates, counted, field, len(sample), words, effort)
+    chosen, counts = candidates[number], counted[number]
+    if stride * matrix.apart > 1:
+        # Where symbols are octaves, few of them have a code, and one more on either side spares many escapes.
+        symbols.smooth(counts, *floats.widest_window(frequent).tolist(), 0 if mantissa else 1)
     plan = entropy.best_plan(effort.coder, counts)
-    final = replace(chosen, coder=plan.coder, tables=plan.tables)
-    window = floats.window_of(final)
+    classes = _joined([s.classes for s in scanned])
+    if len(frequent):
+        classes[:] = classes.min(axis=1, keepdims=True)
+    order, starts = (
+        scales.column_order(chosen.columns) if number == BOTH else (symbols.EMPTY_WORDS, symbols.EMPTY_COUNTS)
+    )
+    code = FloatCode(
+        geometry, mantissa, cols, number, chosen.rows, chosen.columns, order, starts, classes, frequent, signed,
+        plan.coder, plan.tables,
+    )  # fmt: skip
+    window = floats.window_of(code)
     coder = entropy.encoder(plan.coder, plan.tables)
 
     def encode_chunk(k: int, raw: Bytes) -> Bytes:
-        return floats.encode_chunk(final, window, coder, raw, parts[k][0] // cols)
+        return floats.encode_chunk(code, window, coder, raw, parts[k][0] // cols)
 
-    head = floats.write_head(final, entropy.described(plan), side)
-    bits = _bits(final, plan, counts, words)
-    return Fitted(final, head, bits, why, parts, encode_chunk, sample, counts, plan, side)
+    head = floats.write_head(code, entropy.described(plan), chosen.side)
+    bits = _bits(code, plan, counts, words)
+    return Fitted(code, head, bits, why, parts, encode_chunk, sample, counts, plan, chosen.side)
+
+
+def _joined(arrays: list[Any]) -> Any:
+    """Arrays whose last axes follow upon each other, as one."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
+
+
+def _sampled(columns: Scales, apart: int) -> Scales:
+    """The scales of the columns that are sampled."""
+    return columns[np.arange(len(columns)) // scales.PIECE % apart == 0] if apart > 1 and len(columns) else columns
 
 
 def without_zeros(fitted: Fitted, words: int, read: Read, each: Each, left: float) -> Fitted:
@@ -230,55 +272,40 @@ def _count_all(fitted: Fitted, read: Read, each: Each) -> Counts:
     def count(part: tuple[int, int]) -> Counts:
         found = planes.words_of(read(part[0] * width, part[1] * width), code.geometry)
         rows = code.row_scales[code.rows_of(part[0] // code.cols, len(found))]
-        return _count(replace(code, row_scales=rows), found, 1)
+        shape = code.cols, code.step_shift, code.mantissa
+        return _count(found, shape, code.frequent, rows, code.column_scales, code.context)
 
     total: Counts = np.sum(list(each(count, fitted.parts)), axis=0)
     return total
 
 
-def _alone(
-    matrix: _Matrix, scanned: list[_Scan], rows: Scales, highest: int, sample: Ints, effort: Effort
-) -> FloatCode:
-    """The code with one scale for all words, without tables yet: the mean of the known scales of `rows`, if symbols
-    reach the `highest` that was measured from there."""
-    classes = np.concatenate([s.classes for s in scanned], axis=1)
-    frequent = frequent_words(sample, matrix.step_shift)
-    if len(frequent):
-        classes[:] = classes.min(axis=1, keepdims=True)
-    mean, (above, _) = int(rows.sum(dtype=np.int64)) // len(rows), matrix.reach
+def _contexts(matrix: _Matrix, scanned: list[_Scan], wanted: list[int], effort: Effort) -> dict[int, _Context]:
+    """What the words may be told by, of all that is `wanted`: one scale for all, the mean of those of rows, if symbols
+    reach the highest that was measured from there; the scales of rows; these and those of columns that vary."""
+    above, below = matrix.reach
+    rows, mean, highest = scales.known_rows(_joined([s.rows for s in scanned]), above, below)
     alone = np.full(matrix.rows, max(mean, highest - above), np.int16)
-    signed = not all(s.positive for s in scanned)
-    return FloatCode(
-        matrix.geometry, matrix.mantissa, matrix.cols, ALONE, alone, symbols.EMPTY_SCALES, symbols.EMPTY_WORDS,
-        symbols.EMPTY_COUNTS, classes, frequent, signed, effort.coder, NO_TABLES,
-    )  # fmt: skip
-
-
-def _candidates(
-    matrix: _Matrix, code: FloatCode, scanned: list[_Scan], rows: Scales, contexts: list[int], effort: Effort
-) -> dict[int, tuple[FloatCode, bytes]]:
-    """The codes to compare, by context, each with its side information as it stands in a file; `rows`: known scales."""
-    candidates = {ALONE: (code, b"")}
-    if ROWS in contexts:
-        candidates[ROWS] = (replace(code, context=ROWS, row_scales=rows), floats.write_rows(rows))
-    if BOTH in contexts:
+    found = {ALONE: _Context(alone, symbols.EMPTY_SCALES, b"")}
+    if ROWS in wanted:
+        found[ROWS] = _Context(rows, symbols.EMPTY_SCALES, floats.write_rows(rows))
+    if BOTH in wanted:
         sums: Counts = sum((s.columns for s in scanned[1:]), scanned[0].columns.astype(np.int64))
-        columns = scales.column_scales(sums, sum(s.column_rows for s in scanned), matrix.mantissa)
-        variance = int((columns.astype(np.int64) ** 2).sum()) * 4 // len(columns)
+        columns = np.empty(matrix.cols, np.int16)
+        variance = scales.column_scales(sums, sum(s.column_rows for s in scanned), matrix.mantissa, columns)
         if variance >= effort.columns_must_vary:
-            by_rows, side = candidates[ROWS]
-            order, starts = scales.column_order(columns)
-            by_both = replace(by_rows, context=BOTH, column_scales=columns, order=order, starts=starts)
-            candidates[BOTH] = (by_both, side + floats.write_columns(columns))
-    return candidates
+            found[BOTH] = _Context(rows, columns, found[ROWS].side + floats.write_columns(columns))
+    return found
 
 
-def _count(code: FloatCode, sample: Ints, stride: int) -> Counts:
-    """How often each symbol stands in the sample, [tables, 256]."""
-    counts = np.zeros((code.tables_wanted, 256), np.int64)
+def _count(
+    words: Ints, shape: tuple[int, int, int], frequent: Ints, rows: Scales, columns: Scales, context: int
+) -> Counts:
+    """How often each symbol stands in words of these rows and columns, [tables, 256]. shape: columns, bits of the head
+    below the symbol, mantissa bits in it."""
+    counts = np.zeros((floats.tables_of(context), 256), np.int64)
     symbols.tally(
-        sample, code.cols, code.step_shift, code.mantissa, code.frequent_if_any, floats.widest_window(code),
-        np.ascontiguousarray(code.row_scales[::stride]), code.column_scales, counts,
+        words, *shape, frequent if len(frequent) else None, floats.widest_window(frequent),
+        np.ascontiguousarray(rows), columns, counts,
     )  # fmt: skip
     return counts
 
@@ -287,7 +314,7 @@ def _bits(code: FloatCode, plan: entropy.Plan, counts: Counts, words: int) -> in
     """Bits that all words take, going by the counts of the sample, without the head."""
     tail_bytes = sum(int(tails.tail_bytes(code.cols, words, found)) for found in code.classes)
     seen = plan.symbols
-    repeated = int(counts[:, : len(code.frequent)].sum())
+    repeated = int(counts[:, : len(code.frequent)].sum()) if len(code.frequent) else 0
     coded = plan.coded_bits + int(counts[:, symbols.ESCAPE].sum()) * 8 * chunks.ESCAPE_BYTES
     return (coded * words + (seen - repeated) * (code.field_width * words + 8 * tail_bytes)) // max(seen, 1)
 
@@ -309,20 +336,18 @@ def frequent_words(sample: Ints, step_shift: int) -> Ints:
 
 
 def _choose(
-    candidates: dict[int, tuple[FloatCode, bytes]], counted: dict[int, Counts], sampled: int, words: int, effort: Effort
+    candidates: dict[int, _Context], counted: dict[int, Counts], field: int, sampled: int, words: int, effort: Effort
 ) -> tuple[int, str]:
     """The context whose coded sample, scaled up, tables and side information are smallest, and the figures that say
-    so. candidates: the code of each context with its side information as it stands in a file; counted: the symbols of
-    the sample, `sampled` words, in each."""
+    so. counted: the symbols of the sample, `sampled` words, in each; field: bits of the raw field."""
     if len(candidates) == 1:
         return ALONE, ""
     bits: dict[int, int] = {}
-    for context, (_, side) in candidates.items():
-        plan = entropy.plan(effort.coder, counted[context])
-        coded = plan.coded_bits + int(counted[context][:, symbols.ESCAPE].sum()) * 8 * chunks.ESCAPE_BYTES
-        bits[context] = plan.bits - plan.coded_bits + coded * words // sampled + 8 * len(side)
-    field = candidates[ALONE][0].field_width
-    best = min(bits, key=lambda context: bits[context])
+    for number, context in candidates.items():
+        plan = entropy.plan(effort.coder, counted[number])
+        coded = plan.coded_bits + int(counted[number][:, symbols.ESCAPE].sum()) * 8 * chunks.ESCAPE_BYTES
+        bits[number] = plan.bits - plan.coded_bits + coded * words // sampled + 8 * len(context.side)
+    best = min(bits, key=lambda number: bits[number])
     if best == BOTH:
         next_best = min((c for c in bits if c != BOTH), key=lambda context: bits[context])
         if (bits[next_best] - bits[BOTH]) * 1000 < effort.columns_must_save * (bits[BOTH] + field * words):

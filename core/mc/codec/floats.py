@@ -33,6 +33,11 @@ MOST_FREQUENT = 8  # frequent words
 NOWHERE = np.uint8(0)  # the number of the word that is absent where all are present
 
 
+def tables_of(context: int) -> int:
+    """Tables, one for each segment of a chunk."""
+    return 1 if context == ALONE else TABLES
+
+
 @dataclass(frozen=True)
 class FloatCode:
     """All that a chunk is coded with."""
@@ -64,7 +69,7 @@ class FloatCode:
     @property
     def tables_wanted(self) -> int:
         """Tables, one for each segment of a chunk."""
-        return 1 if self.context == ALONE else TABLES
+        return tables_of(self.context)
 
     @property
     def frequent_if_any(self) -> Ints | None:
@@ -80,9 +85,9 @@ class FloatCode:
     @property
     def has_zeros(self) -> bool:
         """Whether zero is a frequent word."""
-        return self.zero_number < len(self.frequent)
+        return len(self.frequent) > 0 and self.zero_number < len(self.frequent)
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, int, int, int, int]:
         """What the loops of `chunks` call so."""
         return self.cols, self.low, self.geometry.padding, self.mantissa, self.field_width
@@ -159,7 +164,7 @@ def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks
     if -(-rows // rows_in_chunk(cols)) > most_chunks:
         raise DamagedError(f"it has room for {most_chunks} chunks, too few for its {rows} rows")
     frequent_words = reader.words(frequent, geometry.width)
-    tables = reader.tables(1 if context == ALONE else TABLES, entropy.CODERS[coder])
+    tables = reader.tables(tables_of(context), entropy.CODERS[coder])
     row_scales, classes = np.empty(rows, np.int16), np.empty((geometry.tails, rows), np.uint8)
     columns, order, starts = symbols.EMPTY_SCALES, symbols.EMPTY_WORDS, symbols.EMPTY_COUNTS
     if context == BOTH:
@@ -185,14 +190,14 @@ def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks
     )
 
 
-def widest_window(code: FloatCode) -> Words:
+def widest_window(frequent: Ints) -> Words:
     """The lowest and the highest symbol that a magnitude can have."""
-    return np.array([max(len(code.frequent), 1), symbols.ESCAPE - 1], np.uint16)
+    return np.array([max(len(frequent), 1), symbols.ESCAPE - 1], np.uint16)
 
 
 def window_of(code: FloatCode) -> Words:
     """The lowest and the highest symbol that stand in one of the code's tables, be it alone."""
-    window = widest_window(code)
+    window = widest_window(code.frequent)
     narrow(code.tables.numbers, code.tables.lone, window)
     return window
 

@@ -20,18 +20,16 @@ def _entropy(counts):
 @compiled
 def saved(sample, tails, looked_at, of_head):
     """Bits a word that taking off the `tails` would save, by about `looked_at` words of the sample; None if it has
-    fewer. Fills `of_head` f64 with what the lowest 0, 1, ... bits of the head would save besides. Zeros aren't looked
-    at: they are better told by other means."""
+    fewer that aren't zero. Fills `of_head` f64 with what the lowest 0, 1, ... bits of the head would save besides.
+    Zeros aren't looked at: they are better told by other means."""
     some = 0
     for i in range(len(sample)):
         some += sample[i] != 0
     if some < looked_at:
         return None
-    counts, left = np.zeros((2 * tails + 1, 256), np.int64), 1
-    for i in range(len(sample)):
-        left -= sample[i] != 0
-        if left == 0:
-            left = some // looked_at
+    counts = np.zeros((2 * tails + 1, 256), np.int64)
+    for i in range(0, len(sample), some // looked_at | 1):
+        if sample[i] != 0:
             for k in range(2 * tails + 1):
                 counts[k, (sample[i] >> (8 * k)) & 255] += 1
     of_tails = 0.0

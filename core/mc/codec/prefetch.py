@@ -33,7 +33,13 @@ def prefetch(typing: Any, data: Any, index: Any) -> Any:
 
 
 @by_rows
+def ask_for(words, start, length):
+    """Prefetch words[start : start + length]."""
+    for i in range(start, start + length, LINE // words.itemsize):
+        prefetch(words, i)
+
+
+@by_rows
 def ask_for_next(words, start, length):
     """Prefetch as many words as are worked on now, some rows ahead."""
-    for i in range(0, length, LINE // words.itemsize):
-        prefetch(words, start + i + AHEAD // words.itemsize)
+    ask_for(words, start + AHEAD // words.itemsize, length)

@@ -10,7 +10,7 @@ import numpy as np
 from mc.codec.compiled import by_rows, compiled, released
 from mc.codec.narrow import shift_right
 from mc.codec.planes import head_of
-from mc.codec.prefetch import ask_for_next
+from mc.codec.prefetch import ask_for
 from mc.codec.tails import classify
 from mc.codec.typing import Counts, Scales, Words
 
@@ -22,7 +22,9 @@ UNKNOWN = -32768  # the scale of a row without a number other than zero
 # Of a row, pieces of PIECE words are measured, as many as make MEASURED words or more. The mean of 192 logarithms has a
 # standard error of .06 octaves, which costs .002 bits a word; pieces are whole cache lines of the narrowest words.
 PIECE, MEASURED = 64, 192
+ROWS_AHEAD = 8  # rows that are measured before the one whose pieces are asked for
 BLOCK = 512  # words whose distances, each at most 10 << mantissa, add up to 16 bits
+COLUMN = 128  # no column's scale lies further below zero
 COLUMN_ROWS = 256  # rows on which columns are measured, likewise
 
 
@@ -86,26 +88,31 @@ def _all_positive(words):
 
 
 @released
-def scan(words, cols, first, step_shift, mantissa, every, stride, column_stride, rows, columns, classes, sample):
+def scan(
+    words, cols, first, step_shift, mantissa, every, stride, apart, column_stride, rows, columns, classes, sample
+):  # fmt: skip
     """Measure the rows of `cols` words each (the last may be shorter), of which the first has the number `first`.
 
     The magnitude of a word is v = (head & 0x7FFF) >> step_shift, with 2 ** mantissa steps an octave. Fills
     - `rows` i16 with the scales of the rows whose number is a multiple of `every`;
-    - `sample` with the rows whose number is a multiple of `stride`;
+    - `sample` with every `apart`-th piece of the rows whose number is a multiple of `stride`;
     - `classes` u8 [tails, rows] as `tails.zero_runs` does;
     and adds to `columns` i32 (len 0: don't) how far each column lies from the means of the rows whose number is a
     multiple of `column_stride`, in steps. Returns how many rows these are, the words sampled, and whether no word is
     negative."""
     values = np.empty(cols, np.uint16)
     columned, sampled = _measure(
-        words, cols, first, U16(step_shift), mantissa, every, stride, column_stride, values, rows, columns, sample
-    )
+        words, cols, first, U16(step_shift), mantissa, every, stride, apart, column_stride, values, rows, columns,
+        sample,
+    )  # fmt: skip
     classify(words, cols, classes)
     return columned, sampled, _all_positive(words)
 
 
 @by_rows
-def _measure(words, cols, first, shift, mantissa, every, stride, column_stride, values, rows, columns, sample):
+def _measure(
+    words, cols, first, shift, mantissa, every, stride, apart, column_stride, values, rows, columns, sample
+):  # fmt: skip
     """Fill `rows`, `columns` and `sample` as `scan` says; `values` u16 [cols] is room."""
     n = len(words)
     skip = max(1, cols // MEASURED)
@@ -115,10 +122,10 @@ def _measure(words, cols, first, shift, mantissa, every, stride, column_stride, 
         line = words[row * cols : min((row + 1) * cols, n)]
         if number % every == 0:
             whole = len(columns) > 0 and number % column_stride == 0 and len(line) == cols
-            ask_for_next(words, row * cols, len(line))
-            many = 0
+            many, ahead = 0, (row + ROWS_AHEAD * every) * cols
             for start in range(0, len(line), PIECE * (1 if whole else skip)):
                 stop = min(start + PIECE, len(line))
+                ask_for(words, ahead + start, stop - start)
                 _magnitudes(line, start, stop, shift, values, many)
                 many += stop - start
             rows[measured], mean = _scale(values[:many], mantissa)
@@ -128,25 +135,52 @@ def _measure(words, cols, first, shift, mantissa, every, stride, column_stride, 
                 if rows[measured - 1] != UNKNOWN:
                     _add_columns(values, mean, mantissa, columns)
         if number % stride == 0:
-            for i in range(len(line)):
-                sample[sampled + i] = line[i]
-            sampled += len(line)
+            for start in range(0, len(line), PIECE * apart):
+                piece = line[start : start + PIECE]
+                place = sample[sampled : sampled + len(piece)]
+                for i in range(len(piece)):
+                    place[i] = piece[i]
+                sampled += len(piece)
     return columned, sampled
 
 
-def column_scales(columns: Counts, rows: int, mantissa: int) -> Scales:
-    """Scales of the columns about their mean, from the sums of `scan` over `rows` rows."""
-    scales = (columns * OCTAVE) // (rows << mantissa)
-    scales -= int(scales.sum()) // max(len(scales), 1)
-    return np.minimum(np.maximum(scales, -128), 127).astype(np.int16)
+@compiled
+def column_scales(columns, rows, mantissa, scales):
+    """Fill `scales` i16 with those of the columns about their mean, from the sums i64 of `scan` over `rows` rows;
+    returns their variance, in 1/256 of a square octave."""
+    total, squares = 0, 0
+    for i in range(len(columns)):
+        scales[i] = (columns[i] * OCTAVE) // (rows << mantissa)
+        total += scales[i]
+    mean = total // len(columns)
+    for i in range(len(columns)):
+        scales[i] = min(max(scales[i] - mean, -COLUMN), COLUMN - 1)
+        squares += np.int64(scales[i]) * scales[i]
+    return squares * 4 // len(columns)
 
 
-def known_rows(rows: Scales, above: int, below: int) -> Scales:
+@compiled
+def _extent(rows):
+    """The lowest and the highest of i16 numbers, and their sum."""
+    low, high, total = I16(32767), I16(UNKNOWN), I64(0)
+    for i in range(len(rows)):
+        low, high = min(low, rows[i]), max(high, rows[i])
+        total += I64(rows[i])
+    return low, high, total
+
+
+def known_rows(rows: Scales, above: int, below: int) -> tuple[Scales, int, int]:
     """The scales with those of empty rows, and outliers more than a byte's range up, drawn to the others; if it can be,
-    so that none lies further `above` or `below` what it is drawn to than symbols reach."""
-    low, high = int(rows.min()), int(rows.max())
-    if low != UNKNOWN and high - low <= 127:
-        return rows
+    so that none lies further `above` or `below` what it is drawn to than symbols reach. With them, their mean, and the
+    highest that was measured."""
+    low, high, total = _extent(rows)
+    if low == UNKNOWN or high - low > 127:
+        rows = _drawn(rows, above, below)
+        total = rows.sum(dtype=np.int64)
+    return rows, int(total) // len(rows), int(high)
+
+
+def _drawn(rows: Scales, above: int, below: int) -> Scales:
     known = rows[rows != UNKNOWN]
     if len(known) == 0:
         return np.zeros_like(rows)

@@ -80,10 +80,11 @@ def taken_bits(sample: Ints, geometry: Geometry, classes: Bytes) -> int | None:
         return None
     saved = np.empty(1 + min(geometry.mantissa - FEWEST, 8))
     of_tails = lowbits.saved(sample, geometry.tails, LOOKED_AT, saved)
-    short = SHORTENED[classes].sum() / max(classes.shape[1], 1)
-    if of_tails is None or max(saved) + max(of_tails - short, 0) < WORTH:
+    short = SHORTENED[classes].sum() / max(classes.shape[1], 1) if geometry.tails else 0
+    most = float(saved.max())
+    if of_tails is None or most + max(of_tails - short, 0) < WORTH:
         return None
-    return next(taken for taken, bits in enumerate(saved.tolist()) if bits > max(saved) - SHORTER)
+    return next(taken for taken, bits in enumerate(saved.tolist()) if bits > most - SHORTER)
 
 
 def fit_floats(

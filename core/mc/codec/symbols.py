@@ -11,7 +11,7 @@ from mc.codec.compiled import by_rows, compiled, inlined, released
 from mc.codec.narrow import shift_left, shift_right
 from mc.codec.planes import head_of, heads_of, put_head
 from mc.codec.prefetch import ask_for_next
-from mc.codec.scales import OCTAVE
+from mc.codec.scales import COLUMN, OCTAVE
 from mc.codec.segments import TABLES, segment_sizes, slice_of, to_begin
 from mc.codec.tails import put_whole_tails
 from mc.codec.typing import Counts, Scales, Words
@@ -20,7 +20,6 @@ U8, U16 = np.uint8, np.uint16
 
 CENTRE = 192  # the symbol of a magnitude that equals the scale
 ZERO, ESCAPE = 0, 255
-COLUMN = 128  # no column's scale lies further below zero
 
 
 @inlined
@@ -149,49 +148,56 @@ def take_apart(
 def tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, counts):
     """Add to `counts` [tables, 256] i64 how often each symbol stands in each table's segment: what `take_apart` would
     make of these rows, without sorting them."""
-    room, line = np.empty(cols, np.uint16), np.empty(cols, np.uint8)
-    odd = np.zeros(counts.shape, np.int64)
-    _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, room, line, counts, odd)
+    room, line, place = np.empty(cols, np.uint16), np.empty(cols, np.uint8), np.empty(cols, np.uint16)
+    four = np.zeros((4, counts.size), np.uint32)
+    _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, len(counts), room, line, place, four)
     for t in range(counts.shape[0]):
         for s in range(256):
-            counts[t, s] += odd[t, s]
+            k = 256 * t + s
+            counts[t, s] += np.int64(four[0, k]) + np.int64(four[1, k]) + np.int64(four[2, k]) + np.int64(four[3, k])
 
 
 @by_rows
-def _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, room, line, counts, odd):
-    """Add to `counts` and `odd`: neighbours are often equal, and must not wait for each other's counts."""
+def _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, tables, room, line, place, four):
+    """Add to the counts of `four` [4, tables * 256]: neighbours are often equal, and must not wait for each other's."""
     n = len(words)
     shift = U16(step_shift)
-    tables = counts.shape[0]
+    a, b, c, d = four[0], four[1], four[2], four[3]
     for row in range(len(rows)):
         part = words[row * cols : min((row + 1) * cols, n)]
         _line_of(part, heads_of(part, room), shift, mantissa, frequent, window, rows[row], columns, line)
         if len(columns) == 0:
-            t = (rows[row] >> 1) & (tables - 1)
-            one, other = counts[t], odd[t]
-            for i in range(0, len(part) - 1, 2):
-                one[line[i]] += 1
-                other[line[i + 1]] += 1
-            if len(part) & 1:
-                one[line[len(part) - 1]] += 1
-        else:
+            table = U16(((rows[row] >> 1) & (tables - 1)) << 8)
             for i in range(len(part)):
-                counts[((rows[row] + columns[i]) >> 1) & (TABLES - 1), line[i]] += 1
+                place[i] = table | U16(line[i])
+        else:
+            of_row = U16(rows[row])
+            for i in range(len(part)):
+                place[i] = U16(U16(U16(of_row + U16(columns[i])) & U16(2 * TABLES - 2)) << U16(7)) | U16(line[i])
+        rest = len(part) % 4
+        for i in range(0, len(part) - rest, 4):
+            a[place[i]] += 1
+            b[place[i + 1]] += 1
+            c[place[i + 2]] += 1
+            d[place[i + 3]] += 1
+        for i in range(len(part) - rest, len(part)):
+            a[place[i]] += 1
 
 
 @compiled
-def smooth(counts, low, high):
+def smooth(counts, low, high, beside):
     """Make counts [tables, 256] of a sample serve for all words: every symbol from the lowest to the highest one seen
-    among low..high has a code in every table then, and so have those below and the escape. Codes for magnitudes that
-    the sample didn't hold would cost all others more than the escapes do."""
+    among low..high, and so many `beside` either, has a code in every table then, and so have those below and the
+    escape. Codes for magnitudes that the sample didn't hold would cost all others more than the escapes do."""
     first, last = high, low
     for t in range(counts.shape[0]):
         for s in range(low, high + 1):
             if counts[t, s] > 0:
                 first, last = min(first, s), max(last, s)
+    first, last = max(min(first, last) - beside, low), min(last + beside, high)
     for t in range(counts.shape[0]):
         for s in range(256):
-            counts[t, s] += s < low or min(first, last) <= s <= last or s == ESCAPE
+            counts[t, s] += s < low or first <= s <= last or s == ESCAPE
 
 
 @compiled

@@ -101,7 +101,7 @@ def tables_size(numbers, lone, wide):
 
 
 @compiled
-def _write(numbers, lone, wide, out):
+def write(numbers, lone, wide, out):
     """Fill `out` with the described tables, `tables_size` bytes."""
     at = 0
     for t in range(len(lone)):
@@ -132,7 +132,7 @@ def _write(numbers, lone, wide, out):
 
 @compiled
 def read(data, wide, numbers, lone):
-    """Undo `_write`; returns the bytes taken, or what is wrong: TOO_SHORT or NO_TABLE."""
+    """Undo `write`; returns the bytes taken, or what is wrong: TOO_SHORT or NO_TABLE."""
     at = 0
     for t in range(len(lone)):
         if at + 2 > len(data):
@@ -163,7 +163,7 @@ def read(data, wide, numbers, lone):
 def write_tables(tables: Tables, wide: bool) -> bytes:
     """Each table as its window and its numbers, a nibble each (`wide`: a byte each)."""
     out = np.empty(tables_size(tables.numbers, tables.lone, wide), np.uint8)
-    _write(tables.numbers, tables.lone, wide, out)
+    write(tables.numbers, tables.lone, wide, out)
     return out.tobytes()
 
 
