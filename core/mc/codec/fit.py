@@ -199,6 +199,8 @@ def _fit(
     final = replace(chosen, coder=plan.coder, tables=plan.tables)
     window = floats.window_of(final)
     coder = entropy.encoder(plan.coder, plan.tables)
+    if effort.coder == entropy.ANS:
+        coder = entropy.either(coder)  # Huffman's tables are best for small tensors
 
     def encode_chunk(k: int, raw: Bytes) -> Bytes:
         return floats.encode_chunk(final, window, coder, raw, parts[k][0] // cols)
