@@ -22,7 +22,7 @@ LAYERS = [
     ["mc_cli.options", "mc_cli.files", "mc_cli.show", "mc_cli.charts"],
     ["mc_cli"],
     ["mc"],
-    ["mc.warming"],
+    ["mc.warming", "mc.ahead"],
     ["mc.pruning", "mc.simplifying", "mc.automatic", "mc.restoring", "mc.api"],
     ["mc.rewriting"],
     ["mc.places", "mc.beside"],

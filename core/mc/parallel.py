@@ -67,6 +67,11 @@ def _batches(items: Iterable[Any], weight: Callable[[Any], int]) -> Iterator[lis
         yield batch
 
 
+def processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def single_blas() -> Iterator[None]:
     """Linear algebra on the thread that asks for it: threads of its own would compete with ours, and sum in an order
@@ -81,13 +86,7 @@ def single_blas() -> Iterator[None]:
 def workers(threads: int | None, executor: Executor | None) -> Iterator[Workers]:
     """Workers on `threads` threads of our own (None: one for each core that this process may use), or on the
     executor handed in, which is left running. Raises UsageError for fewer than one."""
-    count = (
-        threads
-        if threads is not None
-        else len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
+    count = threads if threads is not None else processors()
     keep_freed()
     if count < 1:
         raise UsageError(f"{count} threads were asked for, where at least one is needed")

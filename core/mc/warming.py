@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from mc.ahead import all_done
 from mc.analysis.examine import analyze
 from mc.api import compress, decompress
 from mc.errors import McError
@@ -30,6 +31,7 @@ def warm() -> None:
     w = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
     _quantized(w)
     _pruned(w)
+    all_done()
 
 
 def _quantized(w: np.ndarray) -> None:

@@ -44,6 +44,7 @@ def pack(
     safetensors file itself, and every chunk in it has a checksum. -v lists how each tensor was coded and why.
     """
     import mc
+    from mc.ahead import compile_for
 
     began = time.perf_counter()
     target = files.target_of(source, output, files.packed_name)
@@ -53,6 +54,7 @@ def pack(
         files.reading(source) as original,
         show.progress("packing", manner) as progress,
     ):
+        compile_for("pack", original, level)
         report = mc.pack(original, packed, level=level, threads=options.count(threads), progress=progress)
     seconds = time.perf_counter() - began
     whole, small = report.bytes, report.packed_bytes

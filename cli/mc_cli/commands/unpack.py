@@ -54,6 +54,7 @@ def unpack(
     With --dequantize, what mc quantize made becomes floats again, whether it is packed or not (then name OUT).
     """
     import mc
+    from mc.ahead import compile_for
 
     if check and tensors:
         raise click.UsageError("--check compares the whole file, so it does not go with --tensor.")
@@ -69,6 +70,7 @@ def unpack(
         files.reading(source) as packed,
         show.progress("unpacking", manner) as progress,
     ):
+        compile_for("unpack", packed)
         if dequantize:
             report = mc.dequantize(packed, restored, dtype=dtype, threads=options.count(threads), progress=progress)
         else:

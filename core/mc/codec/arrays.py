@@ -5,7 +5,7 @@ import numpy as np
 
 from mc.codec import huffman, tables
 from mc.codec.bitstream import U64, read32, store32
-from mc.codec.compiled import compiled, inlined
+from mc.codec.compiled import compiled
 from mc.codec.lengths import code_lengths
 
 PLAIN, SAME, CODED = 0, 1, 2  # how an array of bytes is stored
@@ -57,9 +57,23 @@ def write(values, out):
     return n + 1
 
 
-@inlined
-def _coded(data, at, out):
-    """Undo a Huffman-coded array that begins at byte `at`."""
+@compiled
+def read(data, at, out):
+    """Fill `out` u8 with the array that begins at byte `at` of `data`; returns the byte behind it, or a fault."""
+    if at >= len(data):
+        return CUT
+    method = data[at]
+    at += 1
+    if method > CODED:
+        return NO_WAY
+    if method != CODED:
+        step = 1 - np.int64(method)  # PLAIN: from byte to byte; SAME: always the first
+        end = at + (len(out) if method == PLAIN else 1)
+        if end > len(data):
+            return CUT
+        for i in range(len(out)):
+            out[i] = data[at + i * step]
+        return end
     numbers, lone = np.zeros((1, 256), np.uint8), np.empty(1, np.int64)
     lone[0] = tables.SEVERAL
     used = tables.read(data[at:], NIBBLES, numbers, lone)
@@ -76,23 +90,3 @@ def _coded(data, at, out):
     if end > len(data):
         return CUT
     return end if huffman.decode(data[at + 4 : end], sizes, lookup, lone, out) else UNSOUND
-
-
-@compiled
-def read(data, at, out):
-    """Fill `out` u8 with the array that begins at byte `at` of `data`; returns the byte behind it, or a fault."""
-    if at >= len(data):
-        return CUT
-    method = data[at]
-    at += 1
-    if method == CODED:
-        return _coded(data, at, out)
-    if method > CODED:
-        return NO_WAY
-    step = 1 - np.int64(method)  # PLAIN: from byte to byte; SAME: always the first
-    end = at + (len(out) if method == PLAIN else 1)
-    if end > len(data):
-        return CUT
-    for i in range(len(out)):
-        out[i] = data[at + i * step]
-    return end

@@ -18,7 +18,7 @@ from mc.errors import DamagedError
 
 HUFFMAN, ANS = "huffman", "ans"
 CODERS = (HUFFMAN, ANS)  # in the order of their numbers in a file (FORMAT.md, section 5)
-HUFFMAN_ARRAYS = 3  # that its encoder has; that of ANS has four
+HUFFMAN_ARRAYS, ANS_ARRAYS = 3, 4  # that the encoders have
 ANS_MUST_SAVE = 3  # per cent of the bits, for the time that it takes
 FEW_TABLES = 50  # if tables are a smaller share of the bits, Huffman's don't save what its codes lose
 FRACTION = 16  # binary digits after the point in the fixed-point logarithms that code lengths are counted with
@@ -136,6 +136,18 @@ def described(plan: Plan) -> bytes:
     return write_tables(plan.tables, plan.coder == ANS)
 
 
+NO_HUFFMAN = np.empty((0, 256), np.uint32), np.empty((0, huffman.PAIRS), np.uint32)
+NO_ANS = np.empty((0, STATES), np.uint16), np.empty((0, 256), np.int64), np.empty((0, 256), np.int64)
+
+
+def either(arrays: tuple[Ints, ...]) -> tuple[Ints, ...]:
+    """The arrays of `encoder` with empty ones of the other coder: where tensors are coded with both, one loop for both
+    compiles sooner than two."""
+    if len(arrays) == HUFFMAN_ARRAYS:
+        return *arrays[:-1], *NO_ANS, arrays[-1]
+    return *NO_HUFFMAN, *arrays
+
+
 def encoder(coder: str, tables: Tables) -> tuple[Ints, ...]:
     """The arrays with which `code_symbols` works."""
     shape, lone = tables.numbers.shape, tables.lone
@@ -182,7 +194,16 @@ def code_symbols(symbols: Any, sizes: Any, coder: Any, out: Any, at: Any) -> Any
 def _code_symbols(symbols, sizes, coder, out, at):
     if len(coder) == HUFFMAN_ARRAYS:
         return lambda symbols, sizes, coder, out, at: huffman.encode(symbols, sizes, *coder, out, at)
-    return lambda symbols, sizes, coder, out, at: ans.encode(symbols, sizes, *coder, out, at)
+    if len(coder) == ANS_ARRAYS:
+        return lambda symbols, sizes, coder, out, at: ans.encode(symbols, sizes, *coder, out, at)
+
+    def with_either(symbols, sizes, coder, out, at):
+        singles, pairs, states, bits_from, offset, lone = coder
+        if len(pairs):
+            return huffman.encode(symbols, sizes, singles, pairs, lone, out, at)
+        return ans.encode(symbols, sizes, states, bits_from, offset, lone, out, at)
+
+    return with_either
 
 
 def decode_symbols(data: Any, sizes: Any, tables: Any, lone: Any, out: Any) -> Any:

@@ -231,6 +231,8 @@ def _fit(
     )  # fmt: skip
     window = floats.window_of(code)
     coder = entropy.encoder(plan.coder, plan.tables)
+    if effort.coder == entropy.ANS:
+        coder = entropy.either(coder)  # Huffman's tables are best for small tensors
 
     def encode_chunk(k: int, raw: Bytes) -> Bytes:
         return floats.encode_chunk(code, window, coder, raw, parts[k][0] // cols)

@@ -1,0 +1,207 @@
+"""What the first packing or unpacking of a kind of floats has to compile, done by two processes at once.
+
+numba compiles one loop after the other, whatever the threads. So where a command finds that loops are missing, a second
+process compiles those of chunks while this one compiles those of heads and plans. Either leaves what it has made in the
+folder of loops, where the command then finds all. Nothing depends on the second process: if it fails, the command
+compiles more itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+import numpy as np
+
+from mc.checkpoint import Source, read_layout
+from mc.codec import choose, chunks, entropy, fit, floats, huffman, planes, split, symbols, tails
+from mc.codec.compiled import FOLDER
+from mc.codec.fields import Reader
+from mc.codec.floats import FloatCode
+from mc.codec.frequencies import STATES
+from mc.codec.tables import NO_WINDOW, Tables
+from mc.codec.typing import Bytes, Counts, Ints
+from mc.errors import DamagedError, McError
+from mc.folder import scan_folder
+from mc.manifest import is_packed, read_packed
+from mc.parallel import processors
+
+LEAST = 1 << 20  # words: smaller files may be done without most loops
+PATIENCE = 60.0  # seconds that the second process is waited for when this one is done; it has as much to do
+SIDE = 512  # rows and columns of what is planned: enough words for a sample of them
+COLS = floats.NARROWEST  # of what is coded: one row
+
+Command = Literal["pack", "unpack"]
+COMMANDS: tuple[Command, ...] = ("pack", "unpack")
+
+
+class Use(NamedTuple):
+    """What loops are compiled for."""
+
+    command: Command
+    dtype: str
+    level: str
+
+    def mark(self, folder: str) -> Path:
+        """The empty file that says that these loops were compiled."""
+        return Path(folder, "-".join(self))
+
+    @property
+    def coders(self) -> tuple[str, ...]:
+        """Those that tensors of this level are coded with; others are rare."""
+        return entropy.CODERS if fit.EFFORTS[self.level].coder == entropy.ANS else (entropy.HUFFMAN,)
+
+
+def compile_for(command: Command, source: Path | BinaryIO, level: str = "default") -> None:
+    """Compile what `command` needs for most of `source`, unless that was done before, nothing can be kept, there is
+    one processor only, or `source` can be read but once. Whatever is wrong with it is left to the command to say."""
+    if FOLDER is None or not isinstance(source, Path) or processors() < 2:
+        return
+    use = use_of(command, source, level)
+    if use is None or use.mark(FOLDER).exists():
+        return
+    line = [sys.executable, "-P", "-m", "mc.ahead", *use]
+    try:
+        other = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError:
+        return  # there can't be another process
+    collects = gc.isenabled()
+    with other:
+        try:
+            gc.disable()  # a twentieth of the time
+            first_half(use)
+            with suppress(subprocess.TimeoutExpired):
+                other.wait(PATIENCE)
+        finally:
+            other.kill()
+            if collects:
+                gc.enable()
+    with suppress(OSError):
+        use.mark(FOLDER).touch()
+
+
+def use_of(command: Command, source: Path, level: str) -> Use | None:
+    """What `source`, a file or a folder, is to be packed or unpacked as: the floats that it has most of. None if that
+    is something else, if they are few, or if the source isn't sound."""
+    try:
+        if source.is_dir():
+            source = source / scan_folder(source).shards[0]
+        with Source.of(source) as opened:
+            layout = read_layout(opened)
+            if is_packed(layout, opened.where) is (command == "pack"):
+                return None
+            tensors = [(one.dtype, one.shape) for one in layout.tensors]
+            if command == "unpack":
+                manifest = read_packed(layout, opened.where).manifest
+                level, tensors = manifest.level, [(one.dtype, one.shape) for one in manifest.entries.values()]
+    except (McError, OSError, IndexError):
+        return None
+    words: dict[str, int] = {}
+    for dtype, shape in tensors:
+        words[dtype] = words.get(dtype, 0) + prod(shape)
+    most = max(words, key=lambda dtype: words[dtype], default="")
+    known = most in planes.GEOMETRIES and level in fit.EFFORTS
+    return Use(command, most, level) if known and words[most] >= LEAST else None
+
+
+def all_done() -> None:
+    """Note that every loop is compiled."""
+    for command in COMMANDS:
+        for dtype in planes.GEOMETRIES:
+            for level in fit.EFFORTS:
+                if FOLDER is not None:
+                    Use(command, dtype, level).mark(FOLDER).touch()
+
+
+def first_half(use: Use) -> None:
+    """Compile what plans a tensor, or reads its head."""
+    geometry = planes.GEOMETRIES[use.dtype]
+    if use.command == "pack":
+        raw = _weights(geometry)
+        choose.code(use.dtype, (SIDE, SIDE), len(raw), lambda start, stop: raw[start:stop], use.level, map)
+        return
+    for coder in use.coders:  # what the other process soon needs too
+        entropy.decode(NOTHING, np.zeros(1, np.int64), _decoder(coder))
+    for coder in use.coders:
+        head = struct.pack("<BBBBIhB", 0, 0, floats.ROWS, entropy.CODERS.index(coder), COLS, 0, 0)
+        # Then come four tables with one symbol each, and arrays of one repeated byte.
+        head += bytes([NO_WINDOW, 0, symbols.CENTRE]) * 4 + bytes([1, 0]) * (1 + geometry.tails)
+        code = floats.read_head(Reader(memoryview(head)), geometry, COLS, 1)
+        entropy.decoder(coder, code.tables, COLS)
+
+
+def second_half(use: Use) -> None:
+    """Compile what codes or decodes a chunk, by one row of zeros, and what a plan ends with."""
+    geometry = planes.GEOMETRIES[use.dtype]
+    code, raw = _blank(geometry), np.zeros(COLS * geometry.width, np.uint8)
+    if use.command == "unpack":
+        planes.unpack_fields(NOTHING, 0, 0)  # first, while Huffman decoding is compiled by the other
+        for coder in use.coders:
+            with suppress(DamagedError):  # the chunk ends behind its symbols
+                floats.decode_chunk(code, _decoder(coder), memoryview(bytes([chunks.CODED, 0, 0, 0, 0])), 0, raw)
+        return
+    raw.flags.writeable = False
+    arrays: tuple[Ints, ...] = np.empty((1, 256), np.uint32), np.empty((1, huffman.PAIRS), np.uint32), LONE
+    floats.encode_chunk(code, floats.window_of(code), entropy.either(arrays) if len(use.coders) > 1 else arrays, raw, 0)
+    split.taken_bits(planes.words_of(raw, geometry), geometry, code.classes)
+    for classes in code.classes:
+        tails.tail_bytes(COLS, COLS, classes)
+    symbols.smooth(np.zeros((1, 256), np.int64), 0, 0)
+
+
+def _weights(geometry: planes.Geometry) -> Bytes:
+    """Gaussian weights whose rows and columns differ in scale, so that all contexts are tried."""
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=(SIDE, SIDE)) * np.exp2(draw.normal(size=(SIDE, 1)) + draw.normal(size=(1, SIDE)))
+    bits = values.view(np.uint64) if geometry.width == 8 else values.astype(np.float32).view(np.uint32)
+    words = bits >> bits.dtype.type(8 * (bits.itemsize - geometry.width))
+    raw = words.astype(f"<u{geometry.width}").reshape(-1).view(np.uint8)
+    raw.flags.writeable = False
+    return raw
+
+
+NOTHING = np.frombuffer(b"", np.uint8)
+LONE = np.full(1, symbols.ZERO, np.int64)  # the only symbol of the only table: nothing is looked up
+
+
+def _blank(geometry: planes.Geometry) -> FloatCode:
+    """The code of one row of words, with no contexts and all low bits raw."""
+    words = np.empty(0, f"<u{geometry.width}")
+    return FloatCode(
+        geometry, min(fit.JOINT[geometry.mantissa], geometry.mantissa), COLS, floats.ALONE, np.zeros(1, np.int16),
+        symbols.EMPTY_SCALES, symbols.EMPTY_WORDS, symbols.EMPTY_COUNTS, np.zeros((geometry.tails, 1), np.uint8),
+        words, True, entropy.HUFFMAN, Tables(np.zeros((1, 256), np.uint8), LONE),
+    )  # fmt: skip
+
+
+def _decoder(coder: str) -> tuple[Ints, Counts]:
+    """What `entropy.decoder` makes, not filled."""
+    if coder == entropy.HUFFMAN:
+        return np.empty((1, huffman.LOOKUP), np.uint64), LONE
+    return np.empty((1, STATES), np.uint32), LONE
+
+
+def _end_with(parent: BinaryIO) -> None:
+    """End this process when the one that started it ends, which closes the pipe between them."""
+    parent.read()
+    os._exit(1)
+
+
+def main() -> None:
+    """What the second process does: its half, for what the arguments say."""
+    threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
+    gc.disable()
+    command, dtype, level = sys.argv[1:]
+    second_half(Use("pack" if command == "pack" else "unpack", dtype, level))
+
+
+if __name__ == "__main__":
+    main()

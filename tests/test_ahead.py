@@ -1,0 +1,111 @@
+"""Loops that a first use needs are compiled by two processes, which leave nothing to compile and no trace but that."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import environment, safetensors
+from mc import ahead
+from mc.api import compress
+from mc.codec.compiled import FOLDER
+
+# Both halves in a process of its own, without loops; then all that the real command compiles.
+SCRIPT = """
+import sys
+from mc.ahead import Use, first_half, second_half
+from mc.api import compress, decompress
+from numba.core import event
+
+class Names(event.Listener):
+    def on_start(self, event): print(event.data["dispatcher"].py_func.__qualname__, event.data["args"])
+    def on_end(self, event): pass
+
+command, dtype, level, data = *sys.argv[1:4], open(sys.argv[4], "rb").read()
+second_half(Use(command, dtype, level))
+first_half(Use(command, dtype, level))
+with event.install_listener("numba:compile", Names()):
+    compress(data, level=level, threads=1) if command == "pack" else decompress(data, threads=1)
+"""
+
+
+def words(dtype: str, side: int = 1100) -> dict[str, tuple[str, np.ndarray[Any, Any]]]:
+    """A matrix of more words than a file must have for two processes to pay, and a small one."""
+    draw = np.random.default_rng(0)
+    bits = (draw.normal(size=(side, side)) * np.exp2(draw.normal(size=(1, side)))).astype(np.float32).view(np.uint32)
+    values = bits if dtype == "F32" else (bits >> 16).astype(np.uint16)
+    return {"matrix": (dtype, values), "small": (dtype, values[:64, :96].copy())}
+
+
+@pytest.mark.parametrize(
+    ("command", "dtype", "level"), [("pack", "F32", "best"), ("unpack", "F32", "best"), ("pack", "BF16", "default")]
+)
+def test_both_halves_are_all_that_is_needed(command: str, dtype: str, level: Any, tmp_path: Path) -> None:
+    data = safetensors(words(dtype))
+    file = tmp_path / "file"
+    file.write_bytes(data if command == "pack" else compress(data, level=level))
+    env = environment(NUMBA_CACHE_DIR=str(tmp_path))
+    line = [sys.executable, "-c", SCRIPT, command, dtype, level, str(file)]
+    done = subprocess.run(line, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), (done.stdout, done.stderr)
+
+
+def test_what_a_source_is_used_as(tmp_path: Path) -> None:
+    plain = tmp_path / "a.safetensors"
+    plain.write_bytes(safetensors(words("BF16")))
+    assert ahead.use_of("pack", plain, "best") == ("pack", "BF16", "best")
+    assert ahead.use_of("pack", tmp_path, "fast") == ("pack", "BF16", "fast")
+    assert ahead.use_of("unpack", plain, "best") is None
+    packed = tmp_path / "packed" / "a.mc.safetensors"
+    packed.parent.mkdir()
+    packed.write_bytes(compress(plain.read_bytes(), level="fast"))
+    assert ahead.use_of("unpack", packed, "default") == ("unpack", "BF16", "fast")
+    assert ahead.use_of("unpack", packed.parent, "default") == ("unpack", "BF16", "fast")
+    assert ahead.use_of("pack", packed, "default") is None
+
+
+@pytest.mark.parametrize("data", [b"", b"no safetensors", safetensors(words("F32", 90)), safetensors({})])
+def test_small_and_unsound_sources_are_left_to_the_command(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(data)
+    assert ahead.use_of("pack", tmp_path / "a.safetensors", "best") is None
+    assert ahead.use_of("pack", tmp_path / "missing", "best") is None
+
+
+@pytest.mark.parametrize(("executable", "marked"), [(sys.executable, True), ("false", True), ("/missing", False)])
+def test_the_second_process_may_fail(
+    executable: str, marked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "a.safetensors"
+    source.write_bytes(safetensors(words("BF16")))
+    monkeypatch.setattr(ahead, "FOLDER", str(tmp_path))  # of marks; loops stay where they are
+    monkeypatch.setattr(ahead, "processors", lambda: 2)
+    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    ahead.compile_for("pack", source)
+    assert (tmp_path / "pack-BF16-default").exists() is marked
+    monkeypatch.setattr(sys, "executable", "/missing")  # no process is started again
+    ahead.compile_for("pack", source)
+    assert (tmp_path / "pack-BF16-default").exists() is marked
+
+
+def test_the_second_process_ends_with_the_first(tmp_path: Path) -> None:
+    line = [sys.executable, "-P", "-m", "mc.ahead", "pack", "F32", "best"]
+    env = environment(NUMBA_CACHE_DIR=str(tmp_path))
+    with subprocess.Popen(line, env=env, stdin=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        other.stdin.close()
+        assert other.wait(30) == 1
+
+
+def test_nothing_is_kept_where_nothing_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "a.safetensors"
+    source.write_bytes(safetensors(words("BF16")))
+    assert FOLDER is not None
+    monkeypatch.setattr(ahead, "FOLDER", None)
+    ahead.compile_for("pack", source)
+    assert list(tmp_path.iterdir()) == [source]
