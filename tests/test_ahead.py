@@ -94,7 +94,7 @@ def test_the_second_process_may_fail(
 
 
 def test_the_second_process_ends_with_the_first(tmp_path: Path) -> None:
-    line = [sys.executable, "-P", "-m", "mc.ahead", "pack", "F32", "best"]
+    line = [sys.executable, "-P", "-c", ahead.SECOND, "pack", "F32", "best"]
     env = environment(NUMBA_CACHE_DIR=str(tmp_path))
     with subprocess.Popen(line, env=env, stdin=subprocess.PIPE) as other:
         assert other.stdin is not None

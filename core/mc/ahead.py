@@ -22,7 +22,7 @@ from typing import BinaryIO, Literal, NamedTuple
 import numpy as np
 
 from mc.checkpoint import Source, read_layout
-from mc.codec import choose, chunks, entropy, fit, floats, huffman, planes, split, symbols, tails
+from mc.codec import chunks, entropy, fit, floats, huffman, planes, symbols, tails
 from mc.codec.compiled import FOLDER
 from mc.codec.fields import Reader
 from mc.codec.floats import FloatCode
@@ -37,6 +37,8 @@ from mc.parallel import processors
 LEAST = 1 << 20  # words: smaller files may be done without most loops
 PATIENCE = 60.0  # seconds that the second process is waited for when this one is done; it has as much to do
 SIDE = 512  # rows and columns of what is planned: enough words for a sample of them
+# Of the second process, which ends too soon for collecting garbage to pay.
+SECOND = "import gc; gc.disable(); from mc.ahead import main; main()"
 COLS = floats.NARROWEST  # of what is coded: one row
 
 Command = Literal["pack", "unpack"]
@@ -68,7 +70,7 @@ def compile_for(command: Command, source: Path | BinaryIO, level: str = "default
     use = use_of(command, source, level)
     if use is None or use.mark(FOLDER).exists():
         return
-    line = [sys.executable, "-P", "-m", "mc.ahead", *use]
+    line = [sys.executable, "-P", "-c", SECOND, *use]
     try:
         other = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except OSError:
@@ -125,6 +127,8 @@ def first_half(use: Use) -> None:
     """Compile what plans a tensor, or reads its head."""
     geometry = planes.GEOMETRIES[use.dtype]
     if use.command == "pack":
+        from mc.codec import choose  # all codings, which the other process is ready sooner without
+
         raw = _weights(geometry)
         choose.code(use.dtype, (SIDE, SIDE), len(raw), lambda start, stop: raw[start:stop], use.level, map)
         return
@@ -151,7 +155,6 @@ def second_half(use: Use) -> None:
     raw.flags.writeable = False
     arrays: tuple[Ints, ...] = np.empty((1, 256), np.uint32), np.empty((1, huffman.PAIRS), np.uint32), LONE
     floats.encode_chunk(code, floats.window_of(code), entropy.either(arrays) if len(use.coders) > 1 else arrays, raw, 0)
-    split.taken_bits(planes.words_of(raw, geometry), geometry, code.classes)
     for classes in code.classes:
         tails.tail_bytes(COLS, COLS, classes)
     symbols.smooth(np.zeros((1, 256), np.int64), 0, 0)
@@ -198,10 +201,5 @@ def _end_with(parent: BinaryIO) -> None:
 def main() -> None:
     """What the second process does: its half, for what the arguments say."""
     threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
-    gc.disable()
     command, dtype, level = sys.argv[1:]
     second_half(Use("pack" if command == "pack" else "unpack", dtype, level))
-
-
-if __name__ == "__main__":
-    main()

@@ -24,7 +24,7 @@ def frequency_of(step):
     return ((8 + (step - 1) % 8) << ((step - 1) // 8)) >> 3
 
 
-@compiled
+@inlined
 def steps_for(counts: Counts, steps: Bytes) -> None:
     """Fill `steps` [tables, 256] u8 with the quantized frequencies for `counts` [tables, 256] i64."""
     for t in range(counts.shape[0]):

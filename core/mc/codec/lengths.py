@@ -6,7 +6,7 @@ explained at `_limit`.
 
 import numpy as np
 
-from mc.codec.compiled import compiled, inlined
+from mc.codec.compiled import inlined
 
 LONGEST = 12  # bits of the longest code, and of the decoder's look-up (FORMAT.md, section 6.1)
 SPACE = 1 << LONGEST  # what complete codes fill, each taking SPACE >> length
@@ -76,7 +76,7 @@ def _limit(weight, n):
             weight[k] -= 1
 
 
-@compiled
+@inlined
 def code_lengths(counts, lengths):
     """Fill `lengths` [tables, 256] u8 with the code lengths for `counts` [tables, 256] i64; return the bits that all
     counted symbols take. A symbol that doesn't occur has length 0; so has a symbol that is alone in its table."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mc.codec.compiled import compiled, released
+from mc.codec.compiled import compiled, inlined, released
 from mc.codec.typing import Bytes, Counts
 from mc.errors import DamagedError
 
@@ -27,7 +27,7 @@ class Tables:
 
 @released
 def _histogram(symbols, sizes, counts):
-    four = np.zeros((4, 256), np.int64)  # neighbours are often equal, and must not wait for each other's counts
+    four = np.empty((4, 256), np.int64)  # neighbours are often equal, and must not wait for each other's counts
     begin = 0
     for t in range(len(sizes)):
         n = sizes[t]
@@ -57,7 +57,7 @@ def counted(symbols: Bytes) -> Counts:
     return counts
 
 
-@compiled
+@inlined
 def summary(counts, lone):
     """Fill `lone` [tables] i64 with the only symbol of each table of counts [tables, 256], or SEVERAL, or EMPTY."""
     for t in range(counts.shape[0]):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
-from mc.codec.compiled import by_rows, by_type, compiled, inlined
+from mc.codec.compiled import by_rows, by_type, compiled
 from mc.codec.planes import field_bytes, pack_fields, unpack_fields
 
 U8, U16 = np.uint8, np.uint16
@@ -74,18 +74,6 @@ def tail_bytes(cols, n, classes):
     return 2 * _row_words(cols, n, classes, 0) + field_bytes(np.int64(TOP_BITS), _row_words(cols, n, classes, 1))
 
 
-@inlined
-def pack_tail(words, tail, cols, classes, out, at):
-    """Put a tail of all words into tail_bytes(...) bytes of `out` from `at` on: whole for the rows of class 0, then
-    the top three bits for those of class 1. Return the byte after the last."""
-    at = _pack_whole(words, tail, cols, classes, out, at)
-    top = np.empty(_row_words(cols, len(words), classes, 1), np.uint8)
-    if len(top) == 0:
-        return at
-    _take_tops(words, tail, cols, classes, top)
-    return pack_fields(top, np.int64(TOP_BITS), out, at)
-
-
 @by_rows
 def _pack_whole(words, tail, cols, classes, out, at):
     for row in range(len(classes)):
@@ -105,14 +93,6 @@ def _take_tops(words, tail, cols, classes, top):
             for i in range(len(line)):
                 top[k + i] = U8(U16((line[i] >> down) & words.dtype.type(0xFFFF)) >> U16(TOP_SHIFT))
             k += len(line)
-
-
-@inlined
-def unpack_tail(packed, tail, cols, classes, words):
-    """Undo `pack_tail`: put the tail into its place in the words; the first one clears what is in them."""
-    whole = 2 * _row_words(cols, len(words), classes, 0)
-    tops = unpack_fields(packed[whole:], np.int64(TOP_BITS), _row_words(cols, len(words), classes, 1))
-    _put_tails(packed, tops, tail, cols, classes, words)
 
 
 @by_rows
@@ -149,7 +129,8 @@ def _classify(words, cols, classes):
 
 
 def pack_tails(words: Any, cols: Any, classes: Any, out: Any, at: Any) -> Any:
-    """All tails, the highest first, into `out` from byte `at` on; the byte behind."""
+    """All tails, the highest first, into tail_bytes(...) bytes each of `out` from byte `at` on: whole for the rows of
+    class 0, then the top three bits for those of class 1. Returns the byte behind."""
     raise NotImplementedError  # only loops call it
 
 
@@ -157,14 +138,19 @@ def pack_tails(words: Any, cols: Any, classes: Any, out: Any, at: Any) -> Any:
 def _pack_tails(words, cols, classes, out, at):
     def every(words, cols, classes, out, at):
         for tail in range(len(classes)):
-            at = pack_tail(words, tail, cols, classes[tail], out, at)
+            at = _pack_whole(words, tail, cols, classes[tail], out, at)
+            top = np.empty(_row_words(cols, len(words), classes[tail], 1), np.uint8)
+            if len(top) > 0:
+                _take_tops(words, tail, cols, classes[tail], top)
+                at = pack_fields(top, np.int64(TOP_BITS), out, at)
         return at
 
     return every if words.dtype.bitwidth > HEAD_BITS else lambda words, cols, classes, out, at: at
 
 
 def unpack_tails(data: Any, at: Any, cols: Any, classes: Any, words: Any) -> Any:
-    """Undo `pack_tails` from byte `at` of `data` on; the byte behind, beyond the end if the tails are cut."""
+    """Undo `pack_tails` from byte `at` of `data` on: put the tails into their places in the words; the first one clears
+    what is in them. Returns the byte behind, beyond the end if the tails are cut."""
     raise NotImplementedError  # only loops call it
 
 
@@ -175,7 +161,9 @@ def _unpack_tails(data, at, cols, classes, words):
             size = tail_bytes(cols, len(words), classes[tail])
             if at + size > len(data):
                 return at + size
-            unpack_tail(data[at : at + size], tail, cols, classes[tail], words)
+            packed, whole = data[at : at + size], 2 * _row_words(cols, len(words), classes[tail], 0)
+            tops = unpack_fields(packed[whole:], np.int64(TOP_BITS), _row_words(cols, len(words), classes[tail], 1))
+            _put_tails(packed, tops, tail, cols, classes[tail], words)
             at += size
         return at
 
