@@ -27,8 +27,7 @@ CUT, NO_TABLE, NO_WAY, NO_CODE, UNSOUND, TOO_FAR, NO_CLASS = range(-1, -len(FAUL
 @inlined
 def _coded(data, at, out):
     """Undo a Huffman-coded array that begins at byte `at`."""
-    numbers, lone = np.zeros((1, 256), np.uint8), np.empty(1, np.int64)
-    lone[0] = tables.SEVERAL
+    numbers, lone = np.empty((1, 256), np.uint8), np.empty(1, np.int64)
     used = tables.read(data[at:], NIBBLES, numbers, lone)
     if used < 0:
         return CUT if used == tables.TOO_SHORT else NO_TABLE
