@@ -10,8 +10,9 @@ brace.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 from mc.dtypes import element_bits
@@ -25,7 +26,8 @@ LONGEST_HEADER = 100_000_000  # bytes; the reference reader's limit
 
 _LENGTH_BYTES = 8
 _LIMIT = 2**63  # dimensions and offsets stay below
-_FIELDS = dict.fromkeys(("dtype", "shape", "data_offsets"))
+_FIELDS = ("dtype", "shape", "data_offsets")
+_in_order = itemgetter(*_FIELDS)
 _ADVICE = "The file is damaged or was written wrongly: fetch or write it again."
 
 _OTHER_FORMATS = {
@@ -45,6 +47,9 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     start: int  # bytes from the start of the file
     stop: int
+
+
+_START, _STOP = Tensor._fields.index("start"), Tensor._fields.index("stop")
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,13 @@ def parse_layout(prefix: bytes, size: int | None, where: str) -> Layout:
     if not isinstance(header, dict):  # it starts with '{', but mypy cannot know
         raise _damaged(f"{where}: the header is {describe(header)}, not an object")
     metadata = _metadata(header.pop("__metadata__", None), where)
-    tensors = [_tensor(name, entry, len(prefix), where) for name, entry in header.items()]
-    tensors.sort(key=lambda tensor: (tensor.start, tensor.stop))  # stable: ties stay in header order
+    tensors = []
+    for name, entry in header.items():
+        try:
+            tensors.append(_described(name, entry, len(prefix)))
+        except _Fault as fault:
+            raise _damaged(f"{where}: tensor {quote(name)} {fault}") from None
+    tensors.sort(key=itemgetter(_START, _STOP))  # stable: ties stay in header order
     if size is None:
         size = tensors[-1].stop if tensors else len(prefix)
     _check_cover(tensors, len(prefix), size, where)
@@ -134,27 +144,20 @@ class _Fault(Exception):
     """What is wrong with a tensor's entry: a sentence that its name goes before."""
 
 
-def _tensor(name: str, entry: object, origin: int, where: str) -> Tensor:
-    """The tensor that `entry` describes, its numbers checked against each other; data begins at `origin`."""
-    try:
-        return _described(name, entry, origin)
-    except _Fault as fault:
-        raise _damaged(f"{where}: tensor {quote(name)} {fault}") from None
-
-
 def _described(name: str, entry: object, origin: int) -> Tensor:
+    """The tensor that `entry` describes, its numbers checked against each other; data begins at `origin`."""
     if not isinstance(entry, dict):
-        raise _Fault(f"is {describe(entry)}, where an object with {_listed(list(_FIELDS))} was expected")
-    if entry.keys() != _FIELDS.keys():
-        if missing := [field for field in _FIELDS if field not in entry]:
-            raise _Fault(f"has no {_listed(missing)}")
+        raise _Fault(f"is {describe(entry)}, where an object with {_listed(_FIELDS)} was expected")
+    try:
+        dtype, shape_found, offsets_found = _in_order(entry)
+    except KeyError:
+        raise _Fault(f"has no {_listed([field for field in _FIELDS if field not in entry])}") from None
+    if len(entry) > len(_FIELDS):
         unknown = [quote(field) for field in entry if field not in _FIELDS]
-        raise _Fault(f"has {_listed(unknown)} beside {_listed(list(_FIELDS))}, which alone are allowed")
-    dtype = entry["dtype"]
+        raise _Fault(f"has {_listed(unknown)} beside {_listed(_FIELDS)}, which alone are allowed")
     if not isinstance(dtype, str):
         raise _Fault(f"has {describe(dtype)} for its dtype, where a name such as F32 was expected")
-    shape = _counts(entry["shape"], "shape")
-    offsets = _counts(entry["data_offsets"], "data_offsets")
+    shape, offsets = _counts(shape_found, "shape"), _counts(offsets_found, "data_offsets")
     if len(offsets) != 2 or offsets[0] > offsets[1]:
         found = f"has data_offsets {describe(list(offsets))}"
         raise _Fault(f"{found}, where a start and a stop not before it were expected")
@@ -215,7 +218,7 @@ def _damaged(sentence: str) -> DamagedError:
     return DamagedError(f"{sentence}. {_ADVICE}")
 
 
-def _listed(words: list[str]) -> str:
+def _listed(words: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and c'; of many, the first few."""
     if len(words) > 4:
         return f"{', '.join(words[:3])} and {len(words) - 3} more"

@@ -42,22 +42,20 @@ def _original_layout(prefix: bytes, packed: Packed, where: str) -> Layout:
     if int.from_bytes(prefix[:8], "little") != len(prefix) - 8:
         raise DamagedError(f"{where}: the original header isn't as long as it says")
     layout = parse_layout(prefix, manifest.size, f"{where}: the original header")
-    listed = [(tensor.name, tensor.dtype, tensor.shape) for tensor in layout.tensors]
-    if listed != [(name, entry.dtype, entry.shape) for name, entry in manifest.entries.items()]:
+    entries = manifest.entries
+    if [tensor[:3] for tensor in layout.tensors] != [(name, *entry[:2]) for name, entry in entries.items()]:
         raise DamagedError(f"{where}: the manifest lists other tensors than the original header")
     sizes = {tensor.name: tensor.stop - tensor.start for tensor in layout.tensors}
-    for tensor, stored in zip(layout.tensors, packed.blobs, strict=True):
-        entry = manifest.entries[tensor.name]
-        empty = stored.start == stored.stop
-        if entry.coding == SAME and sizes[entry.why] != sizes[tensor.name]:
-            raise DamagedError(
-                f"{where}: tensor {quote(tensor.name)} can't be the same as {quote(entry.why)}: sizes differ"
-            )
-        if entry.coding != SAME and sizes[tensor.name] > blob.most_decoded(stored.stop - stored.start):
-            raise DamagedError(
-                f"{where}: tensor {quote(tensor.name)} has too few bytes for the {sizes[tensor.name]} it claims"
-            )
-        if entry.coding != SAME and empty != (tensor.start == tensor.stop):
+    for tensor, stored, entry in zip(layout.tensors, packed.blobs, entries.values(), strict=True):
+        size, coded = tensor.stop - tensor.start, stored.stop - stored.start
+        if entry.coding == SAME:
+            if sizes[entry.why] != size:
+                raise DamagedError(
+                    f"{where}: tensor {quote(tensor.name)} can't be the same as {quote(entry.why)}: sizes differ"
+                )
+        elif size > blob.most_decoded(coded):
+            raise DamagedError(f"{where}: tensor {quote(tensor.name)} has too few bytes for the {size} it claims")
+        elif (coded == 0) != (size == 0):
             raise DamagedError(
                 f"{where}: tensor {quote(tensor.name)} has a blob where it is empty, or none where it isn't"
             )

@@ -13,6 +13,7 @@ from math import isinf
 from mc.errors import DamagedError, quote
 
 _LONGEST_INTEGER = 20  # characters: the sign and digits of any 64-bit integer
+_DIGITS_AS_ZEROS = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))
 
 
 def parse_json(text: bytes | memoryview, what: str) -> object:
@@ -76,9 +77,10 @@ def parse_json(text: bytes | memoryview, what: str) -> object:
         ) from None
     try:
         pairs = careful if "\\u" in decoded else unique  # half of a surrogate pair can only come from an escape
-        return json.loads(
-            decoded, object_pairs_hook=pairs, parse_int=integer, parse_float=real, parse_constant=constant
-        )
+        # A header is mostly integers: where none can be too long or "-0", they are read without a call for each.
+        digits = bytes(text).translate(_DIGITS_AS_ZEROS)
+        whole = integer if b"-0" in digits or b"0" * _LONGEST_INTEGER in digits else int
+        return json.loads(decoded, object_pairs_hook=pairs, parse_int=whole, parse_float=real, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise DamagedError(
             f"{what} is not valid JSON: {error.msg} at character {error.pos}. It is damaged or was cut."

@@ -38,20 +38,19 @@ class Unit(NamedTuple):
     chunks: Iterable[blob.Chunk]  # raises DamagedError where the blob can't be followed any further
 
 
-def units(stream: Sequential, opening: Opening, index: int, tensor: Tensor) -> Iterator[Unit]:
+def units(stream: Sequential, opening: Opening, index: int, tensor: Tensor) -> Iterable[Unit]:
     """The chunks of the tensor `tensor` from the blob of number `index`, at whose start `stream` stands. A small tensor
     is one unit, opened by whoever decodes it; raises DamagedError where a large one can't be followed."""
     stored = opening.packed.blobs[index]
     # The blob may be another tensor's with the same bytes: it was coded as words of that one's dtype.
     dtype, nbytes, size = opening.original.tensors[index].dtype, tensor.stop - tensor.start, stored.stop - stored.start
     if size == 0:
-        return
+        return ()
     if nbytes <= WHOLE:
         whole = FromMemory(stream.take(size), stream.where)
-        yield Unit(tensor, nbytes, _chunks(whole, size, index, dtype, nbytes))
-        return
-    for chunk in _chunks(stream, size, index, dtype, nbytes):
-        yield Unit(tensor, chunk.stop - chunk.start, (chunk,))
+        return (Unit(tensor, nbytes, _chunks(whole, size, index, dtype, nbytes)),)
+    found = _chunks(stream, size, index, dtype, nbytes)
+    return (Unit(tensor, chunk.stop - chunk.start, (chunk,)) for chunk in found)
 
 
 def _chunks(stream: Sequential, size: int, index: int, dtype: str, nbytes: int) -> Iterator[blob.Chunk]:

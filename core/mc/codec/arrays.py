@@ -24,7 +24,6 @@ FAULTS = (
 )
 CUT, NO_TABLE, NO_WAY, NO_CODE, UNSOUND, TOO_FAR, NO_CLASS = range(-1, -len(FAULTS), -1)
 
-
 SPARED = 24  # bytes that a code must save to be tried
 
 
@@ -74,8 +73,7 @@ def read(data, at, out):
         for i in range(len(out)):
             out[i] = data[at + i * step]
         return end
-    numbers, lone = np.zeros((1, 256), np.uint8), np.empty(1, np.int64)
-    lone[0] = tables.SEVERAL
+    numbers, lone = np.empty((1, 256), np.uint8), np.empty(1, np.int64)
     used = tables.read(data[at:], NIBBLES, numbers, lone)
     if used < 0:
         return CUT if used == tables.TOO_SHORT else NO_TABLE

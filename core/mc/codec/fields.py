@@ -1,6 +1,7 @@
 """Numbers and small arrays in the head of a coded tensor: read with every length checked, written to match."""
 
 import struct
+from functools import cache
 
 import numpy as np
 
@@ -36,6 +37,8 @@ class Reader:
 
     def words(self, count: int, width: int) -> Ints:
         """The next `count` little-endian unsigned words as a read-only array, aligned."""
+        if count == 0:
+            return np.empty(0, f"<u{width}")
         array = np.frombuffer(self.take(count * width), f"<u{width}").copy()
         array.flags.writeable = False
         return array
@@ -50,7 +53,8 @@ class Reader:
 
     def numbers(self, layout: str) -> tuple[int, ...]:
         """Little-endian numbers as `struct` names them."""
-        return struct.unpack("<" + layout, self.take(struct.calcsize("<" + layout)))
+        of = _little_endian(layout)
+        return of.unpack(self.take(of.size))
 
     def tables(self, count: int, coder: str) -> Tables:
         """Code tables, as `write_tables` wrote them."""
@@ -74,11 +78,16 @@ class Reader:
 
     def end(self) -> None:
         """DamagedError if anything is left."""
-        if self.left:
+        if self._at < len(self._data):
             raise DamagedError(f"its head has {self.left} bytes too many")
 
     def _rest(self) -> Bytes:
         return np.frombuffer(self._data, np.uint8)[self._at :]
+
+
+@cache
+def _little_endian(layout: str) -> struct.Struct:
+    return struct.Struct("<" + layout)
 
 
 def write_array(values: Bytes) -> bytes:

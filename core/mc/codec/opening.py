@@ -36,11 +36,10 @@ def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opene
     """Read the head of a coded tensor of `nbytes` >= 1 in as many chunks at most; DamagedError for anything
     that can't have been written."""
     reader = Reader(head)
-    (coding,) = reader.numbers("B")
-    width = word_width(dtype, nbytes)
+    coding = reader.byte()
     if coding == RAW:
         reader.end()
-        return Opened(plain_spans(nbytes, width), _decode_raw)
+        return Opened(plain_spans(nbytes, word_width(dtype, nbytes)), _decode_raw)
     if coding == FLOATS:
         return _open_floats(reader, dtype, nbytes, most_chunks)
     if coding == AFFINE:
@@ -48,7 +47,7 @@ def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opene
         reader.end()
         if nbytes % run[0]:
             raise DamagedError(f"its head says words of {run[0]} bytes, which don't fill {nbytes}")
-        run_spans = plain_spans(nbytes, width)
+        run_spans = plain_spans(nbytes, word_width(dtype, nbytes))
 
         def fill(k: int, coded: memoryview, raw: Bytes) -> None:
             if len(coded):
@@ -59,7 +58,7 @@ def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opene
     if coding == PLANES:
         return _open_planes(reader, nbytes, most_chunks)
     if coding == ZSTD:
-        (width,) = reader.numbers("B")
+        width = reader.byte()
         reader.end()
         if width not in (1, 2, 4, 8):
             raise DamagedError(f"its head says words of {width} bytes")
@@ -104,12 +103,13 @@ def _open_floats(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> O
     float_code = floats.read_head(reader, geometry, words, most_chunks)
     reader.end()
     coder = entropy.decoder(float_code.coder, float_code.tables, words)
-    parts = floats.spans(words, float_code.cols)
+    rows = floats.rows_in_chunk(float_code.cols)
+    step = rows * float_code.cols * geometry.width
 
     def decode_floats(k: int, coded: memoryview, raw: Bytes) -> None:
-        floats.decode_chunk(float_code, coder, coded, parts[k][0] // float_code.cols, raw)
+        floats.decode_chunk(float_code, coder, coded, k * rows, raw)
 
-    return Opened([(a * geometry.width, b * geometry.width) for a, b in parts], decode_floats)
+    return Opened([(at, min(at + step, nbytes)) for at in range(0, nbytes, step)], decode_floats)
 
 
 def _open_planes(reader: Reader, nbytes: int, most_chunks: int) -> Opened:

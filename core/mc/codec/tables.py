@@ -134,6 +134,7 @@ def write(numbers, lone, wide, out):
 def read(data, wide, numbers, lone):
     """Undo `write`; returns the bytes taken, or what is wrong: TOO_SHORT or NO_TABLE."""
     at = 0
+    numbers[:], lone[:] = 0, SEVERAL
     for t in range(len(lone)):
         if at + 2 > len(data):
             return TOO_SHORT
@@ -169,8 +170,7 @@ def write_tables(tables: Tables, wide: bool) -> bytes:
 
 def read_tables(data: Bytes, count: int, wide: bool) -> tuple[Tables, int]:
     """Undo `write_tables`; also returns how many bytes it took. DamagedError where the bytes are no tables."""
-    numbers = np.zeros((count, 256), np.uint8)
-    lone = np.full(count, SEVERAL, np.int64)
+    numbers, lone = np.empty((count, 256), np.uint8), np.empty(count, np.int64)
     used = int(read(data, wide, numbers, lone))
     if used == TOO_SHORT:
         raise DamagedError("its code tables end too early")
