@@ -45,7 +45,8 @@ def upper_byte(typing: Any, entries: Any, k: Any) -> Any:
     """Byte 4 of entries[k], a u64: a load of its own, which is there before a shift of the whole entry would be."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        entry = _address(context, builder, signature.args[0], *arguments, 8)
+        array, k = arguments
+        entry = _address(context, builder, signature.args[0], array, k, 8)
         return builder.zext(builder.load(builder.gep(entry, [ir.IntType(64)(4)])), ir.IntType(64))
 
     return types.uint64(entries, types.uint64), emit

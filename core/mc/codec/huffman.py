@@ -106,7 +106,7 @@ def most_at_once(symbols: int) -> int:
     return FEWEST if symbols < 3 * LANED else 2 if symbols < 1 << 16 else MOST
 
 
-@compiled
+@released
 def decoder(lengths, lone, most, lookup):
     """Fill `lookup` [tables, 4096] u64 for complete codes; return the first table that is none, or -1. Tables that are
     no code because they have a `lone` symbol i64, or none, are left out.
