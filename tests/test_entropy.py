@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mc.codec import ans, entropy, huffman
+from mc.codec import ans, entropy, huffman, huffman_tables
 from mc.codec.fields import Reader, write_array
 from mc.codec.frequencies import STATES, frequencies
 from mc.codec.lengths import code_lengths
@@ -76,16 +76,16 @@ def test_huffman_codes_are_as_short_as_can_be(counts: list[int], random: Any) ->
     assert bits == best if best == free else best <= bits <= best + 0.005 * best
 
 
-@given(countings, st.randoms(use_true_random=False), st.integers(1, huffman.MOST))
+@given(countings, st.randoms(use_true_random=False), st.integers(1, huffman_tables.MOST))
 @settings(max_examples=100, deadline=None)
 def test_a_look_up_yields_the_symbols_that_fit_and_no_more(counts: list[int], random: Any, most: int) -> None:
     lengths = lengths_of(counted(random.sample(range(256), len(counts)), counts))
-    codes, pairs = np.zeros((1, 256), np.uint32), np.zeros((1, huffman.PAIRS), np.uint32)
-    huffman.encoder(lengths, codes, pairs)
+    codes, pairs = np.zeros((1, 256), np.uint32), np.zeros((1, huffman_tables.PAIRS), np.uint32)
+    huffman_tables.encoder(lengths, codes, pairs)
     symbol_of = {(int(codes[0, s]) & 0xFFFFFF, int(lengths[0, s])): int(s) for s in np.flatnonzero(lengths[0])}
-    lookups = np.zeros((1, huffman.LOOKUP), np.uint64)
-    assert huffman.decoder(lengths, np.array([SEVERAL]), most, lookups) == -1
-    for at in random.sample(range(huffman.LOOKUP), 100):
+    lookups = np.zeros((1, huffman_tables.LOOKUP), np.uint64)
+    assert huffman_tables.decoder(lengths, np.array([SEVERAL]), most, lookups) == -1
+    for at in random.sample(range(huffman_tables.LOOKUP), 100):
         found: list[tuple[int, int]] = []  # symbols, and the bits of each
         used, length = 0, 1
         while len(found) < most and used + length <= LIMIT:
@@ -167,8 +167,8 @@ def guarded_decode(coder: str, tables: Tables, data: bytes, sizes: Array) -> tup
     room = np.full(n + 2 * GUARD, 0xA5, np.uint8)
     out, array = room[GUARD : GUARD + n], np.frombuffer(data, np.uint8)
     if coder == entropy.HUFFMAN:
-        lookups = np.zeros((len(sizes), huffman.LOOKUP), np.uint64)
-        assert huffman.decoder(tables.numbers, tables.lone, 4 if n >= huffman.LANED else 1, lookups) == -1
+        lookups = np.zeros((len(sizes), huffman_tables.LOOKUP), np.uint64)
+        assert huffman_tables.decoder(tables.numbers, tables.lone, 4 if n >= huffman.LANED else 1, lookups) == -1
         sound = huffman.decode(array, sizes, lookups, tables.lone, out)
     else:
         frequency = np.zeros((len(sizes), 256), np.int64)

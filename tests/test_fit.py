@@ -10,6 +10,7 @@ import pytest
 from mc.codec import arrays, fit, scales, symbols, tables
 from mc.codec.compiled import njit
 from mc.codec.fields import Reader, write_array
+from mc.codec.matrix import Matrix, measure, sampled
 from mc.codec.planes import GEOMETRIES
 
 Array = np.ndarray[Any, Any]
@@ -51,13 +52,13 @@ def test_symbols_of_a_sample_are_counted_as_they_are_coded(cols: int, context: s
 @pytest.mark.parametrize("apart", [1, 2, 3])
 def test_a_sample_has_every_piece_in_so_many_of_its_rows(cols: int, apart: int) -> None:
     words, first, stride = weights(ROWS, cols), 7, 3
-    matrix = fit._Matrix(BF16, len(words), cols, 2, 1, stride, apart, 0)
-    found = fit._scan(matrix, words, first)
-    sampled = words.reshape(ROWS, cols)[np.arange(first, first + ROWS) % stride == 0]
+    whole = Matrix(BF16, len(words), cols, 2, 1, stride, apart, 0)
+    found = measure(whole, words, first)
+    taken = words.reshape(ROWS, cols)[np.arange(first, first + ROWS) % stride == 0]
     picked = np.arange(cols) // scales.PIECE % apart == 0
-    assert matrix.sampled_cols == picked.sum()
-    assert (found.sample == sampled[:, picked].reshape(-1)).all()
-    assert (fit._sampled(np.arange(cols, dtype=np.int16), apart) == np.flatnonzero(picked)).all()
+    assert whole.sampled_cols == picked.sum()
+    assert (found.sample == taken[:, picked].reshape(-1)).all()
+    assert (sampled(np.arange(cols, dtype=np.int16), apart) == np.flatnonzero(picked)).all()
 
 
 @pytest.mark.parametrize("mantissa", [0, 2])

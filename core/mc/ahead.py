@@ -22,7 +22,7 @@ from typing import BinaryIO, Literal, NamedTuple
 import numpy as np
 
 from mc.checkpoint import Source, read_layout
-from mc.codec import chunks, entropy, fit, floats, huffman, planes, symbols, tails
+from mc.codec import chunks, entropy, fit, floats, huffman_tables, planes, symbols, tails
 from mc.codec.compiled import FOLDER
 from mc.codec.fields import Reader
 from mc.codec.floats import FloatCode
@@ -153,7 +153,7 @@ def second_half(use: Use) -> None:
                 floats.decode_chunk(code, _decoder(coder), memoryview(bytes([chunks.CODED, 0, 0, 0, 0])), 0, raw)
         return
     raw.flags.writeable = False
-    arrays: tuple[Ints, ...] = np.empty((1, 256), np.uint32), np.empty((1, huffman.PAIRS), np.uint32), LONE
+    arrays: tuple[Ints, ...] = np.empty((1, 256), np.uint32), np.empty((1, huffman_tables.PAIRS), np.uint32), LONE
     floats.encode_chunk(code, floats.window_of(code), entropy.either(arrays) if len(use.coders) > 1 else arrays, raw, 0)
     for classes in code.classes:
         tails.tail_bytes(COLS, COLS, classes)
@@ -188,7 +188,7 @@ def _blank(geometry: planes.Geometry) -> FloatCode:
 def _decoder(coder: str) -> tuple[Ints, Counts]:
     """What `entropy.decoder` makes, not filled."""
     if coder == entropy.HUFFMAN:
-        return np.empty((1, huffman.LOOKUP), np.uint64), LONE
+        return np.empty((1, huffman_tables.LOOKUP), np.uint64), LONE
     return np.empty((1, STATES), np.uint32), LONE
 
 

@@ -3,7 +3,7 @@ heads (FORMAT.md, section 5.2)."""
 
 import numpy as np
 
-from mc.codec import huffman, tables
+from mc.codec import huffman, huffman_tables, tables
 from mc.codec.bitstream import U64, read32, store32
 from mc.codec.compiled import compiled
 from mc.codec.lengths import code_lengths
@@ -44,7 +44,7 @@ def write(values, out):
     begin = 1 + tables.tables_size(numbers, lone, NIBBLES)
     if bits // 8 + begin - 1 + SPARED < n:
         singles, pairs = np.empty((1, 256), np.uint32), np.empty((1, 0), np.uint32)
-        huffman.encoder(numbers, singles, pairs)
+        huffman_tables.encoder(numbers, singles, pairs)
         end = np.int64(huffman.encode(values, sizes, singles, pairs, lone, out, begin + 4))
         if end - 1 < n:
             out[0] = CODED
@@ -78,9 +78,9 @@ def read(data, at, out):
     if used < 0:
         return CUT if used == tables.TOO_SHORT else NO_TABLE
     at += used
-    lookup, sizes = np.empty((1, huffman.LOOKUP), np.uint64), np.empty(1, np.int64)
+    lookup, sizes = np.empty((1, huffman_tables.LOOKUP), np.uint64), np.empty(1, np.int64)
     sizes[0] = len(out)
-    if huffman.decoder(numbers, lone, huffman.FEWEST, lookup) >= 0:
+    if huffman_tables.decoder(numbers, lone, huffman_tables.FEWEST, lookup) >= 0:
         return NO_CODE
     if at + 4 > len(data):
         return CUT

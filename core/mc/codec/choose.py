@@ -19,6 +19,7 @@ from mc.codec import (
     gridfit,
     grids,
     integers,
+    matrix,
     packed,
     planefit,
     planes,
@@ -188,7 +189,7 @@ def _integers(
         seen = integers.counts_of(integers.planes_of(blank, sample, 0))
         planned[name] = planefit.best_plan(blank, seen, len(sample) // width)
         costs[name] = planefit.cost(*planned[name], len(sample) // width) * scale
-    cols = fit.columns_of(shape, nbytes)[0]
+    cols = matrix.columns_of(shape, nbytes)[0]
     grid = _grid(dtype, shape, nbytes, width, read, level, each)
     ahead = grid is not None and grid.bytes < min(costs.values())
     rows_told = nbytes % cols == 0 and nbytes // cols >= 16 and floats.ROWS in fit.EFFORTS[level].contexts
@@ -247,7 +248,7 @@ def _grid(
     if dtype not in SIGNED or nbytes % width or floats.ROWS not in fit.EFFORTS[level].contexts:
         return None
     words = nbytes // width
-    cols = fit.columns_of(shape, words)[0]
+    cols = matrix.columns_of(shape, words)[0]
     if words % cols or words // cols < gridfit.FEWEST_ROWS:
         return None
     return gridfit.fit(nbytes, width, cols, entropy.ANS, read, each)
@@ -273,7 +274,7 @@ def _sparse(
     if dtype not in (*SIGNED, "U8") or nbytes % width:
         return None
     words = nbytes // width
-    cols = fit.columns_of(shape, words)[0]
+    cols = matrix.columns_of(shape, words)[0]
     if words % cols:
         return None
     found = [_sparse_words(dtype, nbytes, width, cols, sample, read, each)]

@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from mc.codec import ans, huffman
+from mc.codec import ans, huffman, huffman_tables
 from mc.codec.compiled import compiled, inlined, released
 from mc.codec.frequencies import LOG_STATES, STATES, frequencies, steps_for
 from mc.codec.lengths import LONGEST, code_lengths
@@ -136,7 +136,7 @@ def described(plan: Plan) -> bytes:
     return write_tables(plan.tables, plan.coder == ANS)
 
 
-NO_HUFFMAN = np.empty((0, 256), np.uint32), np.empty((0, huffman.PAIRS), np.uint32)
+NO_HUFFMAN = np.empty((0, 256), np.uint32), np.empty((0, huffman_tables.PAIRS), np.uint32)
 NO_ANS = np.empty((0, STATES), np.uint16), np.empty((0, 256), np.int64), np.empty((0, 256), np.int64)
 
 
@@ -152,8 +152,8 @@ def encoder(coder: str, tables: Tables) -> tuple[Ints, ...]:
     """The arrays with which `code_symbols` works."""
     shape, lone = tables.numbers.shape, tables.lone
     if coder == HUFFMAN:
-        singles, pairs = np.empty(shape, np.uint32), np.empty((shape[0], huffman.PAIRS), np.uint32)
-        huffman.encoder(tables.numbers, singles, pairs)
+        singles, pairs = np.empty(shape, np.uint32), np.empty((shape[0], huffman_tables.PAIRS), np.uint32)
+        huffman_tables.encoder(tables.numbers, singles, pairs)
         return singles, pairs, lone
     states = np.zeros((shape[0], STATES), np.uint16)
     bits_from, offset = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
@@ -166,8 +166,11 @@ def decoder(coder: str, tables: Tables, symbols: int) -> tuple[Ints, Counts]:
     `symbols` is about how many there are in all: with few of them, look-ups that yield several don't pay."""
     count, lone = len(tables.lone), tables.lone
     if coder == HUFFMAN:
-        lookups = np.empty((count, huffman.LOOKUP), np.uint64)
-        if huffman.decoder(tables.numbers, lone, huffman.most_at_once(symbols // max(count, 1)), lookups) >= 0:
+        lookups = np.empty((count, huffman_tables.LOOKUP), np.uint64)
+        if (
+            huffman_tables.decoder(tables.numbers, lone, huffman_tables.most_at_once(symbols // max(count, 1)), lookups)
+            >= 0
+        ):
             raise DamagedError("the lengths of a Huffman table make no complete code")
         return lookups, lone
     # A table is either listed or has a lone symbol, or none: the loops look up nothing for the latter two.

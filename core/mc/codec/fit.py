@@ -7,23 +7,20 @@ what is near the symbols seen and an escape for the rest. The second pass is the
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mc.codec import chunks, entropy, floats, planes, scales, symbols, tails
 from mc.codec.floats import ALONE, BOTH, CONTEXTS, ROWS, FloatCode
+from mc.codec.matrix import FEW, Matrix, Scan, columns_of, measure, sampled
 from mc.codec.typing import Bytes, Counts, Ints, Scales
 
-PSEUDO_ROW = 512  # words a row where a tensor has no rows of its own
 LEAST_ROWS = 64  # of the sample, where there are so many
 APART = 3  # of wide rows every third piece is sampled
 MOST_SAMPLED = 1 << 22  # words of the sample, all the same
 RARE = 64  # one word in so many: below this, words of magnitude zero are left as they are
-FEW = 4096  # words below which scales of rows can't pay
 ENOUGH = 1 << 13  # words for tables: those of 40 symbols made from so many cost .0035 bits a word more than exact ones
-SPREAD = 4, 10  # octaves above and below the mean magnitude of a row in which nearly all of its words lie
 MANY = 100  # one word in so many: as many escapes take half a bit a word
 
 Read = Callable[[int, int], Bytes]  # bytes start to stop of a tensor, as u8
@@ -75,95 +72,12 @@ class Fitted:
     side: bytes  # scales as they stand in the head
 
 
-def columns_of(shape: tuple[int, ...], words: int) -> tuple[int, bool]:
-    """Columns of the matrix that a tensor is coded as, and whether they are columns of the tensor too.
-
-    The last dimension if it is wide (linear layers, stacked or not), else all but the first (convolutions);
-    narrow rows are put side by side."""
-    if len(shape) < 2 or words < FEW:
-        return min(PSEUDO_ROW, words), False
-    cols = shape[-1] if shape[-1] >= floats.NARROWEST else prod(shape[1:])
-    if cols == 0:
-        return min(PSEUDO_ROW, words), False  # of an unknown dtype, whose shape says nothing about its bytes
-    if cols < floats.NARROWEST:
-        cols *= -(-floats.NARROWEST // cols)
-    if cols > floats.WIDEST or cols > words:
-        return PSEUDO_ROW, False
-    return cols, words % cols == 0 and cols <= 0xFFFF
-
-
-class _Matrix(NamedTuple):
-    """A float tensor as rows and columns, and what is looked at of it."""
-
-    geometry: planes.Geometry
-    words: int
-    cols: int
-    mantissa: int
-    every: int  # rows are measured whose number is a multiple of this
-    stride: int  # and these are sampled
-    apart: int  # of these, one piece of scales.PIECE words in so many
-    column_stride: int  # and of these the columns are measured; 0: of none
-
-    @property
-    def step_shift(self) -> int:
-        """Bits of the head below the symbol."""
-        return self.geometry.mantissa - self.mantissa + self.geometry.padding
-
-    @property
-    def rows(self) -> int:
-        """Rows, of which the last may be shorter."""
-        return -(-self.words // self.cols)
-
-    @property
-    def sampled_cols(self) -> int:
-        """Words of a row that are sampled."""
-        whole, rest = divmod(self.cols, scales.PIECE * self.apart)
-        return whole * scales.PIECE + min(rest, scales.PIECE)
-
-    @property
-    def reach(self) -> tuple[int, int]:
-        """How far above and below a scale a row may lie for its words to have symbols, in eighths of an octave."""
-        steps = symbols.ESCAPE - 1 - symbols.CENTRE, symbols.CENTRE
-        above, below = ((most >> self.mantissa) - own for most, own in zip(steps, SPREAD, strict=True))
-        return above * scales.OCTAVE, below * scales.OCTAVE
-
-
-class _Scan(NamedTuple):
-    """What the first pass learns from a chunk."""
-
-    rows: Scales
-    columns: Ints
-    column_rows: int
-    classes: Bytes
-    sample: Ints
-    positive: bool
-
-
 class _Context(NamedTuple):
     """What words may be told by: scales of all rows, those of the columns or none, and how both stand in a file."""
 
     rows: Scales
     columns: Scales
     side: bytes
-
-
-def _scan(matrix: _Matrix, words: Ints, first: int) -> _Scan:
-    """Measure a chunk whose first row has that number."""
-    n = -(-len(words) // matrix.cols)
-    rows = np.empty(_multiples(first, n, matrix.every), np.int16)
-    columns = np.zeros(matrix.cols if matrix.column_stride else 0, np.int32)
-    classes = np.empty((matrix.geometry.tails, n), np.uint8)
-    sample = np.empty(_multiples(first, n, matrix.stride) * matrix.sampled_cols, words.dtype)
-    column_rows, sampled, positive = scales.scan(
-        words, matrix.cols, first, matrix.step_shift, matrix.mantissa, matrix.every, matrix.stride, matrix.apart,
-        max(matrix.column_stride, 1), rows, columns, classes, sample,
-    )  # fmt: skip
-    return _Scan(rows, columns, column_rows, classes, sample[:sampled], positive)
-
-
-def _multiples(first: int, n: int, step: int) -> int:
-    """Multiples of `step` among the n numbers from `first` on."""
-    return -(-(first + n) // step) - -(-first // step)
 
 
 def fit(
@@ -188,18 +102,18 @@ def _fit(
     rows, enough = -(-words // cols), effort.sample << mantissa
     stride = max(1, min(words // enough, rows // LEAST_ROWS), words // MOST_SAMPLED)
     stride -= 1 - stride % 2  # odd: what comes again every so many rows, such as heads, does so at powers of two
-    matrix = _Matrix(
+    matrix = Matrix(
         geometry, words, cols, mantissa, 1 if ROWS in wanted else stride, stride,
         APART if words // stride >= APART * enough and cols >= APART * scales.PIECE else 1,
         -(-rows // scales.COLUMN_ROWS) if BOTH in wanted else 0,
     )  # fmt: skip
     parts = floats.spans(words, cols)
 
-    def scan(part: tuple[int, int]) -> _Scan:
+    def scan(part: tuple[int, int]) -> Scan:
         raw = read(part[0] * geometry.width, part[1] * geometry.width)
-        return _scan(matrix, planes.words_of(raw, geometry), part[0] // cols)
+        return measure(matrix, planes.words_of(raw, geometry), part[0] // cols)
 
-    scanned: list[_Scan] = list(each(scan, parts))
+    scanned: list[Scan] = list(each(scan, parts))
     sample = _joined([s.sample for s in scanned])
     sample.flags.writeable = False
     frequent = frequent_words(sample, matrix.step_shift)
@@ -207,7 +121,7 @@ def _fit(
     shape_of = matrix.sampled_cols, matrix.step_shift, mantissa
     counted = {
         number: _count(
-            sample, shape_of, frequent, context.rows[::stride], _sampled(context.columns, matrix.apart), number
+            sample, shape_of, frequent, context.rows[::stride], sampled(context.columns, matrix.apart), number
         )
         for number, context in candidates.items()
     }
@@ -247,11 +161,6 @@ def _joined(arrays: list[Any]) -> Any:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
 
 
-def _sampled(columns: Scales, apart: int) -> Scales:
-    """The scales of the columns that are sampled."""
-    return columns[np.arange(len(columns)) // scales.PIECE % apart == 0] if apart > 1 and len(columns) else columns
-
-
 def without_zeros(fitted: Fitted, words: int, read: Read, each: Each, left: float) -> Fitted:
     """The same code for the words of a sparse tensor, zero being frequent: of the zeros a share is `left`, the others
     have no symbols. `bits` are those of as many words as the tensor has, were they all like these; `encode` stays that
@@ -281,7 +190,7 @@ def _count_all(fitted: Fitted, read: Read, each: Each) -> Counts:
     return total
 
 
-def _contexts(matrix: _Matrix, scanned: list[_Scan], wanted: list[int], effort: Effort) -> dict[int, _Context]:
+def _contexts(matrix: Matrix, scanned: list[Scan], wanted: list[int], effort: Effort) -> dict[int, _Context]:
     """What the words may be told by, of all that is `wanted`: one scale for all, the mean of those of rows, if symbols
     reach the highest that was measured from there; the scales of rows; these and those of columns that vary."""
     above, below = matrix.reach

@@ -1,0 +1,146 @@
+"""The tables that Huffman coding looks up: codes of pairs of symbols, and symbols of the next 12 bits.
+
+Codes are canonical: numbered by length, then by symbol (FORMAT.md, 6.1). Both kinds of table are made from the lengths.
+"""
+
+import numpy as np
+
+from mc.codec.bitstream import U64
+from mc.codec.compiled import by_rows, compiled, inlined, released
+from mc.codec.lengths import LONGEST
+from mc.codec.narrow import shift_left
+from mc.codec.tables import SEVERAL
+
+U32 = np.uint32
+
+LOOKUP = 1 << LONGEST  # entries of a decoder's table
+FEWEST, MOST = 1, 4  # symbols in one of them
+FEW, MANY = 3 << 12, 1 << 16  # symbols from which more than one, and MOST, pay
+
+PAIRS = 1 << 16  # of symbols
+LENGTH_SHIFT = U64(24)  # in an encoder's entry: codes | length << 24
+CODE_MASK = U64((1 << 24) - 1)
+LENGTH, CODE = U32(LENGTH_SHIFT), U32(CODE_MASK)
+
+# A decoder's entry: up to four symbols | (bits of all | bits of the first << 8 | how many << 24) << 32. The upper half
+# is what a shift takes as its number; summed up, it counts the bits of a round and moves a position above PLACE_SHIFT.
+COUNTS_SHIFT = U64(32)
+USED_MASK = U64(63)
+FIRST_SHIFT = U64(8)
+PLACE_SHIFT = U64(24)
+SYMBOLS_MASK = U64((1 << 32) - 1)
+ADDED_MASK = U64(0xFF0000FF << 32)  # of an entry that follows another: bits of all and how many
+
+
+@inlined
+def _canonical(lengths, codes):
+    """Codes of one table, numbered by length, then by symbol, and turned round so that the first bit is the lowest."""
+    many, following = np.zeros(LONGEST + 1, np.int64), np.zeros(LONGEST + 1, np.int64)
+    for s in range(256):
+        many[lengths[s]] += lengths[s] > 0
+    for length in range(1, LONGEST + 1):
+        following[length] = (following[length - 1] + many[length - 1]) << 1
+    for s in range(256):
+        length = lengths[s]
+        if length > 0:
+            turned = 0
+            for k in range(length):
+                turned = turned << 1 | ((following[length] >> k) & 1)
+            codes[s] = turned
+            following[length] += 1
+
+
+@compiled
+def encoder(lengths, singles, pairs):
+    """Fill `singles` [tables, 256] u32 with code | length << 24 of each symbol of `lengths` [tables, 256], and `pairs`
+    [tables, 65536] u32 likewise for first | second << 8, unless these have no room: few symbols are coded sooner than
+    pairs are made. Entries of symbols without a code say nothing: a table of pairs is large, but few of its cache lines
+    are ever used."""
+    codes, entries = np.zeros(256, np.int64), np.empty(256, np.uint32)
+    for t in range(lengths.shape[0]):
+        _canonical(lengths[t], codes)
+        low, high = 255, 0
+        for s in range(256):
+            entries[s] = codes[s] | np.int64(lengths[t, s]) << 24
+            singles[t, s] = entries[s]
+            if lengths[t, s] > 0 and 0 < s < 255:
+                low, high = min(low, s), s
+        for second in range(256):
+            if lengths[t, second] > 0 and pairs.shape[1] > 0:
+                _pairs_with(entries, second, low, high + 1, pairs[t, second << 8 : (second + 1) << 8])
+
+
+@by_rows
+def _pairs_with(entries, second, low, high, pairs):
+    """Fill `pairs` with the entries of symbols 0, from `low` up to `high`, and 255, each before the `second` one."""
+    code = U32(entries[second] & CODE)
+    long = U32(entries[second] - code)
+    for first in range(low, high):
+        pairs[first] = U32(entries[first] + long) | shift_left(code, U32(entries[first] >> LENGTH))
+    for first in (0, 255):
+        pairs[first] = U32(entries[first] + long) | shift_left(code, U32(entries[first] >> LENGTH))
+
+
+def most_at_once(symbols: int) -> int:
+    """How many symbols an entry of the decoder's table should hold, if so many are to be decoded with the table: more
+    of them take less time to decode, but the table takes longer to make (5, 9, 11 and 12 us)."""
+    return FEWEST if symbols < FEW else 2 if symbols < MANY else MOST
+
+
+@released
+def decoder(lengths, lone, most, lookup):
+    """Fill `lookup` [tables, 4096] u64 for complete codes; return the first table that is none, or -1. Tables that are
+    no code because they have a `lone` symbol i64, or none, are left out.
+
+    An entry holds up to `most` (1 to 4) symbols that fit into 12 bits."""
+    codes = np.zeros(256, np.int64)
+    first, rest = np.empty(LOOKUP, np.uint64), np.empty(LOOKUP, np.uint64)
+    for t in range(lengths.shape[0]):
+        space, shortest = 0, LONGEST
+        for s in range(256):
+            if lengths[t, s] > LONGEST:
+                return t
+            if lengths[t, s] > 0:
+                space += LOOKUP >> lengths[t, s]
+                shortest = min(shortest, np.int64(lengths[t, s]))
+        if space == 0 and lone[t] != SEVERAL:
+            continue  # nothing is ever looked up
+        if space != LOOKUP:
+            return t
+        _canonical(lengths[t], codes)
+        table = lookup[t]
+        for s in range(256):
+            length = np.int64(lengths[t, s])
+            if length > 0:
+                code, counts = codes[s], U64(length) | U64(length) << FIRST_SHIFT | U64(1) << PLACE_SHIFT
+                for k in range(LOOKUP >> length):
+                    table[code | k << length] = U64(s) | counts << COUNTS_SHIFT
+        if most > 1:
+            _add_rest(table, most, LONGEST - shortest, first, rest)
+    return -1
+
+
+@inlined
+def _add_rest(table, most, left, first, rest):
+    """To the entries of one symbol add what follows: at most `most` - 1 symbols, in the `left` bits or fewer.
+
+    What is in the lowest b bits of `at` alone, the other symbols of an entry, is entry 1 << b | at of `first`, with one
+    symbol at most, and of `rest`. So an index shifted by a symbol's length is that of what follows it."""
+    first[:2] = 0
+    for b in range(1, left + 1):
+        part = first[1 << b : 2 << b]
+        for at in range(len(part)):
+            part[at] = table[at] if (table[at] >> COUNTS_SHIFT) & USED_MASK <= U64(b) else U64(0)
+    rest[: 2 << left] = first[: 2 << left]
+    for _ in range(2, most):
+        for at in range((2 << left) - 1, 0, -1):  # downwards: what follows has one symbol less
+            rest[at] = _followed(first[at], U64(at), rest)
+    for at in range(LOOKUP):
+        table[at] = _followed(table[at], U64(at | LOOKUP), rest)
+
+
+@inlined
+def _followed(entry, at, rest):
+    """An entry of one symbol, or none, and what follows it."""
+    following = rest[at >> ((entry >> COUNTS_SHIFT) & USED_MASK)]
+    return entry + ((following & SYMBOLS_MASK) << U64(8)) + (following & ADDED_MASK)
