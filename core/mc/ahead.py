@@ -131,6 +131,8 @@ def first_half(use: Use) -> None:
 
         raw = _weights(geometry)
         choose.code(use.dtype, (SIDE, SIDE), len(raw), lambda start, stop: raw[start:stop], use.level, map)
+        for coder in use.coders:  # of small tensors both are compared
+            entropy.plan(coder, np.zeros((1, 256), np.int64))
         return
     for coder in use.coders:  # what the other process soon needs too
         entropy.decode(NOTHING, np.zeros(1, np.int64), _decoder(coder))
@@ -157,7 +159,7 @@ def second_half(use: Use) -> None:
     floats.encode_chunk(code, floats.window_of(code), entropy.either(arrays) if len(use.coders) > 1 else arrays, raw, 0)
     for classes in code.classes:
         tails.tail_bytes(COLS, COLS, classes)
-    symbols.smooth(np.zeros((1, 256), np.int64), 0, 0)
+    symbols.smooth(np.zeros((1, 256), np.int64), 0, 0, 0)
 
 
 def _weights(geometry: planes.Geometry) -> Bytes:
