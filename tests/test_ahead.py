@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +96,7 @@ def test_the_second_process_may_fail(
 
 
 def test_the_second_process_ends_with_the_first(tmp_path: Path) -> None:
-    line = [sys.executable, "-P", "-c", ahead.SECOND, "pack", "F32", "best"]
+    line = [sys.executable, "-I", "-c", ahead.SECOND, json.dumps(sys.path), "pack", "F32", "best"]
     env = environment(NUMBA_CACHE_DIR=str(tmp_path))
     with subprocess.Popen(line, env=env, stdin=subprocess.PIPE) as other:
         assert other.stdin is not None
@@ -109,3 +111,13 @@ def test_nothing_is_kept_where_nothing_can_be(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(ahead, "FOLDER", None)
     ahead.compile_for("pack", source)
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_loops_are_compiled_where_there_is_no_room_to_keep_them(tmp_path: Path) -> None:
+    code = "from mc.codec.planes import field_bytes; print(field_bytes(3, 10))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(NUMBA_CACHE_DIR=str(tmp_path)), capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1)),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 1] == []

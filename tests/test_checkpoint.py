@@ -119,6 +119,7 @@ BROKEN: dict[str, tuple[bytes, list[str]]] = {
     "a sign too many": (file_of('{"a":-%s}' % ("9" * 20)), ["number of 21 characters"]),
     "lone surrogate": (file_of(r'{"\ud800":1}'), ["surrogate", r"'\ud800'"]),
     "lone surrogate in dtype": (file_of(r'{"a":{"dtype":"\udc00"}}'), ["surrogate", r"'\udc00'"]),
+    "lone surrogate in a list": (file_of(r'{"a":{"dtype":"U8","shape":[["\ud800"]]}}'), ["surrogate"]),
     "lone surrogate in metadata": (file_of(r'{"__metadata__":{"a":"\ud800"}}'), ["surrogate"]),
     "tensor twice": (file_of('{"a":{},"b":{},"a":{}}'), ["key 'a' twice"]),
     "field twice": (file_of('{"a":{"dtype":"U8","dtype":"I8"}}'), ["key 'dtype' twice"]),

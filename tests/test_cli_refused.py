@@ -202,6 +202,23 @@ def test_signals_leave_nothing_behind(
     assert tree(place) == before
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_signal_that_nothing_can_be_raised_through_is_not_lost(mc: Command, place: Path, fails: bool) -> None:
+    """LLVM calls back into Python while it compiles: what is raised there is dropped, and compiling may fail of it."""
+    program = (
+        "import ctypes, os, sys, time, mc.checkpoint\n"
+        "@ctypes.CFUNCTYPE(None)\n"
+        "def back(): os.kill(os.getpid(), 15); time.sleep(.001)\n"
+        "def compiling(*_):\n"
+        f"    back(); {'raise RuntimeError' if fails else 'time.sleep(30)'}\n"
+        "import mc.packing; mc.packing.read_layout = compiling\n"
+        "from mc_cli.main import entry; sys.argv[0] = 'mc'; entry()"
+    )
+    done = mc("pack", "model.safetensors", "-q", cwd=place, command=("-c", program))
+    assert done.returncode == 143 and done.stderr.count(b"\n") == 1 and b"terminated" in done.stderr, done.stderr
+    assert not (place / "model.mc.safetensors").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_after_the_work_is_done_changes_nothing(mc: Command, place: Path, number: int) -> None:
     """The interpreter takes a while to end: by then the output stands, and has been reported."""

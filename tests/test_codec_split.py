@@ -93,3 +93,12 @@ def test_cut_words_come_back(dtype: str, seed: int, share: float, data: st.DataO
     assert (back == raw).all()
     whole = build([Piece("w", dtype, (len(raw) // (8 if dtype in ("F64", "C64") else WIDTHS[dtype]),), raw.tobytes())])
     assert mc.decompress(mc.compress(whole, threads=1), threads=1) == whole
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+@pytest.mark.parametrize(("rows", "cols"), [(64, 66), (2000, 3), (300, 96)])
+def test_columns_of_zeros_may_lie_wherever_is_looked(dtype: str, rows: int, cols: int) -> None:
+    values = np.random.default_rng(0).normal(size=(rows, cols)).astype(np.float32)
+    values[:, ::3] = 0
+    for level in LEVELS:
+        packed(dtype, values if dtype == "F32" else values.astype(ml_dtypes.bfloat16), level)

@@ -35,6 +35,10 @@ KINDS: Final = {
 }
 
 
+# Seconds after which it is looked whether what a signal raised has got lost.
+AGAIN: Final = 0.1
+
+
 class Stopped(SystemExit):
     """A signal, on its way up through the `finally` and `except` blocks that remove temporary files."""
 
@@ -46,10 +50,12 @@ def entry() -> NoReturn:
     listen()
     gc.set_threshold(RARELY)
     sys.excepthook = report_crash
+    sys.unraisablehook = forget_stop
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a tensor may be named with any code point
     code = run(sys.argv[1:])
+    signal.setitimer(signal.ITIMER_REAL, 0)
     for number in SIGNALS:  # the outcome is settled: while the interpreter ends, a signal would belie it
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
@@ -63,10 +69,35 @@ def listen() -> None:
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """Raise `Stopped` once; further signals are ignored so that none can cut the clean-up short."""
+    """Raise `Stopped`; further signals are ignored so that none can cut the clean-up short.
+
+    An exception can get lost: LLVM calls back into Python while it compiles, and nothing can be raised through it. So
+    it is raised again as long as no block on its way up is under way."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    raise Stopped(SIGNALS[signal.Signals(number)])
+    code = SIGNALS[signal.Signals(number)]
+    signal.signal(signal.SIGALRM, lambda number, frame: None if stopping() else raise_stopped(code))
+    signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
+    raise_stopped(code)
+
+
+def raise_stopped(code: int) -> NoReturn:
+    """Raise `Stopped` with this exit code."""
+    raise Stopped(code)
+
+
+def stopping() -> bool:
+    """Whether `Stopped`, or what was raised while it was handled, is being handled."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__context__
+    return error is not None
+
+
+def forget_stop(lost: sys.UnraisableHookArgs) -> None:
+    """Say nothing of a `Stopped` that got lost: it will be raised again."""
+    if not isinstance(lost.exc_value, Stopped):
+        sys.__unraisablehook__(lost)
 
 
 def run(arguments: list[str]) -> int:
@@ -77,7 +108,12 @@ def run(arguments: list[str]) -> int:
         from mc_cli.commands import cli
 
         try:
-            code = cli.main(arguments, prog_name="mc", standalone_mode=False)
+            try:
+                code = cli.main(arguments, prog_name="mc", standalone_mode=False)
+            except Exception:
+                if signal.getitimer(signal.ITIMER_REAL)[0]:  # it failed because a `Stopped` got lost
+                    signal.pause()
+                raise
             if sys.stdout is not None:
                 from mc_cli.files import naming
 
@@ -101,6 +137,7 @@ def run(arguments: list[str]) -> int:
         except core_error() as error:
             return failed(arguments, error, str(error), error.exit_code)
     except Stopped as stopped:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         word = "interrupted" if stopped.code == INTERRUPTED else "terminated"
         return failed(arguments, stopped, f"The command was {word}; no output was left half-written.", stopped.code)
     except BrokenPipeError:

@@ -9,6 +9,7 @@ compiles more itself.
 from __future__ import annotations
 
 import gc
+import json
 import os
 import struct
 import subprocess
@@ -37,8 +38,9 @@ from mc.parallel import processors
 LEAST = 1 << 20  # words: smaller files may be done without most loops
 PATIENCE = 60.0  # seconds that the second process is waited for when this one is done; it has as much to do
 SIDE = 512  # rows and columns of what is planned: enough words for a sample of them
-# Of the second process, which ends too soon for collecting garbage to pay.
-SECOND = "import gc; gc.disable(); from mc.ahead import main; main()"
+# Of the second process, which ends too soon for collecting garbage to pay. It imports from where this one does,
+# whatever environment and folder say: the paths are an argument.
+SECOND = "import gc, json, sys; gc.disable(); sys.path[:] = json.loads(sys.argv[1]); from mc.ahead import main; main()"
 COLS = floats.NARROWEST  # of what is coded: one row
 
 Command = Literal["pack", "unpack"]
@@ -70,7 +72,7 @@ def compile_for(command: Command, source: Path | BinaryIO, level: str = "default
     use = use_of(command, source, level)
     if use is None or use.mark(FOLDER).exists():
         return
-    line = [sys.executable, "-P", "-c", SECOND, *use]
+    line = [sys.executable, "-I", "-c", SECOND, json.dumps(sys.path), *use]
     try:
         other = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except OSError:
@@ -203,5 +205,5 @@ def _end_with(parent: BinaryIO) -> None:
 def main() -> None:
     """What the second process does: its half, for what the arguments say."""
     threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
-    command, dtype, level = sys.argv[1:]
+    command, dtype, level = sys.argv[2:]
     second_half(Use("pack" if command == "pack" else "unpack", dtype, level))

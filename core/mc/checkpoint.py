@@ -122,10 +122,15 @@ def _read_prefix(source: Source) -> bytes:
             f"safetensors file. {advice}"
         )
     prefix = bytes(source.read(0, _LENGTH_BYTES + length))
-    if not prefix.startswith(b"{", _LENGTH_BYTES):
-        found = repr(prefix[_LENGTH_BYTES:][:8])[1:] if length else "nothing"
-        raise _damaged(f"{where}: the header starts with {found}, where '{{' was expected")
+    check_begins(prefix, where)
     return prefix
+
+
+def check_begins(prefix: bytes, where: str) -> None:
+    """DamagedError unless the header behind the length begins with a brace, as the reference reader wants it."""
+    if not prefix.startswith(b"{", _LENGTH_BYTES):
+        found = repr(prefix[_LENGTH_BYTES:][:8])[1:] if len(prefix) > _LENGTH_BYTES else "nothing"
+        raise _damaged(f"{where}: the header starts with {found}, where '{{' was expected")
 
 
 def _metadata(found: object, where: str) -> dict[str, str]:

@@ -175,9 +175,13 @@ def _manifest(text: str, where: str) -> Manifest:
     if base is not None:
         raise McError(f"{where} is a difference from another file, which this version of mc can't read.")
     match about:
-        case {"sha256": str(sha256), "bytes": int(size), "level": str(level), "tensors": dict(listed)} if (
-            len(sha256) == len(BLANK_DIGEST) and size >= 0
-        ):
+        case {
+            "version": int(),
+            "sha256": str(sha256),
+            "bytes": int(size),
+            "level": str(level),
+            "tensors": dict(listed),
+        } if len(sha256) == len(BLANK_DIGEST) and size >= 0:
             plan = about.get("plan")
             if plan is not None and not isinstance(plan, dict):
                 raise DamagedError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mc import blob
-from mc.checkpoint import LONGEST_HEADER, Layout, parse_layout
+from mc.checkpoint import LONGEST_HEADER, Layout, check_begins, parse_layout
 from mc.errors import DamagedError, quote
 from mc.manifest import SAME, Packed, is_packed, read_packed
 from mc.streams import Sequential
@@ -26,6 +26,7 @@ def open_packed(stream: Sequential, size: int | None) -> Opening:
     if length > LONGEST_HEADER or (size is not None and length > size - 8):
         raise DamagedError(f"{where} claims a header of {length} bytes: it is no whole packed file. Fetch it again.")
     prefix = length.to_bytes(8, "little") + bytes(stream.take(length))
+    check_begins(prefix, where)
     layout = parse_layout(prefix, size, where)
     if not is_packed(layout, where):
         raise DamagedError(f"{where} is a plain safetensors file, not a packed one. There is nothing to unpack.")

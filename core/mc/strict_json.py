@@ -23,8 +23,16 @@ def parse_json(text: bytes | memoryview, what: str) -> object:
     and "-0" is a float, as it is to other readers. All strings can be encoded as UTF-8. Raises DamagedError.
     """
 
-    def strings(values: list[str]) -> None:
-        for value in values:
+    def check(value: object) -> None:
+        """Every text in it, keys too."""
+        if isinstance(value, dict):
+            for key, held in value.items():
+                check(key)
+                check(held)
+        elif isinstance(value, list):
+            for held in value:
+                check(held)
+        elif isinstance(value, str):
             try:
                 value.encode()
             except UnicodeEncodeError:
@@ -32,11 +40,6 @@ def parse_json(text: bytes | memoryview, what: str) -> object:
                     f"{what} holds the text {quote(value)}, with half of a surrogate pair, which stands for "
                     "no character. It has to be written again."
                 ) from None
-
-    def careful(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        strings([key for key, _ in pairs])
-        strings([value for _, value in pairs if isinstance(value, str)])
-        return unique(pairs)
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
@@ -76,11 +79,15 @@ def parse_json(text: bytes | memoryview, what: str) -> object:
             f"({error.reason}). It is damaged or was never JSON."
         ) from None
     try:
-        pairs = careful if "\\u" in decoded else unique  # half of a surrogate pair can only come from an escape
         # A header is mostly integers: where none can be too long or "-0", they are read without a call for each.
         digits = bytes(text).translate(_DIGITS_AS_ZEROS)
         whole = integer if b"-0" in digits or b"0" * _LONGEST_INTEGER in digits else int
-        return json.loads(decoded, object_pairs_hook=pairs, parse_int=whole, parse_float=real, parse_constant=constant)
+        value: object = json.loads(
+            decoded, object_pairs_hook=unique, parse_int=whole, parse_float=real, parse_constant=constant
+        )
+        if "\\u" in decoded:  # half of a surrogate pair can only come from an escape
+            check(value)
+        return value
     except json.JSONDecodeError as error:
         raise DamagedError(
             f"{what} is not valid JSON: {error.msg} at character {error.pos}. It is damaged or was cut."

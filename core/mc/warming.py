@@ -78,6 +78,8 @@ def samples() -> Iterator[bytes]:
     for dtype, width in (("BF16", 2), ("F32", 4), ("F64", 8), ("F8_E4M3", 1)):
         yield _file(dtype, _weights(dtype, width), (ROWS, COLS))
         yield _file(dtype, _few(width), (ROWS, COLS))
+        if width in (2, 4):
+            yield _file(dtype, _mostly(width), (ROWS, COLS))
     numbers = np.random.default_rng(0).integers(-8, 8, (ROWS, COLS)) * (1 + np.arange(ROWS)[:, None] % 9)
     for dtype, kind in (("I8", "<i1"), ("I16", "<i2"), ("I32", "<i4"), ("I64", "<i8")):
         yield _file(dtype, numbers.astype(kind).tobytes(), (ROWS, COLS))
@@ -104,6 +106,14 @@ def _few(width: int) -> bytes:
     rng = np.random.default_rng(1)
     left = rng.random((ROWS, COLS, 1)) < 0.02
     return np.where(left, rng.integers(0, 256, (ROWS, COLS, width)), 0).astype(np.uint8).tobytes()
+
+
+def _mostly(width: int) -> bytes:
+    """Weights most of which lie between one and one and a quarter, so that codes of whole bits lose much."""
+    rng = np.random.default_rng(2)
+    values = np.where(rng.random((ROWS, COLS)) < 0.9, 1 + rng.random((ROWS, COLS)) / 4, rng.normal(size=(ROWS, COLS)))
+    bits = values.astype(np.float32).view(np.uint32)
+    return (bits if width == 4 else (bits >> 16).astype("<u2")).tobytes()
 
 
 def _file(dtype: str, data: bytes, shape: tuple[int, ...]) -> bytes:

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -84,10 +84,23 @@ def _kept(function: Loop, nogil: bool) -> Loop:
     usual = config.CACHE_DIR
     config.CACHE_DIR = FOLDER or usual
     try:
-        loop: Loop = njit(nogil=nogil, error_model="numpy", no_cfunc_wrapper=True, cache=FOLDER is not None)(function)
+        loop: Any = njit(nogil=nogil, error_model="numpy", no_cfunc_wrapper=True, cache=FOLDER is not None)(function)
     finally:
         config.CACHE_DIR = usual
-    return loop
+    if FOLDER is not None:
+        loop._cache.save_overload = _if_there_is_room(loop._cache.save_overload)
+    kept: Loop = loop
+    return kept
+
+
+def _if_there_is_room(save: Callable[..., None]) -> Callable[..., None]:
+    """Keep a compiled loop, unless the disk is full: then it is compiled anew by whoever needs it next."""
+
+    def save_overload(*arguments: Any) -> None:
+        with suppress(OSError):
+            save(*arguments)
+
+    return save_overload
 
 
 PIECE = {"error_model": "numpy", "no_cfunc_wrapper": True, "no_cpython_wrapper": True}  # of a loop

@@ -17,6 +17,12 @@ def _entropy(counts):
     return bits / total + np.log2(total) + (distinct - 1) / (2 * np.log(2.0) * total)
 
 
+@inlined
+def _add_bytes(word, counts):
+    for k in range(len(counts)):
+        counts[k, (word >> (8 * k)) & 255] += 1
+
+
 @compiled
 def saved(sample, tails, looked_at, of_head):
     """Bits a word that taking off the `tails` would save, by about `looked_at` words of the sample; None if it has
@@ -27,11 +33,17 @@ def saved(sample, tails, looked_at, of_head):
         some += sample[i] != 0
     if some < looked_at:
         return None
-    counts = np.zeros((2 * tails + 1, 256), np.int64)
-    for i in range(0, len(sample), some // looked_at | 1):
-        if sample[i] != 0:
-            for k in range(2 * tails + 1):
-                counts[k, (sample[i] >> (8 * k)) & 255] += 1
+    counts, step = np.zeros((2 * tails + 1, 256), np.int64), some // looked_at | 1
+    if some == len(sample):
+        for i in range(0, some, step):
+            _add_bytes(sample[i], counts)
+    else:
+        left = 1
+        for i in range(len(sample)):
+            left -= sample[i] != 0
+            if left == 0:
+                left = step
+                _add_bytes(sample[i], counts)
     of_tails = 0.0
     for k in range(2 * tails):
         of_tails += 8 - _entropy(counts[k])
