@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
@@ -118,11 +119,10 @@ def use_of(command: Command, source: Path, level: str) -> Use | None:
 
 def all_done() -> None:
     """Note that every loop is compiled."""
-    for command in COMMANDS:
-        for dtype in planes.GEOMETRIES:
-            for level in fit.EFFORTS:
-                if FOLDER is not None:
-                    Use(command, dtype, level).mark(FOLDER).touch()
+    if FOLDER is None:
+        return
+    for command, dtype, level in product(COMMANDS, planes.GEOMETRIES, fit.EFFORTS):
+        Use(command, dtype, level).mark(FOLDER).touch()
 
 
 def first_half(use: Use) -> None:

@@ -167,10 +167,8 @@ def decoder(coder: str, tables: Tables, symbols: int) -> tuple[Ints, Counts]:
     count, lone = len(tables.lone), tables.lone
     if coder == HUFFMAN:
         lookups = np.empty((count, huffman_tables.LOOKUP), np.uint64)
-        if (
-            huffman_tables.decoder(tables.numbers, lone, huffman_tables.most_at_once(symbols // max(count, 1)), lookups)
-            >= 0
-        ):
+        most = huffman_tables.most_at_once(symbols // max(count, 1))
+        if huffman_tables.decoder(tables.numbers, lone, most, lookups) >= 0:
             raise DamagedError("the lengths of a Huffman table make no complete code")
         return lookups, lone
     # A table is either listed or has a lone symbol, or none: the loops look up nothing for the latter two.

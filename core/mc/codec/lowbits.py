@@ -34,7 +34,7 @@ def saved(sample, tails, looked_at, of_head):
     if some < looked_at:
         return None
     counts, step = np.zeros((2 * tails + 1, 256), np.int64), some // looked_at | 1
-    if some == len(sample):
+    if some == len(sample):  # as it is with most tensors: the same words, without a look at those between
         for i in range(0, some, step):
             _add_bytes(sample[i], counts)
     else:
