@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from mc.early import writing_early
 from mc.errors import McError, reason
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -74,7 +75,8 @@ def replacing(target: str | os.PathLike[str], *, alone: bool = True) -> Iterator
         try:
             descriptor = os.open(built, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if found else 0o666)
             with os.fdopen(descriptor, "w+b") as stream:
-                yield cast(BinaryIO, stream)
+                with writing_early(descriptor):
+                    yield cast(BinaryIO, stream)
                 stream.flush()
                 if found is not None:
                     os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & 0o777)
