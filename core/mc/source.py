@@ -92,7 +92,7 @@ class Source:
         content = self._within(start, stop)
         if isinstance(content, memoryview):
             return content[start:stop]
-        out = memoryview(bytearray(stop - start))
+        out = np.empty(stop - start, np.uint8).data  # a bytearray would be filled with zeros first
         self._fill(content, start, out)
         return out.toreadonly()
 
