@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ import mc
 from anatomy import Blob, Chunk, Header, checksum, compact, dissect, places, seal, split
 from checkpoints import Piece, arange, build, few, gaussian, grid, narrow, noise, piece, text
 from mc.api import Level
-from mc.blob import HEAD, BlobReader
+from mc.blob import FRAME, HEAD, BlobReader
+from mc.codec.floats import spans
 from mc.errors import DamagedError, McError
 from mc.streams import FromMemory
 from streams import Pipe
@@ -45,10 +47,10 @@ PACKED = {level: mc.compress(DATA, level=level, threads=1) for level in LEVELS}
 every_level = pytest.mark.parametrize("level", LEVELS)
 
 
-def refused(damaged: bytes) -> str:
+def refused(damaged: bytes, undamaged: bytes = DATA, threads: int = 1) -> str:
     """The message with which a damaged file is refused, or nothing if it gives back the original."""
     try:
-        assert mc.decompress(damaged, threads=1) == DATA
+        assert mc.decompress(damaged, threads=threads) == undamaged
     except McError as error:
         return str(error)
     return ""
@@ -153,6 +155,52 @@ def test_damage_in_several_tensors_is_found_in_all(level: Level) -> None:
         damaged[(spans[name].start + spans[name].stop) // 2] ^= 16
     found = {finding.tensor for finding in mc.verify(io.BytesIO(damaged), threads=2).findings}
     assert found == {*hit, "tied"}  # the tied tensor has the first one's bytes
+
+
+LONG = build([piece("w", "BF16", (1000, 700), gaussian)])  # three chunks, the last one shorter
+
+
+def test_chunks_decoded_together_are_each_named() -> None:
+    packed = mc.compress(LONG, level="fast", threads=1)
+    start, blob = places(packed)["w"].start, dissect(packed).blobs["w"]
+    at = start + HEAD.size + len(blob.head)
+    assert len(blob.chunks) == 3
+    for number, chunk in enumerate(blob.chunks):
+        expected = {
+            0: "its directory doesn't agree with its frames|its frame doesn't agree with the directory",
+            4: "its coded bytes don't match their checksum",
+            12: "its decoded bytes don't match their checksum",
+            FRAME.size: "its coded bytes don't match their checksum",
+            FRAME.size + len(chunk.coded) - 1: "its coded bytes don't match their checksum",
+        }
+        for offset, message in expected.items():
+            damaged = bytearray(packed)
+            damaged[at + offset] ^= 1
+            for said in (refused(bytes(damaged), LONG), refused(bytes(damaged), LONG, threads=2)):
+                assert re.search(f"tensor 'w': (chunk {number}: )?({message})", said), (number, offset, said)
+        at += FRAME.size + len(chunk.coded)
+    for entry in range(3):
+        damaged = bytearray(packed)
+        damaged[at + 4 * entry] ^= 1
+        assert "its directory doesn't agree with its frames" in refused(bytes(damaged), LONG)
+        damaged[at + 4 * ((entry + 1) % 3)] ^= 1  # the sum may be right again
+        assert "directory" in refused(bytes(damaged), LONG)
+
+
+@pytest.mark.parametrize("method", [b"\x00", b"\x02", b"\x04", b"\xff", b""])
+def test_a_chunk_among_others_that_is_stored_in_another_way_is_refused(method: bytes) -> None:
+    parts = dissect(mc.compress(LONG, level="fast", threads=1))
+    chunk = parts.blobs["w"].chunks[1]
+    chunk.coded = method + chunk.coded[1:] if method else b""
+    said = refused(seal(parts), LONG)
+    assert "chunk 1: it is " in said, said
+
+
+def test_a_raw_chunk_among_others_is_taken_as_it_is() -> None:
+    parts = dissect(mc.compress(LONG, level="fast", threads=1))
+    for chunk, (begin, end) in zip(parts.blobs["w"].chunks, spans(700_000, 700), strict=True):
+        chunk.coded = b"\x00" + LONG[-1_400_000:][2 * begin : 2 * end]
+        assert not refused(seal(parts), LONG)
 
 
 @every_level

@@ -7,13 +7,14 @@ another is damage too. The coded bytes of a chunk are checked before a decoder t
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import xxhash
 import zstandard
 
+from mc.codec.checksum import SHORT
 from mc.codec.choose import Coded
 from mc.codec.opening import Opened, opened
 from mc.codec.typing import Bytes
@@ -37,6 +38,13 @@ class Stream(Protocol):
 
     def take(self, size: int) -> memoryview:
         """The next `size` bytes; DamagedError if they end before."""
+
+
+class Roaming(Stream, Protocol):
+    """Bytes in order, of which any may be looked at before."""
+
+    def beyond(self, start: int, stop: int) -> memoryview:
+        """Bytes `start` to `stop` counted from the position, which stays; DamagedError if they end before."""
 
 
 class Frame(NamedTuple):
@@ -115,6 +123,29 @@ class Chunk(NamedTuple):
         return raw
 
 
+class Stretch(NamedTuple):
+    """Chunks that follow each other in a packed file, to be decoded in one call: none is compared with its checksums
+    yet."""
+
+    together: Callable[[memoryview, memoryview, int, int, Bytes], None]
+    seed: int  # of the first
+    number: int  # of the first
+    start: int  # first byte in the tensor
+    stop: int
+    frames: memoryview
+    directory: memoryview
+
+    def decode(self, raw: Bytes) -> None:
+        """Fill `raw` u8 [stop - start], and check it, as `Chunk.decode` does."""
+        self.together(self.frames, self.directory, self.seed, self.number, raw)
+
+    def decoded(self) -> Bytes:
+        """The bytes u8 [stop - start]; DamagedError if they aren't what was packed."""
+        raw = np.empty(self.stop - self.start, np.uint8)
+        self.decode(raw)
+        return raw
+
+
 class BlobReader:
     """A blob read front to back. Nothing is allocated that its bytes haven't earned: a chunk costs a frame."""
 
@@ -153,6 +184,27 @@ class BlobReader:
             yield Chunk(code, seed(self._tensor, number), number, start, stop, take(size), coded_sum, raw_sum)
         if left != behind or take(left) != write_directory(sizes):
             raise DamagedError("its directory doesn't agree with its frames")
+
+    def stretches(self, stream: Roaming, most: int) -> Iterator[Stretch | Chunk]:
+        """Every chunk in order, as `chunks` gives them, but as many at once as decode to `most` bytes where that is
+        possible. `stream` is the one that the blob is read from."""
+        spans, left, together = self.code.spans, self._left, self.code.together
+        if together is None:
+            yield from self.chunks()
+            return
+        directory = stream.beyond(left - ENTRY.size * len(spans), left)
+        sizes = struct.unpack(f"<{len(spans)}I", directory)
+        if sum(sizes) + len(spans) * (FRAME.size + ENTRY.size) != left:
+            raise DamagedError("its directory doesn't agree with its frames")
+        if min(min(sizes), spans[-1][1] - spans[-1][0]) <= SHORT:
+            yield from self.chunks()
+            return
+        step = max(1, most // (spans[0][1] - spans[0][0]))
+        for first in range(0, len(spans), step):
+            last = min(first + step, len(spans))
+            frames = stream.take(sum(sizes[first:last]) + (last - first) * FRAME.size)
+            of, entries = seed(self._tensor, first), directory[ENTRY.size * first : ENTRY.size * last]
+            yield Stretch(together, of, first, spans[first][0], spans[last - 1][1], frames, entries)
 
     def chunk_at(self, stream: Stream, number: int, size: int) -> Chunk:
         """The chunk of `size` coded bytes, at whose frame `stream` stands; DamagedError if the frame says otherwise."""

@@ -17,6 +17,7 @@ from mc.errors import McError
 KEPT = 1 << 24  # bytes
 HUGE = 1 << 21  # bytes of a huge page
 STRETCH = 1 << 23  # bytes for which huge pages are asked at once
+POPULATE = 23  # MADV_POPULATE_WRITE, which Python doesn't name yet: have pages as if they had been written
 SLOW = 0.001  # seconds for the first page of a stretch; it usually takes a fifth of this
 ENOUGH = 2  # slow ones
 SHORT = 1 << 12  # bytes whose copying isn't worth letting the interpreter's lock go for
@@ -105,7 +106,7 @@ def _blank(size: int) -> tuple[io.BytesIO, NDArray[np.uint8]]:
 def _huge_and_quick(stretch: NDArray[np.uint8]) -> bool:
     """Ask for huge pages behind these bytes, none of which has been written, unless the first one comes slowly."""
     advice, against = getattr(mmap, "MADV_HUGEPAGE", None), getattr(mmap, "MADV_NOHUGEPAGE", None)
-    if advice is None or against is None or len(stretch) < 2 * HUGE:  # no Linux, or too little to gain
+    if advice is None or against is None or len(stretch) < HUGE:  # no Linux, or too little to gain
         return False
     front = -stretch.ctypes.data % mmap.PAGESIZE
     start = ctypes.c_void_p(stretch.ctypes.data + front)
@@ -114,7 +115,9 @@ def _huge_and_quick(stretch: NDArray[np.uint8]) -> bool:
     advise(start, size, advice)
     first = front + -(stretch.ctypes.data + front) % HUGE
     began = time.perf_counter()
-    stretch[first] = 0
+    # Without the interpreter's lock: it takes as long as decoding half a megabyte.
+    if advise(ctypes.c_void_p(stretch.ctypes.data + first), ctypes.c_size_t(mmap.PAGESIZE), POPULATE):
+        stretch[first] = 0  # a system before Linux 5.14
     if time.perf_counter() - began < SLOW:
         return True
     advise(start, size, against)

@@ -34,6 +34,15 @@ class FromSource:
         self.at += size
         return taken
 
+    def beyond(self, start: int, stop: int) -> memoryview:
+        """Bytes `start` to `stop` counted from the position, which stays; DamagedError if the file ends before."""
+        here = self.at
+        try:
+            self.at += start
+            return self.take(stop - start)
+        finally:
+            self.at = here
+
 
 class FromMemory:
     """Front to back over a piece of a packed file that is in memory."""
@@ -48,6 +57,14 @@ class FromMemory:
         if self._at > len(self._data):
             raise DamagedError(f"{self.where} ends {self._at - len(self._data)} bytes too early: it was cut")
         return self._data[start : self._at]
+
+    def beyond(self, start: int, stop: int) -> memoryview:
+        """Bytes `start` to `stop` counted from the position, which stays; DamagedError if the piece ends before."""
+        here, self._at = self._at, self._at + start
+        try:
+            return self.take(stop - start)
+        finally:
+            self._at = here
 
 
 class FromPipe:

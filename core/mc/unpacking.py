@@ -20,10 +20,10 @@ from mc.manifest import RECIPE_KEY, SAME
 from mc.memory import Room
 from mc.opening import Opening, open_packed
 from mc.packing import recipe_of
-from mc.parallel import Workers
+from mc.parallel import BATCH, Workers
 from mc.recipe import restricted, write_recipe
 from mc.scratch import scratch
-from mc.streams import FromMemory, FromPipe, FromSource, Sequential
+from mc.streams import FromMemory, FromPipe, FromSource
 
 # Bytes that the system is given at once. It looks for a place in memory as large as that, and of a megabyte it took a
 # quarter longer to write a file of 1 GB.
@@ -35,27 +35,33 @@ class Unit(NamedTuple):
 
     tensor: Tensor
     size: int  # bytes when decoded
-    chunks: Iterable[blob.Chunk]  # raises DamagedError where the blob can't be followed any further
+    chunks: Iterable[blob.Chunk | blob.Stretch]  # raises DamagedError where the blob can't be followed any further
 
 
-def units(stream: Sequential, opening: Opening, index: int, tensor: Tensor) -> Iterable[Unit]:
+def units(
+    stream: FromSource | FromPipe, opening: Opening, index: int, tensor: Tensor, apart: bool = False
+) -> Iterable[Unit]:
     """The chunks of the tensor `tensor` from the blob of number `index`, at whose start `stream` stands. A small tensor
-    is one unit, opened by whoever decodes it; raises DamagedError where a large one can't be followed."""
+    is one unit, opened by whoever decodes it; raises DamagedError where a large one can't be followed. `apart`: each
+    chunk is decoded by itself, so that the damage of one doesn't hide the others."""
     stored = opening.packed.blobs[index]
     # The blob may be another tensor's with the same bytes: it was coded as words of that one's dtype.
     dtype, nbytes, size = opening.original.tensors[index].dtype, tensor.stop - tensor.start, stored.stop - stored.start
     if size == 0:
         return ()
+    whole = FromMemory(stream.take(size), stream.where) if nbytes <= WHOLE else stream
+    found = _chunks(whole, size, index, dtype, nbytes, apart)
     if nbytes <= WHOLE:
-        whole = FromMemory(stream.take(size), stream.where)
-        return (Unit(tensor, nbytes, _chunks(whole, size, index, dtype, nbytes)),)
-    found = _chunks(stream, size, index, dtype, nbytes)
+        return (Unit(tensor, nbytes, found),)
     return (Unit(tensor, chunk.stop - chunk.start, (chunk,)) for chunk in found)
 
 
-def _chunks(stream: Sequential, size: int, index: int, dtype: str, nbytes: int) -> Iterator[blob.Chunk]:
+def _chunks(
+    stream: FromSource | FromPipe | FromMemory, size: int, index: int, dtype: str, nbytes: int, apart: bool
+) -> Iterator[blob.Chunk | blob.Stretch]:
     """The chunks of a blob, which is opened when the first is asked for."""
-    yield from blob.BlobReader(stream, size, index, dtype, nbytes).chunks()
+    reader = blob.BlobReader(stream, size, index, dtype, nbytes)
+    yield from reader.chunks() if apart or isinstance(stream, FromPipe) else reader.stretches(stream, BATCH)
 
 
 @dataclass(frozen=True)
@@ -271,8 +277,8 @@ def _fill(out: Room, stream: FromSource, source: Source, opening: Opening, work:
         pass
 
 
-def _decode_into(room: Room, origin: int, chunk: blob.Chunk) -> None:
-    """Decode a chunk into its place; `origin` is the tensor's. A header of odd length puts its words where no machine
+def _decode_into(room: Room, origin: int, chunk: blob.Chunk | blob.Stretch) -> None:
+    """Decode chunks into their place; `origin` is the tensor's. A header of odd length puts its words where no machine
     can load them as words."""
     start, stop = origin + chunk.start, origin + chunk.stop
     if room.aligned(start):

@@ -105,7 +105,7 @@ def _units(source: Source, opening: Opening) -> Iterator[tuple[Unit | None, Tens
         blob = numbers[entry.why] if entry.coding == SAME else number
         stream = FromSource(source, opening.packed.blobs[blob].start)
         try:
-            for unit in units(stream, opening, blob, tensor):
+            for unit in units(stream, opening, blob, tensor, apart=True):
                 yield unit, tensor, None
         except DamagedError as error:
             yield None, tensor, error

@@ -6,7 +6,8 @@ of a chunk is laid out in FORMAT.md, section 5.5.
 
 import numpy as np
 
-from mc.codec.bitstream import read32, store32
+from mc.codec.bitstream import load, read32, store32
+from mc.codec.checksum import checksum
 from mc.codec.compiled import by_rows, inlined, released
 from mc.codec.entropy import capacity, code_symbols, decode_symbols
 from mc.codec.escapes import add_escapes, escaped
@@ -17,7 +18,9 @@ from mc.codec.tails import pack_tails, unpack_tails
 
 U64 = np.uint64
 RAW, CODED, ESCAPES = 0, 1, 2  # first byte of a chunk: how it is stored; ESCAPES is added to CODED
+NO_WAY = np.uint8(255)  # of a chunk without a byte
 HEAD = 5  # bytes before the symbols: how the chunk is stored, and their size
+FRAME = 20  # bytes before a chunk in its blob: its size, the checksums of the coded and of the decoded bytes
 ESCAPE_BYTES = 6  # of an escape beyond its symbol: where it is, and its magnitude
 
 # What `decode` returns, besides 0.
@@ -27,8 +30,13 @@ FAULTS = (
     "its symbols don't end where they should",
     "an escape lies outside it, or they are out of order",
     "it goes on behind its last byte",
+    "it is raw, and has more or fewer bytes than belong",
+    "it is stored in a way that is none of 0, 1 and 3",
+    "its coded bytes don't match their checksum",
+    "its decoded bytes don't match their checksum",
+    "its frame doesn't agree with the directory",
 )
-CUT, UNSOUND, STRAY, TOO_LONG = 1, 2, 3, 4
+CUT, UNSOUND, STRAY, TOO_LONG, MISFIT, WAYLESS, CODED_SUM, RAW_SUM, MISPLACED = range(1, len(FAULTS))
 
 
 @by_rows
@@ -111,9 +119,53 @@ def encode(words, frequent, shape, scales, window, classes, coder, present):
 
 
 @released
-def decode(data, frequent, shape, scales, classes, tables, lone, words, present, absent):
-    """Undo `encode` into `words`; returns the number of a fault, or 0. Never reads or writes outside its arrays.
-    `absent`: the number of the frequent word that stands where none is `present`."""
+def decode(data, directory, seed, height, frequent, shape, scales, classes, coder, raw, words, present, absent):
+    """Fill `words`, whose bytes are `raw` u8, from coded chunks of `height` rows each (the last may have fewer).
+    Returns the number of the one that is at fault, and its fault, or 0. Never reads or writes outside its arrays.
+
+    data: their frames, u8, one behind the other; directory: u8, four bytes for each chunk, its size; seed: u64, of the
+    first one's checksums (FORMAT.md, 4.2). An empty directory: `data` is a single chunk without a frame, whose
+    checksums are somebody else's. absent: the number of the frequent word that stands where none is `present`."""
+    rows, columns, order, starts = scales
+    framed, at, step = len(directory) > 0, 0, height * shape[0]
+    many = len(directory) // 4 if framed else 1
+    for k in range(many):
+        begin, of = at, seed + U64(k)
+        at = len(data)
+        if framed:
+            begin += FRAME
+            if begin > len(data):
+                return k, MISPLACED
+            at = begin + np.int64(read32(directory, U64(4 * k)))
+            if at > len(data) or at - begin != np.int64(read32(data, U64(begin - FRAME))):
+                return k, MISPLACED
+            if checksum(data[begin:at], of) != load(data, U64(begin - 16)):
+                return k, CODED_SUM
+        coded, part = data[begin:at], words[k * step : (k + 1) * step]
+        bare = raw[k * step * words.itemsize : (k + 1) * step * words.itemsize]
+        way = coded[0] if begin < at else NO_WAY
+        if way == RAW:
+            if len(coded) != len(bare) + 1:
+                return k, MISFIT
+            for i in range(len(bare)):
+                bare[i] = coded[i + 1]
+        elif way == CODED or way == CODED | ESCAPES:
+            here = rows[k * height : (k + 1) * height], columns, order, starts
+            kinds = classes[:, k * height : (k + 1) * height]
+            fault = _decode_coded(coded, frequent, shape, here, kinds, coder, part, present, absent)
+            if fault:
+                return k, fault
+        else:
+            return k, WAYLESS
+        if framed and checksum(bare, of) != load(data, U64(begin - 8)):
+            return k, RAW_SUM
+    return many, MISPLACED if at < len(data) else 0
+
+
+@inlined
+def _decode_coded(data, frequent, shape, scales, classes, coder, words, present, absent):
+    """Undo `encode` into `words`; the number of a fault, or 0."""
+    tables, lone = coder
     cols, low, padding, mantissa, width = shape
     rows, columns, order, starts = scales
     n = len(words)

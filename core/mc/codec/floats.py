@@ -30,6 +30,7 @@ CONTEXTS = ("alone", "rows", "both")
 
 UNSIGNED = 1  # flag of a float tensor
 MOST_FREQUENT = 8  # frequent words
+UNFRAMED = np.frombuffer(b"", np.uint8)  # the directory of a chunk without a frame
 NOWHERE = np.uint8(0)  # the number of the word that is absent where all are present
 
 
@@ -221,20 +222,34 @@ def decode_chunk(
 ) -> None:  # fmt: skip
     """Fill `raw` with the chunk whose rows begin at `first_row`, given which words of a sparse one are `present` u8;
     DamagedError if `coded` makes no sense."""
-    data = np.frombuffer(coded, np.uint8)
-    method = coded[0] if len(coded) else -1
-    if method == chunks.RAW:
-        if len(data) != len(raw) + 1:
-            raise DamagedError(f"a raw chunk has {len(data) - 1} bytes where {len(raw)} belong")
-        raw[:] = data[1:]
-        return
-    if method not in (chunks.CODED, chunks.CODED | chunks.ESCAPES):
-        raise DamagedError(f"a chunk is stored in way {method}, and there are ways 0, 1 and 3")
-    words = planes.words_of(raw, code.geometry)
-    rows = code.rows_of(first_row, len(words))
-    fault = chunks.decode(
-        data, code.frequent_if_any, code.shape, code.scales_of(rows), code.classes[:, rows], *coder, words,
-        present, NOWHERE if present is None else np.uint8(code.zero_number),
-    )  # fmt: skip
+    absent = NOWHERE if present is None else np.uint8(code.zero_number)
+    _, fault = _decode(code, coder, np.frombuffer(coded, np.uint8), UNFRAMED, 0, first_row, raw, present, absent)
     if fault:
         raise DamagedError(chunks.FAULTS[fault])
+
+
+def decode_frames(
+    code: FloatCode, coder: tuple[Ints, Counts], frames: memoryview, directory: memoryview, seed: int, first: int,
+    raw: Bytes,
+) -> None:  # fmt: skip
+    """Fill `raw` with chunks from number `first` on, in frames one behind the other, and compare their checksums, whose
+    first `seed` is given; DamagedError, which names the chunk, if one isn't what was packed."""
+    data, sizes = np.frombuffer(frames, np.uint8), np.frombuffer(directory, np.uint8)
+    height = rows_in_chunk(code.cols)
+    at, fault = _decode(code, coder, data, sizes, seed, first * height, raw, None, NOWHERE)
+    if fault:
+        raise DamagedError(f"chunk {first + at}: {chunks.FAULTS[fault]}")
+
+
+def _decode(
+    code: FloatCode, coder: tuple[Ints, Counts], data: Bytes, directory: Bytes, seed: int, first_row: int, raw: Bytes,
+    present: Bytes | None, absent: np.uint8,
+) -> tuple[int, int]:  # fmt: skip
+    words = planes.words_of(raw, code.geometry)
+    rows = code.rows_of(first_row, len(words))
+    height = rows_in_chunk(code.cols) if len(directory) else rows.stop - rows.start
+    found: tuple[int, int] = chunks.decode(
+        data, directory, np.uint64(seed), height, code.frequent_if_any, code.shape, code.scales_of(rows),
+        code.classes[:, rows], coder, raw, words, present, absent,
+    )  # fmt: skip
+    return found

@@ -30,6 +30,9 @@ class Opened(NamedTuple):
 
     spans: list[tuple[int, int]]
     decode: Callable[[int, memoryview, Bytes], None]  # (chunk, coded bytes, room for the decoded ones)
+    # The same for chunks one behind the other, checksums included: (their frames, their part of the directory, seed of
+    # the first, its number, room). Chunks and what is coded of them are longer than `checksum.SHORT`.
+    together: Callable[[memoryview, memoryview, int, int, Bytes], None] | None = None
 
 
 def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opened:
@@ -109,7 +112,10 @@ def _open_floats(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> O
     def decode_floats(k: int, coded: memoryview, raw: Bytes) -> None:
         floats.decode_chunk(float_code, coder, coded, k * rows, raw)
 
-    return Opened([(at, min(at + step, nbytes)) for at in range(0, nbytes, step)], decode_floats)
+    def decode_frames(frames: memoryview, directory: memoryview, seed: int, first: int, raw: Bytes) -> None:
+        floats.decode_frames(float_code, coder, frames, directory, seed, first, raw)
+
+    return Opened([(at, min(at + step, nbytes)) for at in range(0, nbytes, step)], decode_floats, decode_frames)
 
 
 def _open_planes(reader: Reader, nbytes: int, most_chunks: int) -> Opened:
