@@ -18,9 +18,9 @@ FEWEST, MOST = 1, 4  # symbols in one of them
 FEW, MANY = 3 << 12, 1 << 16  # symbols from which more than one, and MOST, pay
 
 PAIRS = 1 << 16  # of symbols
-LENGTH_SHIFT = U64(24)  # in an encoder's entry: codes | length << 24
-CODE_MASK = U64((1 << 24) - 1)
-LENGTH, CODE = U32(LENGTH_SHIFT), U32(CODE_MASK)
+# An encoder's entry: bits of all codes | codes << 8. A shift takes the lowest bits as its number as they are.
+CODE_SHIFT = U64(8)
+LENGTH = U32((1 << CODE_SHIFT) - 1)
 
 # A decoder's entry: up to four symbols | (bits of all | bits of the first << 8 | how many << 24) << 32. The upper half
 # is what a shift takes as its number; summed up, it counts the bits of a round and moves a position above PLACE_SHIFT.
@@ -52,7 +52,7 @@ def _canonical(lengths, codes):
 
 @compiled
 def encoder(lengths, singles, pairs):
-    """Fill `singles` [tables, 256] u32 with code | length << 24 of each symbol of `lengths` [tables, 256], and `pairs`
+    """Fill `singles` [tables, 256] u32 with length | code << 8 of each symbol of `lengths` [tables, 256], and `pairs`
     [tables, 65536] u32 likewise for first | second << 8, unless these have no room: few symbols are coded sooner than
     pairs are made. Entries of symbols without a code say nothing: a table of pairs is large, but few of its cache lines
     are ever used."""
@@ -61,7 +61,7 @@ def encoder(lengths, singles, pairs):
         _canonical(lengths[t], codes)
         low, high = 255, 0
         for s in range(256):
-            entries[s] = codes[s] | np.int64(lengths[t, s]) << 24
+            entries[s] = np.int64(lengths[t, s]) | codes[s] << 8
             singles[t, s] = entries[s]
             if lengths[t, s] > 0 and 0 < s < 255:
                 low, high = min(low, s), s
@@ -73,12 +73,12 @@ def encoder(lengths, singles, pairs):
 @by_rows
 def _pairs_with(entries, second, low, high, pairs):
     """Fill `pairs` with the entries of symbols 0, from `low` up to `high`, and 255, each before the `second` one."""
-    code = U32(entries[second] & CODE)
-    long = U32(entries[second] - code)
+    long = U32(entries[second] & LENGTH)
+    code = U32(entries[second] - long)
     for first in range(low, high):
-        pairs[first] = U32(entries[first] + long) | shift_left(code, U32(entries[first] >> LENGTH))
+        pairs[first] = U32(entries[first] + long) | shift_left(code, U32(entries[first] & LENGTH))
     for first in (0, 255):
-        pairs[first] = U32(entries[first] + long) | shift_left(code, U32(entries[first] >> LENGTH))
+        pairs[first] = U32(entries[first] + long) | shift_left(code, U32(entries[first] & LENGTH))
 
 
 def most_at_once(symbols: int) -> int:
