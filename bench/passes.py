@@ -74,7 +74,7 @@ def passes(width: int, level: str) -> dict[str, float]:
     whole = np.frombuffer(bytes(2 * n if width == 4 else 0), np.uint8)
     restored = planes.words_of(room, geometry)
     together = (COLS, code.low, 0, code.mantissa, 0, *contexts, line, restored)
-    coded = memoryview(fitted.encode(0, raw).tobytes())
+    coded = memoryview(fitted.encode(0, raw, floats.NO_ROOM).tobytes())
     counts = np.zeros((code.tables_wanted, 256), np.int64)
     measured, sums = np.empty(ROWS, np.int16), np.zeros(0, np.int32)
     classes, sample = np.empty((geometry.tails, ROWS), np.uint8), np.empty(n, words.dtype)
@@ -93,7 +93,7 @@ def passes(width: int, level: str) -> dict[str, float]:
         "fields packed": rate(raw, lambda: planes.pack_fields(fields, code.field_width, out, 0)),
         "tails packed": rate(raw, lambda: pack_tails(words, COLS, code.classes, out, 0)) if width == 4 else 0,
         f"{code.coder} coding": rate(raw, lambda: entropy.encode(found, sizes, coder)),
-        "chunk coded, in one call": rate(raw, lambda: fitted.encode(0, raw)),
+        "chunk coded, in one call": rate(raw, lambda: fitted.encode(0, raw, floats.NO_ROOM)),
         f"{code.coder} decoding": rate(raw, lambda: entropy.decode(stream, sizes, decoder)),
         "fields unpacked": rate(raw, lambda: planes.unpack_fields(packed, code.field_width, n)),
         "words from symbols, fields, tails": rate(raw, lambda: put_together(found, unpacked, whole, *together)),

@@ -82,7 +82,7 @@ def test_a_look_up_yields_the_symbols_that_fit_and_no_more(counts: list[int], ra
     lengths = lengths_of(counted(random.sample(range(256), len(counts)), counts))
     codes, pairs = np.zeros((1, 256), np.uint32), np.zeros((1, huffman_tables.PAIRS), np.uint32)
     huffman_tables.encoder(lengths, codes, pairs)
-    symbol_of = {(int(codes[0, s]) & 0xFFFFFF, int(lengths[0, s])): int(s) for s in np.flatnonzero(lengths[0])}
+    symbol_of = {(int(codes[0, s]) >> 8, int(lengths[0, s])): int(s) for s in np.flatnonzero(lengths[0])}
     lookups = np.zeros((1, huffman_tables.LOOKUP), np.uint64)
     assert huffman_tables.decoder(lengths, np.array([SEVERAL]), most, lookups) == -1
     for at in random.sample(range(huffman_tables.LOOKUP), 100):

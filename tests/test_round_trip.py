@@ -40,6 +40,7 @@ from checkpoints import (
     zoo,
 )  # fmt: skip
 from mc.api import Level
+from mc.codec import chunks
 from mc.dtypes import DTYPES, numpy_dtype
 from mc.errors import McError
 from mc.memory import Room
@@ -133,6 +134,21 @@ def test_a_thread_that_still_holds_its_result_keeps_nobody_from_it() -> None:
         packed = mc.compress(data, executor=executor)
         assert mc.decompress(packed, executor=executor) == data
         assert executor.kept
+
+
+@every_level
+@pytest.mark.parametrize("rows", [1100, 2200])
+def test_chunks_that_are_coded_in_their_place_are_those_that_are_not(level: Level, rows: int) -> None:
+    """On one thread a chunk is coded where it will stand; not so one that is longer coded than raw, behind which
+    others stand in their place already. So it goes with a tensor that is read whole, and with one read by chunks."""
+    weights, bits = even(np.random.default_rng(0), "BF16", rows, 1024), np.random.default_rng(1).bytes(1 << 19)
+    changed = bytearray(weights.tobytes())
+    changed[1 << 19 : 1 << 20] = bits  # the second chunk
+    data = build([Piece("x", "BF16", (rows, 1024), bytes(changed)), piece("y", "F32", (300, 64), gaussian)])
+    packed = round_trip(data, level)
+    assert packed == mc.compress(data, level=level, threads=2)
+    ways = [chunk.coded[0] for chunk in dissect(packed).blobs["x"].chunks]
+    assert ways[1] == chunks.RAW and ways[0] & ways[2] & chunks.CODED
 
 
 @given(data=checkpoints())

@@ -65,9 +65,9 @@ def write_head(coded: Coded, tensor: int) -> bytes:
     return HEAD.pack(len(coded.head), xxhash.xxh3_64_intdigest(coded.head, seed(tensor, OF_HEAD))) + coded.head
 
 
-def frame(coded: Coded, tensor: int, chunk: int, raw: Bytes) -> Frame:
-    """Code a chunk and seal it."""
-    payload = coded.encode(chunk, raw).data
+def frame(coded: Coded, tensor: int, chunk: int, raw: Bytes, room: Bytes) -> Frame:
+    """Code a chunk, in that room or elsewhere, and seal it."""
+    payload = coded.encode(chunk, raw, room).data
     of = seed(tensor, chunk)
     return Frame(payload, xxhash.xxh3_64_intdigest(payload, of), xxhash.xxh3_64_intdigest(raw.data, of))
 

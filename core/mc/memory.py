@@ -61,6 +61,12 @@ class Room:
                     self._slow += 1
                 self._asked = end
 
+    def ahead(self, skip: int, size: int) -> NDArray[np.uint8]:
+        """Up to `size` bytes from `skip` bytes behind the position on. What is put there and then written from there
+        stays where it is."""
+        start = min(self._at + skip, len(self._place))
+        return self.part(start, min(start + size, len(self._place)))
+
     def write(self, data: bytes | memoryview) -> int:
         """Put `data` at the position, which moves behind it; much of it without the interpreter's lock, other than
         BytesIO does."""
@@ -73,7 +79,9 @@ class Room:
         if len(data) < SHORT:
             self.part(self._at, end).data[:] = data
         else:
-            self.part(self._at, end)[:] = np.frombuffer(data, np.uint8)
+            given = np.frombuffer(data, np.uint8)
+            if given.ctypes.data != self._address + self._at:  # else it is in its place already: see `ahead`
+                self.part(self._at, end)[:] = given
         self._at = end
         return len(data)
 

@@ -15,10 +15,12 @@ from mc import blob
 from mc.checkpoint import LONGEST_HEADER, Layout, Source, Tensor, read_layout
 from mc.codec.choose import Coded, code, raw_code
 from mc.codec.codings import word_width
+from mc.codec.floats import NO_ROOM
 from mc.codec.typing import Bytes
 from mc.errors import McError, UsageError
 from mc.heading import WHOLE, coded_from, header_room, longest_note, most_packed
 from mc.manifest import SAME, Entry, Manifest, is_packed, write_header
+from mc.memory import Room
 from mc.parallel import Workers
 from mc.recipe import Recipe, elements, read_recipe
 from mc.reports import TensorReport
@@ -26,6 +28,7 @@ from mc.schemes import Trellis, described, parts
 from mc.twins import find_twins
 
 LEVELS = ("fast", "default", "best")
+ROOMY = 3  # times a chunk's bytes: what coding may touch, but for rare chunks
 DIGEST_STEP = 1 << 22  # bytes of a file hashed at once
 DIGEST_STRIDE = 1 << 28  # bytes of memory: a tenth of a second, after which an interruption is noticed
 
@@ -44,6 +47,7 @@ MOST_SAID = 1 << 62  # bytes of a tensor, for the longest number of bits a weigh
 MOST_BITS = 99999999.9999
 
 Part = memoryview | bytes
+Ahead = Callable[[int, tuple[int, int]], Bytes]  # room in the target for a chunk, so many bytes behind what is written
 Step = Callable[[int], None]  # takes the bytes of the original that are done
 
 
@@ -158,6 +162,12 @@ def _pack_tensors(
 ) -> Iterator[tuple[Tensor, PackedTensor]]:  # fmt: skip
     """Code and write every tensor in data order. Small ones are coded whole, several at once; large ones chunk by
     chunk. What is written doesn't depend on which way was taken."""
+    # In memory and on one thread, a chunk can be coded where it will stand: what is before it has been written.
+    memory = target if isinstance(target, Room) and work.executor is None else None
+
+    def ahead(skip: int, span: tuple[int, int]) -> Bytes:
+        return memory.ahead(skip, ROOMY * (span[1] - span[0])) if memory is not None else NO_ROOM
+
     smallest = coded_from((tensor.stop - tensor.start for tensor in layout.tensors), layout.size, level)
 
     def pack_small(numbered: tuple[int, Tensor]) -> tuple[PackedTensor, list[Part]]:
@@ -173,11 +183,11 @@ def _pack_tensors(
         else:
             walks = states.get(tensor.name, 0)
             coded = code(tensor.dtype, tensor.shape, nbytes, lambda start, stop: whole[start:stop], level, map, walks)
-        parts = _whole_blob(coded, index, whole)
+        parts = _whole_blob(coded, index, whole, ahead)
         size = sum(len(part) for part in parts)
         if size > most_packed(nbytes):  # what was expected to pay didn't
             coded = raw_code(nbytes, word_width(tensor.dtype, nbytes), f"coded {8 * size / nbytes:.2f} bits a byte")
-            parts = _whole_blob(coded, index, whole)
+            parts = _whole_blob(coded, index, whole, ahead)
             size = sum(len(part) for part in parts)
         return PackedTensor(coded.name, coded.why, size, len(parts[0])), parts
 
@@ -190,13 +200,13 @@ def _pack_tensors(
 
         walks = states.get(tensor.name, 0)
         coded = code(tensor.dtype, tensor.shape, tensor.stop - tensor.start, read, level, each, walks)
+        spans, sizes = coded.spans, []
         head = blob.write_head(coded, index)
         target.write(head)
-        sizes = []
         chunks = work.each(
-            lambda k: blob.frame(coded, index, k, read(*coded.spans[k])),
-            range(len(coded.spans)),
-            lambda k: coded.spans[k][1] - coded.spans[k][0],
+            lambda k: blob.frame(coded, index, k, read(*spans[k]), ahead(blob.FRAME.size, spans[k])),
+            range(len(spans)),
+            lambda k: spans[k][1] - spans[k][0],
         )
         for sealed in chunks:
             for part in blob.write_frame(sealed):
@@ -227,12 +237,16 @@ def _pack_tensors(
                 yield tensor, pack_large(index, tensor)
 
 
-def _whole_blob(coded: Coded, index: int, whole: Bytes) -> list[Part]:
-    frames = [blob.frame(coded, index, k, whole[start:stop]) for k, (start, stop) in enumerate(coded.spans)]
+def _whole_blob(coded: Coded, index: int, whole: Bytes, ahead: Ahead) -> list[Part]:
     parts: list[Part] = [blob.write_head(coded, index)]
-    for sealed in frames:
+    at, sizes = len(parts[0]), []
+    for k, span in enumerate(coded.spans):
+        at += blob.FRAME.size
+        sealed = blob.frame(coded, index, k, whole[span[0] : span[1]], ahead(at, span))
         parts.extend(blob.write_frame(sealed))
-    parts.append(blob.write_directory([len(sealed.coded) for sealed in frames]))
+        at += len(sealed.coded)
+        sizes.append(len(sealed.coded))
+    parts.append(blob.write_directory(sizes))
     return parts
 
 

@@ -11,6 +11,7 @@ from mc import blob
 from mc.analysis.tally import Read
 from mc.checkpoint import Layout
 from mc.codec.choose import code
+from mc.codec.floats import NO_ROOM
 from mc.packing import room
 from mc.recipe import Recipe
 
@@ -38,7 +39,7 @@ def tensor_bytes(
     spans = coded.spans
 
     def size(number: int) -> int:
-        return len(coded.encode(number, frozen(*spans[number])))
+        return len(coded.encode(number, frozen(*spans[number]), NO_ROOM))
 
     picked = np.unique(np.linspace(0, len(spans) - 1, min(CODED, len(spans))).round().astype(int)).tolist()
     sizes = {number: size(number) for number in picked}

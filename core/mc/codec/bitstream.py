@@ -70,6 +70,7 @@ load = _loaded(64)  # (data, p) -> u64
 read32 = _loaded(32)  # (data, p) -> u64
 store = _stored(64)  # (data, p, number)
 store32 = _stored(32)  # (data, p, number): its low 32 bits
+store16 = _stored(16)  # likewise
 
 
 @inlined

@@ -5,7 +5,6 @@ exact and cheap to find out (a constant or an affine run, few distinct words) co
 loses to raw.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -44,7 +43,7 @@ from mc.codec.codings import (
     plain_spans,
     word_width,
 )
-from mc.codec.fit import Each, Read
+from mc.codec.fit import Each, Encode, Read
 from mc.codec.fitted import Fitted
 from mc.codec.integers import PlaneCode
 from mc.codec.typing import Bytes, Ints
@@ -64,7 +63,7 @@ class Coded:
     why: str
     head: bytes
     spans: list[tuple[int, int]]  # first and last byte (exclusive) of each chunk
-    encode: Callable[[int, Bytes], Bytes]  # (chunk, its bytes) -> coded
+    encode: Encode
 
 
 def code(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: str, each: Each, states: int = 0) -> Coded:
@@ -101,11 +100,11 @@ def _palette(read: Read, spans: list[tuple[int, int]], width: int) -> Ints | Non
     return seen if seen is not None and len(seen) * 2 < words else None
 
 
-def _nothing(_: int, raw: Bytes) -> Bytes:
+def _nothing(_: int, raw: Bytes, out: Bytes) -> Bytes:
     return raw[:0]
 
 
-def _itself(_: int, raw: Bytes) -> Bytes:
+def _itself(_: int, raw: Bytes, out: Bytes) -> Bytes:
     return raw
 
 
@@ -160,7 +159,7 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
 
 def _zstd_code(nbytes: int, width: int, level: str, why: str) -> Coded:
     spans = plain_spans(nbytes, width)
-    return Coded(ZSTD, "zstd", why, bytes([ZSTD, width]), spans, lambda _, raw: zstdfit.encode_chunk(raw, level))
+    return Coded(ZSTD, "zstd", why, bytes([ZSTD, width]), spans, lambda _, raw, out: zstdfit.encode_chunk(raw, level))
 
 
 def _integers(
@@ -234,7 +233,7 @@ def _integers(
     final, plan = planefit.plan_planes(chosen, counts)
     arrays = entropy.encoder(final.coder, final.tables)
 
-    def encode_chunk(k: int, raw: Bytes) -> Bytes:
+    def encode_chunk(k: int, raw: Bytes, out: Bytes) -> Bytes:
         return integers.encode_chunk(final, arrays, raw, spans[k][0] // max(final.cols, 1))
 
     head = bytes([PLANES]) + integers.write_head(final, entropy.described(plan))
@@ -301,7 +300,8 @@ def _sparse_words(
 
 
 def _chosen(coding: int, found: Fitted, why: str) -> Coded:
-    return Coded(coding, found.name, why, bytes([coding]) + found.head, found.spans, found.encode)
+    head = bytes([coding]) + found.head
+    return Coded(coding, found.name, why, head, found.spans, lambda k, raw, out: found.encode(k, raw))
 
 
 def _grid_code(grid: gridfit.Fitted, why: str) -> Coded:
@@ -310,7 +310,7 @@ def _grid_code(grid: gridfit.Fitted, why: str) -> Coded:
     row_bytes = code.cols * code.width
     encode = trellis.encode_chunk if code.states else grids.encode_chunk
 
-    def encode_chunk(k: int, raw: Bytes) -> Bytes:
+    def encode_chunk(k: int, raw: Bytes, out: Bytes) -> Bytes:
         return encode(code, arrays, raw, spans[k][0] // row_bytes)
 
     coding, name = (TRELLIS, "trellis") if code.states else (GRID, "grid")

@@ -78,9 +78,11 @@ def _present_in(present, n, cols, rows, order, starts, sizes, cursor, places):
 
 
 @released
-def encode(words, frequent, shape, scales, window, classes, coder, present):
-    """The coded chunk, u8, of `words`. What escapes is told by `window`, what is frequent by `frequent`. Words that
-    aren't `present` u8, unless that is None, are zero, which is a frequent word, and have no symbols.
+def encode(words, frequent, shape, scales, window, classes, coder, present, out):
+    """The coded chunk, u8, of `words`: at the front of `out`, or in an array of its own if it might not fit there.
+
+    What escapes is told by `window`, what is frequent by `frequent`. Words that aren't `present` u8, unless that is
+    None, are zero, which is a frequent word, and have no symbols.
 
     shape: (columns, low mantissa bits, padding, mantissa bits in the symbol, bits of a field); scales: (of rows, of
     columns, order, starts) as `take_apart` has them; classes: [tails, rows]; coder: arrays of an entropy coder."""
@@ -95,7 +97,8 @@ def encode(words, frequent, shape, scales, window, classes, coder, present):
         line, symbols, fields, escaping,
     )  # fmt: skip
     room = HEAD + capacity(n, tables) + n + 2 * n * len(classes) + 4 + ESCAPE_BYTES * escapes
-    out = np.empty(room, np.uint8)
+    if len(out) < room:
+        out = np.empty(room, np.uint8)
     if present is not None:
         places, some = np.empty(n, np.uint8), 0
         _present_in(present, n, cols, rows, order, starts, sizes, cursor, places)

@@ -24,6 +24,7 @@ ENOUGH = 1 << 13  # words for tables: those of 40 symbols made from so many cost
 MANY = 100  # one word in so many: as many escapes take half a bit a word
 
 Read = Callable[[int, int], Bytes]  # bytes start to stop of a tensor, as u8
+Encode = Callable[[int, Bytes, Bytes], Bytes]  # (chunk, its bytes, room) -> coded, in that room or elsewhere
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]  # an ordered map, perhaps on many threads
 
 
@@ -65,7 +66,7 @@ class Fitted:
     bits: int  # of all symbols and fields, without the head
     why: str
     parts: list[tuple[int, int]]  # first and last word (exclusive) of each chunk
-    encode: Callable[[int, Bytes], Bytes]  # (chunk, its bytes) -> coded
+    encode: Encode
     sample: Ints  # words of rows from all over the tensor
     counts: Counts  # that the tables are made from
     plan: entropy.Plan
@@ -148,8 +149,8 @@ def _fit(
     if effort.coder == entropy.ANS:
         coder = entropy.either(coder)  # Huffman's tables are best for small tensors
 
-    def encode_chunk(k: int, raw: Bytes) -> Bytes:
-        return floats.encode_chunk(code, window, coder, raw, parts[k][0] // cols)
+    def encode_chunk(k: int, raw: Bytes, out: Bytes) -> Bytes:
+        return floats.encode_chunk(code, window, coder, raw, parts[k][0] // cols, None, out)
 
     head = floats.write_head(code, entropy.described(plan), chosen.side)
     bits = _bits(code, plan, counts, words)

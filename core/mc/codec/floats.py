@@ -31,6 +31,7 @@ CONTEXTS = ("alone", "rows", "both")
 UNSIGNED = 1  # flag of a float tensor
 MOST_FREQUENT = 8  # frequent words
 UNFRAMED = np.frombuffer(b"", np.uint8)  # the directory of a chunk without a frame
+NO_ROOM: Bytes = np.empty(0, np.uint8)
 NOWHERE = np.uint8(0)  # the number of the word that is absent where all are present
 
 
@@ -204,15 +205,18 @@ def window_of(code: FloatCode) -> Words:
 
 
 def encode_chunk(
-    code: FloatCode, window: Words, coder: tuple[Ints, ...], raw: Bytes, first_row: int, present: Bytes | None = None
-) -> Bytes:
-    """The chunk of words `raw` whose rows begin at `first_row`, coded. Magnitudes whose symbol lies outside the window
-    escape. Of a sparse chunk, the words that are `present` u8; the others are zero."""
+    code: FloatCode, window: Words, coder: tuple[Ints, ...], raw: Bytes, first_row: int, present: Bytes | None = None,
+    out: Bytes = NO_ROOM,
+) -> Bytes:  # fmt: skip
+    """The chunk of words `raw` whose rows begin at `first_row`, coded: at the front of `out` if that is large enough.
+    Magnitudes whose symbol lies outside the window escape. Of a sparse chunk, the words that are `present` u8; the
+    others are zero."""
     words = planes.words_of(raw, code.geometry)
     rows = code.rows_of(first_row, len(words))
     coded: Bytes = chunks.encode(
-        words, code.frequent_if_any, code.shape, code.scales_of(rows), window, code.classes[:, rows], coder, present
-    )
+        words, code.frequent_if_any, code.shape, code.scales_of(rows), window, code.classes[:, rows], coder, present,
+        out,
+    )  # fmt: skip
     return coded if len(coded) <= len(raw) else raw_chunk(raw)
 
 

@@ -23,10 +23,9 @@ from mc.codec.bitstream import (
 )
 from mc.codec.compiled import inlined, released
 from mc.codec.huffman_tables import (
-    CODE_MASK,
+    CODE_SHIFT,
     COUNTS_SHIFT,
     FIRST_SHIFT,
-    LENGTH_SHIFT,
     LOOKUP,
     PAIRS,
     PLACE_SHIFT,
@@ -38,6 +37,7 @@ LANES = 4
 LANED = 4096  # a segment with fewer symbols is one lane: four would cost more than they speed up
 
 PAIR = U64(PAIRS - 1)
+SHIFT_MASK = U64(63)  # what a shift of 64 bits looks at of its number
 LOOKUP_MASK = U64(LOOKUP - 1)
 PLACE_MASK = U64((1 << 64) - (1 << 24))
 
@@ -47,21 +47,29 @@ def _encode_lane(symbols, start, stop, singles, pairs, out, p):
     """Code symbols[start:stop] from byte `p` of `out` on; return the byte after the last."""
     acc, filled = U64(0), U64(0)
     i, by_pairs = start, stop if len(pairs) > 0 else start
-    while i + U64(4) <= by_pairs:
-        four = read32(symbols, i)
-        e0, e1 = U64(pairs[four & PAIR]), U64(pairs[four >> U64(16)])
-        first = e0 >> LENGTH_SHIFT
-        acc |= ((e0 & CODE_MASK) | (e1 & CODE_MASK) << first) << filled  # at most 7 + 48 bits
-        filled += first + (e1 >> LENGTH_SHIFT)
+    while i + U64(8) <= by_pairs:
+        eight = load(symbols, i)
+        e0, e1 = U64(pairs[eight & PAIR]), U64(pairs[(eight >> U64(16)) & PAIR])
+        e2, e3 = U64(pairs[(eight >> U64(32)) & PAIR]), U64(pairs[eight >> U64(48)])
+        first, second = (e0 + e1) & SHIFT_MASK, (e2 + e3) & SHIFT_MASK  # bits of four codes each, at most 48
+        acc |= ((e0 >> CODE_SHIFT) | (e1 >> CODE_SHIFT) << (e0 & SHIFT_MASK)) << filled
+        filled += first
+        if filled + second >= U64(64):  # hardly ever
+            store(out, p, acc)
+            p += filled >> U64(3)
+            acc >>= filled & WHOLE_BYTES
+            filled &= BITS_IN_BYTE
+        acc |= ((e2 >> CODE_SHIFT) | (e3 >> CODE_SHIFT) << (e2 & SHIFT_MASK)) << filled
+        filled += second
         store(out, p, acc)
         p += filled >> U64(3)
         acc >>= filled & WHOLE_BYTES
         filled &= BITS_IN_BYTE
-        i += U64(4)
+        i += U64(8)
     while i < stop:
-        e0 = U64(singles[symbols[i]])
-        acc |= (e0 & CODE_MASK) << filled
-        filled += e0 >> LENGTH_SHIFT
+        entry = U64(singles[symbols[i]])
+        acc |= (entry >> CODE_SHIFT) << filled
+        filled += entry & SHIFT_MASK
         store(out, p, acc)
         p += filled >> U64(3)
         acc >>= filled & WHOLE_BYTES

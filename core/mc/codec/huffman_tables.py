@@ -18,9 +18,10 @@ FEWEST, MOST = 1, 4  # symbols in one of them
 FEW, MANY = 3 << 12, 1 << 16  # symbols from which more than one, and MOST, pay
 
 PAIRS = 1 << 16  # of symbols
-LENGTH_SHIFT = U64(24)  # in an encoder's entry: codes | length << 24
-CODE_MASK = U64((1 << 24) - 1)
-LENGTH, CODE = U32(LENGTH_SHIFT), U32(CODE_MASK)
+# An encoder's entry: bits of all codes | codes << 8. A shift takes the lowest bits as its number as they are.
+CODE_SHIFT = U64(8)
+LENGTH = U32((1 << CODE_SHIFT) - 1)
+BLOCK = 16  # symbols that are paired at once: whole vectors take a third of the time that single symbols do
 
 # A decoder's entry: up to four symbols | (bits of all | bits of the first << 8 | how many << 24) << 32. The upper half
 # is what a shift takes as its number; summed up, it counts the bits of a round and moves a position above PLACE_SHIFT.
@@ -52,33 +53,34 @@ def _canonical(lengths, codes):
 
 @compiled
 def encoder(lengths, singles, pairs):
-    """Fill `singles` [tables, 256] u32 with code | length << 24 of each symbol of `lengths` [tables, 256], and `pairs`
+    """Fill `singles` [tables, 256] u32 with length | code << 8 of each symbol of `lengths` [tables, 256], and `pairs`
     [tables, 65536] u32 likewise for first | second << 8, unless these have no room: few symbols are coded sooner than
     pairs are made. Entries of symbols without a code say nothing: a table of pairs is large, but few of its cache lines
     are ever used."""
-    codes, entries = np.zeros(256, np.int64), np.empty(256, np.uint32)
+    codes, used = np.zeros(256, np.int64), np.empty(256 // BLOCK, np.bool_)
     for t in range(lengths.shape[0]):
         _canonical(lengths[t], codes)
-        low, high = 255, 0
+        entries = singles[t]
+        used[:] = False
         for s in range(256):
-            entries[s] = codes[s] | np.int64(lengths[t, s]) << 24
-            singles[t, s] = entries[s]
-            if lengths[t, s] > 0 and 0 < s < 255:
-                low, high = min(low, s), s
+            entries[s] = np.int64(lengths[t, s]) | codes[s] << 8
+            used[s // BLOCK] |= lengths[t, s] > 0
         for second in range(256):
             if lengths[t, second] > 0 and pairs.shape[1] > 0:
-                _pairs_with(entries, second, low, high + 1, pairs[t, second << 8 : (second + 1) << 8])
+                with_second = pairs[t, second << 8 : (second + 1) << 8]
+                for block in range(256 // BLOCK):
+                    if used[block]:
+                        _pair_up(entries, entries[second], U64(block * BLOCK), BLOCK, with_second)
 
 
 @by_rows
-def _pairs_with(entries, second, low, high, pairs):
-    """Fill `pairs` with the entries of symbols 0, from `low` up to `high`, and 255, each before the `second` one."""
-    code = U32(entries[second] & CODE)
-    long = U32(entries[second] - code)
-    for first in range(low, high):
-        pairs[first] = U32(entries[first] + long) | shift_left(code, U32(entries[first] >> LENGTH))
-    for first in (0, 255):
-        pairs[first] = U32(entries[first] + long) | shift_left(code, U32(entries[first] >> LENGTH))
+def _pair_up(entries, second, start, count, pairs):
+    """Fill `pairs` with the entries of `count` symbols from `start` on, each before the one whose entry is `second`."""
+    length = U32(second & LENGTH)
+    code = U32(second - length)
+    for k in range(count):
+        entry = entries[start + U64(k)]
+        pairs[start + U64(k)] = U32(entry + length) | shift_left(code, U32(entry & LENGTH))
 
 
 def most_at_once(symbols: int) -> int:

@@ -14,7 +14,7 @@ from mc.codec.prefetch import ask_for
 from mc.codec.tails import classify
 from mc.codec.typing import Counts, Scales, Words
 
-U8, U16, I16, I32, I64 = np.uint8, np.uint16, np.int16, np.int32, np.int64
+U16, I16, I32, I64, U64 = np.uint16, np.int16, np.int32, np.int64, np.uint64
 
 OCTAVE = 8  # steps of a scale in an octave
 NEAR_BELOW, NEAR_ABOVE = 3, 16  # halves of an octave: what is farther from the mean doesn't tell of the scale
@@ -23,54 +23,78 @@ UNKNOWN = -32768  # the scale of a row without a number other than zero
 # standard error of .06 octaves, which costs .002 bits a word; pieces are whole cache lines of the narrowest words.
 PIECE, MEASURED = 64, 192
 ROWS_AHEAD = 8  # rows that are measured before the one whose pieces are asked for
-BLOCK = 512  # words whose distances, each at most 10 << mantissa, add up to 16 bits
 COLUMN = 128  # no column's scale lies further below zero
 COLUMN_ROWS = 256  # rows on which columns are measured, likewise
 
 
 @by_rows
-def _magnitudes(line, first, last, shift, out, at):
-    """The magnitudes of line[first:last] into `out` from `at` on."""
-    words, place = line[first:last], out[at : at + last - first]
-    for i in range(len(place)):
-        place[i] = shift_right(U16(head_of(words[i]) & U16(0x7FFF)), shift)
+def _magnitude(words, at, shift):
+    return shift_right(U16(head_of(words[at]) & U16(0x7FFF)), shift)
 
 
 @by_rows
-def _scale(values, mantissa):
-    """The scale of a row whose magnitudes are `values`, and how far its mean lies from zero: the mean of those that
-    aren't zero, refined by leaving out how far the far ones are."""
+def _sum_up(words, start, count, shift):
+    """The sum of so many magnitudes, and the least of them."""
     total, least = I32(0), U16(0xFFFF)
-    for i in range(len(values)):
-        total = I32(total + I32(values[i]))
-        least = min(least, values[i])
-    some = len(values)
+    for i in range(count):
+        v = _magnitude(words, start + U64(i), shift)
+        total = I32(total + I32(v))
+        least = min(least, v)
+    return total, least
+
+
+@by_rows
+def _sum_above(words, start, count, shift, low, span):
+    """How far so many magnitudes lie above `low`, each at most `span`: up to 10 << mantissa, so that those of a piece
+    add up to 16 bits."""
+    total = U16(0)
+    for i in range(count):
+        total = U16(total + min(U16(max(_magnitude(words, start + U64(i), shift), low) - low), span))
+    return I64(total)
+
+
+@by_rows
+def _scale(words, begin, end, step, shift, mantissa):
+    """The scale of a row, words[begin:end], by a piece every `step` words, and how far its mean lies from zero: the
+    mean of those that aren't zero, refined by leaving out how far the far ones are."""
+    total, least, some = I32(0), U16(0xFFFF), 0
+    for start in range(begin, end, step):
+        # Whole pieces are loops of a constant length, which take a third of the time of others.
+        count = min(PIECE, end - start)
+        whole = count == PIECE
+        added, lowest = _sum_up(words, U64(start), PIECE, shift) if whole else _sum_up(words, U64(start), count, shift)
+        total = I32(total + added)
+        least = min(least, lowest)
+        some += count
     if least == 0:
         some = 0
-        for i in range(len(values)):
-            some += values[i] != U16(0)
+        for start in range(begin, end, step):
+            for i in range(start, min(start + PIECE, end)):
+                some += _magnitude(words, U64(i), shift) != U16(0)
     if some == 0:
         return I16(UNKNOWN), 0
     mean = I64(total) // some
-    low = max(mean - ((NEAR_BELOW << mantissa) >> 1), 0)  # so that zeros add nothing
-    high = U16(mean + ((NEAR_ABOVE << mantissa) >> 1))
+    low = U16(max(mean - ((NEAR_BELOW << mantissa) >> 1), 0))  # so that zeros add nothing
+    span = U16(U16(mean + ((NEAR_ABOVE << mantissa) >> 1)) - low)
     above = 0
-    for start in range(0, len(values), BLOCK):
-        part, sum_of = values[start : start + BLOCK], U16(0)
-        for i in range(len(part)):
-            sum_of = U16(sum_of + U16(min(max(part[i], U16(low)), high) - U16(low)))
-        above += I64(sum_of)
-    return I16(((low * some + above) * OCTAVE) // (some << mantissa)), mean
+    for start in range(begin, end, step):
+        count = min(PIECE, end - start)
+        if count == PIECE:
+            above += _sum_above(words, U64(start), PIECE, shift, low, span)
+        else:
+            above += _sum_above(words, U64(start), count, shift, low, span)
+    return I16(((I64(low) * some + above) * OCTAVE) // (some << mantissa)), mean
 
 
 @by_rows
-def _add_columns(values, mean, mantissa, columns):
-    """Add to each column how far its magnitude lies from the row's mean, at most NEAR_* away."""
+def _add_columns(words, begin, mean, shift, mantissa, columns):
+    """Add to each column how far its magnitude in the row from `begin` on lies from the row's mean, at most NEAR_*
+    away."""
     middle = I32(mean)
     low = I32(mean - ((NEAR_BELOW << mantissa) >> 1))
     high = I32(mean + ((NEAR_ABOVE << mantissa) >> 1))
-    for i in range(len(values)):
-        v = I32(values[i])
+    for i in range(len(columns)):
+        v = I32(_magnitude(words, U64(begin) + U64(i), shift))
         columns[i] = I32(columns[i] + (I32(min(max(v, low), high) - middle) if v != 0 else I32(0)))
 
 
@@ -100,43 +124,41 @@ def scan(
     and adds to `columns` i32 (len 0: don't) how far each column lies from the means of the rows whose number is a
     multiple of `column_stride`, in steps. Returns how many rows these are, the words sampled, and whether no word is
     negative."""
-    values = np.empty(cols, np.uint16)
     columned, sampled = _measure(
-        words, cols, first, U16(step_shift), mantissa, every, stride, apart, column_stride, values, rows, columns,
-        sample,
-    )  # fmt: skip
+        words, cols, first, U16(step_shift), mantissa, every, stride, apart, column_stride, rows, columns, sample
+    )
     classify(words, cols, classes)
     return columned, sampled, _all_positive(words)
 
 
 @by_rows
-def _measure(
-    words, cols, first, shift, mantissa, every, stride, apart, column_stride, values, rows, columns, sample
-):  # fmt: skip
-    """Fill `rows`, `columns` and `sample` as `scan` says; `values` u16 [cols] is room."""
+def _measure(words, cols, first, shift, mantissa, every, stride, apart, column_stride, rows, columns, sample):
+    """Fill `rows`, `columns` and `sample` as `scan` says."""
     n = len(words)
-    skip = max(1, cols // MEASURED)
+    step = PIECE * max(1, cols // MEASURED)
     measured, sampled, columned = 0, 0, 0
+    # The next row that is due: to divide takes as long as to measure a piece.
+    of_rows, of_sample, of_columns = -first % every, -first % stride, -first % column_stride
     for row in range(-(-n // cols)):
-        number = first + row
-        line = words[row * cols : min((row + 1) * cols, n)]
-        if number % every == 0:
-            whole = len(columns) > 0 and number % column_stride == 0 and len(line) == cols
-            many, ahead = 0, (row + ROWS_AHEAD * every) * cols
-            for start in range(0, len(line), PIECE * (1 if whole else skip)):
-                stop = min(start + PIECE, len(line))
-                ask_for(words, ahead + start, stop - start)
-                _magnitudes(line, start, stop, shift, values, many)
-                many += stop - start
-            rows[measured], mean = _scale(values[:many], mantissa)
+        begin, end = row * cols, min((row + 1) * cols, n)
+        if row == of_rows:
+            of_rows += every
+            whole = len(columns) > 0 and row == of_columns and end - begin == cols
+            step_here, ahead = PIECE if whole else step, (row + ROWS_AHEAD * every) * cols - begin
+            for start in range(begin, end, step_here):
+                ask_for(words, ahead + start, PIECE)
+            rows[measured], mean = _scale(words, begin, end, step_here, shift, mantissa)
             measured += 1
             if whole:
                 columned += 1
                 if rows[measured - 1] != UNKNOWN:
-                    _add_columns(values, mean, mantissa, columns)
-        if number % stride == 0:
-            for start in range(0, len(line), PIECE * apart):
-                piece = line[start : start + PIECE]
+                    _add_columns(words, begin, mean, shift, mantissa, columns)
+        if row == of_columns:
+            of_columns += column_stride
+        if row == of_sample:
+            of_sample += stride
+            for start in range(begin, end, PIECE * apart):
+                piece = words[start : min(start + PIECE, end)]
                 place = sample[sampled : sampled + len(piece)]
                 for i in range(len(piece)):
                     place[i] = piece[i]

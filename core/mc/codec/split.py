@@ -120,7 +120,7 @@ def fit_floats(
 
     def encode(k: int, raw: Bytes) -> Bytes:
         above, below = cut(raw, geometry, taken)
-        first = upper.encode(k, above)
+        first = upper.encode(k, above, floats.NO_ROOM)
         begin = np.frombuffer(LENGTH.pack(CODED, len(first)), np.uint8)
         coded = np.concatenate([begin, first, integers.encode_chunk(lower, arrays, below, 0)])
         return coded if len(coded) <= len(raw) else raw_chunk(raw)

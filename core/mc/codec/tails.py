@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
+from mc.codec.bitstream import store16
 from mc.codec.compiled import by_rows, by_type, compiled
+from mc.codec.narrow import shift_right
 from mc.codec.planes import field_bytes, pack_fields, unpack_fields
 
-U8, U16 = np.uint8, np.uint16
+U8, U16, U64 = np.uint8, np.uint16, np.uint64
 HEAD_BITS = 16
 LOOK = 32  # words after which most rows are known to be of class 0
 TOP_BITS = 3  # of a tail whose low 13 bits are zero
@@ -42,9 +44,7 @@ def zero_runs(words, tail, cols, classes):
 def _take_tail(words, tail, out):
     down = words.dtype.type(16 * (words.itemsize // 2 - 2 - tail))
     for i in range(len(words)):
-        word = U16((words[i] >> down) & words.dtype.type(0xFFFF))
-        out[2 * i] = U8(word & U16(255))
-        out[2 * i + 1] = U8(word >> U16(8))
+        store16(out, U64(2 * i), U64(U16(shift_right(words[i], down) & words.dtype.type(0xFFFF))))
 
 
 @by_rows
