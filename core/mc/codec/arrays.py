@@ -52,7 +52,8 @@ def write(values, out):
             store32(out, U64(begin), U64(end - begin - 4))
             return end
     out[0] = PLAIN
-    out[1 : n + 1] = values
+    for i in range(n):
+        out[1 + i] = values[i]
     return n + 1
 
 

@@ -131,7 +131,8 @@ def _add_rest(table, most, left, first, rest):
         part = first[1 << b : 2 << b]
         for at in range(len(part)):
             part[at] = table[at] if (table[at] >> COUNTS_SHIFT) & USED_MASK <= U64(b) else U64(0)
-    rest[: 2 << left] = first[: 2 << left]
+    for at in range(2 << left):
+        rest[at] = first[at]
     for _ in range(2, most):
         for at in range((2 << left) - 1, 0, -1):  # downwards: what follows has one symbol less
             rest[at] = _followed(first[at], U64(at), rest)
