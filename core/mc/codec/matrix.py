@@ -86,7 +86,7 @@ def measure(matrix: Matrix, words: Ints, first: int) -> Scan:
     sample = np.empty(_multiples(first, n, matrix.stride) * matrix.sampled_cols, words.dtype)
     column_rows, sampled, positive = scales.scan(
         words, matrix.cols, first, matrix.step_shift, matrix.mantissa, matrix.every, matrix.stride, matrix.apart,
-        max(matrix.column_stride, 1), rows, columns, classes, sample,
+        max(matrix.column_stride, 1), np.empty(matrix.cols, np.uint16), rows, columns, classes, sample,
     )  # fmt: skip
     return Scan(rows, columns, column_rows, classes, sample[:sampled], positive)
 

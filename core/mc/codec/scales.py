@@ -7,7 +7,7 @@ the first symbol is decoded, so that they can serve as contexts (`mc.codec.symbo
 
 import numpy as np
 
-from mc.codec.compiled import by_rows, compiled, released
+from mc.codec.compiled import by_rows, compiled, lent
 from mc.codec.narrow import shift_right
 from mc.codec.planes import head_of
 from mc.codec.prefetch import ask_for
@@ -87,9 +87,10 @@ def _all_positive(words):
     return True
 
 
-@released
+@lent
 def scan(
-    words, cols, first, step_shift, mantissa, every, stride, apart, column_stride, rows, columns, classes, sample
+    words, cols, first, step_shift, mantissa, every, stride, apart, column_stride, values, rows, columns, classes,
+    sample,
 ):  # fmt: skip
     """Measure the rows of `cols` words each (the last may be shorter), of which the first has the number `first`.
 
@@ -98,23 +99,9 @@ def scan(
     - `sample` with every `apart`-th piece of the rows whose number is a multiple of `stride`;
     - `classes` u8 [tails, rows] as `tails.zero_runs` does;
     and adds to `columns` i32 (len 0: don't) how far each column lies from the means of the rows whose number is a
-    multiple of `column_stride`, in steps. Returns how many rows these are, the words sampled, and whether no word is
-    negative."""
-    values = np.empty(cols, np.uint16)
-    columned, sampled = _measure(
-        words, cols, first, U16(step_shift), mantissa, every, stride, apart, column_stride, values, rows, columns,
-        sample,
-    )  # fmt: skip
-    classify(words, cols, classes)
-    return columned, sampled, _all_positive(words)
-
-
-@by_rows
-def _measure(
-    words, cols, first, shift, mantissa, every, stride, apart, column_stride, values, rows, columns, sample
-):  # fmt: skip
-    """Fill `rows`, `columns` and `sample` as `scan` says; `values` u16 [cols] is room."""
-    n = len(words)
+    multiple of `column_stride`, in steps; `values` u16 [cols] is for what is in between. Returns how many rows these
+    are, the words sampled, and whether no word is negative."""
+    n, shift = len(words), U16(step_shift)
     skip = max(1, cols // MEASURED)
     measured, sampled, columned = 0, 0, 0
     for row in range(-(-n // cols)):
@@ -141,7 +128,8 @@ def _measure(
                 for i in range(len(piece)):
                     place[i] = piece[i]
                 sampled += len(piece)
-    return columned, sampled
+    classify(words, cols, classes)
+    return columned, sampled, _all_positive(words)
 
 
 @compiled
