@@ -83,7 +83,8 @@ def passes(width: int, level: str) -> dict[str, float]:
         "memory copy": rate(raw, lambda: np.copyto(room, raw)),
         "checksum": rate(raw, lambda: xxhash.xxh3_64_intdigest(raw.data)),
         "scales of rows, classes, sample": rate(
-            raw, lambda: scales.scan(words, COLS, 0, shift, code.mantissa, 1, 16, 1, 1, measured, sums, classes, sample)
+            raw,
+            lambda: scales.scan(words, COLS, 0, shift, code.mantissa, 1, 16, 1, 1, measured, sums, classes, sample),
         ),
         "symbols of a sample counted": rate(
             raw,

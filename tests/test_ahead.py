@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
+import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,30 +81,72 @@ def test_small_and_unsound_sources_are_left_to_the_command(data: bytes, tmp_path
     assert ahead.use_of("pack", tmp_path / "missing", "best") is None
 
 
-@pytest.mark.parametrize(("executable", "marked"), [(sys.executable, True), ("false", True), ("/missing", False)])
+def ends(use: ahead.Use) -> None:
+    os._exit(1)
+
+
+def fails(use: ahead.Use) -> None:
+    raise MemoryError
+
+
+def cannot_start(self: multiprocessing.Process) -> None:
+    raise OSError("no more processes")
+
+
+@pytest.mark.parametrize(
+    ("half", "start", "marked"),
+    [(None, None, True), (ends, None, True), (fails, None, True), (None, cannot_start, False)],
+)
 def test_the_second_process_may_fail(
-    executable: str, marked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    half: Any, start: Any, marked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     source = tmp_path / "a.safetensors"
     source.write_bytes(safetensors(words("BF16")))
     monkeypatch.setattr(ahead, "FOLDER", str(tmp_path))  # of marks; loops stay where they are
     monkeypatch.setattr(ahead, "processors", lambda: 2)
-    monkeypatch.setattr(sys, "executable", executable)
-    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    if half is not None:
+        monkeypatch.setattr(ahead, "second_half", half)
+    if start is not None:
+        context: Any = multiprocessing.get_context(ahead.WAY)
+        monkeypatch.setattr(context.Process, "start", start)
     ahead.compile_for("pack", source)
     assert (tmp_path / "pack-BF16-default").exists() is marked
-    monkeypatch.setattr(sys, "executable", "/missing")  # no process is started again
-    ahead.compile_for("pack", source)
-    assert (tmp_path / "pack-BF16-default").exists() is marked
+    assert multiprocessing.active_children() == []
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(ahead, "first_half", lambda use: pytest.fail("compiled again"))
+    if marked:
+        ahead.compile_for("pack", source)
 
 
+# A process that is killed while the second one compiles, whose number it has written down.
+KILLED = """
+import multiprocessing, os, pathlib, signal, sys, time
+from mc import ahead
+
+def compiling(use):
+    while not multiprocessing.active_children():
+        time.sleep(0.01)
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+ahead.processors, ahead.first_half, ahead.second_half = lambda: 2, compiling, lambda use: time.sleep(60)
+ahead.compile_for("pack", pathlib.Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(ahead.WAY != "fork", reason="what stands in for the halves isn't there in a process started anew")
 def test_the_second_process_ends_with_the_first(tmp_path: Path) -> None:
-    line = [sys.executable, "-I", "-c", ahead.SECOND, json.dumps(sys.path), "pack", "F32", "best"]
+    source = tmp_path / "a.safetensors"
+    source.write_bytes(safetensors(words("BF16")))
     env = environment(NUMBA_CACHE_DIR=str(tmp_path))
-    with subprocess.Popen(line, env=env, stdin=subprocess.PIPE) as other:
-        assert other.stdin is not None
-        other.stdin.close()
-        assert other.wait(30) == 1
+    line = [sys.executable, "-c", KILLED, str(source)]
+    done = subprocess.run(line, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    for _ in range(500):
+        if not Path("/proc", done.stdout.strip()).exists():
+            return
+        time.sleep(0.01)
+    pytest.fail("it goes on")
 
 
 def test_nothing_is_kept_where_nothing_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """The checksum that loops make, against the xxhash package."""
 
+from typing import Any
+
 import numpy as np
 import xxhash
 from hypothesis import example, given, settings
@@ -10,7 +12,7 @@ from mc.codec.compiled import released
 
 
 @released
-def _of(data, seed):
+def _of(data: Any, seed: Any) -> Any:
     return checksum(data, seed)
 
 

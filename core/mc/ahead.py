@@ -2,24 +2,24 @@
 
 numba compiles one loop after the other, whatever the threads. So where a command finds that loops are missing, a second
 process compiles those of chunks while this one compiles those of heads and plans. Either leaves what it has made in the
-folder of loops, where the command then finds all. Nothing depends on the second process: if it fails, the command
-compiles more itself.
+folder of loops, where the other and the command then find it. Nothing depends on the second process: if it fails, the
+command compiles more itself.
 """
 
 from __future__ import annotations
 
 import gc
-import json
+import multiprocessing
 import os
+import signal
 import struct
-import subprocess
 import sys
 import threading
 from contextlib import suppress
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -39,9 +39,8 @@ from mc.parallel import processors
 LEAST = 1 << 20  # words: smaller files may be done without most loops
 PATIENCE = 60.0  # seconds that the second process is waited for when this one is done; it has as much to do
 SIDE = 512  # rows and columns of what is planned: enough words for a sample of them
-# Of the second process, which ends too soon for collecting garbage to pay. It imports from where this one does,
-# whatever environment and folder say: the paths are an argument.
-SECOND = "import gc, json, sys; gc.disable(); sys.path[:] = json.loads(sys.argv[1]); from mc.ahead import main; main()"
+# A copy of this process has imported all that it needs. Only Linux promises that copies work whatever was imported.
+WAY = "fork" if sys.platform == "linux" else "spawn"
 COLS = floats.NARROWEST  # of what is coded: one row
 
 Command = Literal["pack", "unpack"]
@@ -73,22 +72,22 @@ def compile_for(command: Command, source: Path | BinaryIO, level: str = "default
     use = use_of(command, source, level)
     if use is None or use.mark(FOLDER).exists():
         return
-    line = [sys.executable, "-I", "-c", SECOND, json.dumps(sys.path), *use]
+    context: Any = multiprocessing.get_context(WAY)
+    other = context.Process(target=_second, args=(use,), daemon=True)
+    collects = gc.isenabled()
+    gc.disable()  # a twentieth of the time; the copy ends too soon for it to pay there
     try:
-        other = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        other.start()
+        first_half(use)
+        other.join(PATIENCE)
     except OSError:
         return  # there can't be another process
-    collects = gc.isenabled()
-    with other:
-        try:
-            gc.disable()  # a twentieth of the time
-            first_half(use)
-            with suppress(subprocess.TimeoutExpired):
-                other.wait(PATIENCE)
-        finally:
+    finally:
+        if other.pid is not None:
             other.kill()
-            if collects:
-                gc.enable()
+            other.join()
+        if collects:
+            gc.enable()
     with suppress(OSError):
         use.mark(FOLDER).touch()
 
@@ -147,7 +146,7 @@ def first_half(use: Use) -> None:
 
 
 def second_half(use: Use) -> None:
-    """Compile what codes or decodes a chunk, by one row of zeros, and what a plan ends with."""
+    """Compile what codes or decodes a chunk, by one row of zeros, after what the first half soon needs too."""
     geometry = planes.GEOMETRIES[use.dtype]
     code, raw = _blank(geometry), np.zeros(COLS * geometry.width, np.uint8)
     if use.command == "unpack":
@@ -157,11 +156,14 @@ def second_half(use: Use) -> None:
                 floats.decode_chunk(code, _decoder(coder), memoryview(bytes([chunks.CODED, 0, 0, 0, 0])), 0, raw)
         return
     raw.flags.writeable = False
-    arrays: tuple[Ints, ...] = np.empty((1, 256), np.uint32), np.empty((1, huffman_tables.PAIRS), np.uint32), LONE
-    floats.encode_chunk(code, floats.window_of(code), entropy.either(arrays) if len(use.coders) > 1 else arrays, raw, 0)
+    window, counts = floats.window_of(code), np.zeros((1, 256), np.int64)
+    symbols.smooth(counts, 0, 0, 0)
     for classes in code.classes:
         tails.tail_bytes(COLS, COLS, classes)
-    symbols.smooth(np.zeros((1, 256), np.int64), 0, 0, 0)
+    words = planes.words_of(raw, geometry)
+    symbols.tally(words, COLS, 0, 0, None, window, code.row_scales, code.column_scales, counts)
+    arrays: tuple[Ints, ...] = np.empty((1, 256), np.uint32), np.empty((1, huffman_tables.PAIRS), np.uint32), LONE
+    floats.encode_chunk(code, window, entropy.either(arrays) if len(use.coders) > 1 else arrays, raw, 0)
 
 
 def _weights(geometry: planes.Geometry) -> Bytes:
@@ -196,14 +198,21 @@ def _decoder(coder: str) -> tuple[Ints, Counts]:
     return np.empty((1, STATES), np.uint32), LONE
 
 
-def _end_with(parent: BinaryIO) -> None:
-    """End this process when the one that started it ends, which closes the pipe between them."""
-    parent.read()
-    os._exit(1)
+def _second(use: Use) -> None:
+    """What the second process does: its half, without a word. It ends with the process that started it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    gc.disable()
+    with open(os.devnull, "w") as nothing:
+        sys.stdout = sys.stderr = nothing
+        for stream in (1, 2):
+            os.dup2(nothing.fileno(), stream)
+        threading.Thread(target=_end_with_first, daemon=True).start()
+        second_half(use)
 
 
-def main() -> None:
-    """What the second process does: its half, for what the arguments say."""
-    threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
-    command, dtype, level = sys.argv[2:]
-    second_half(Use("pack" if command == "pack" else "unpack", dtype, level))
+def _end_with_first() -> None:
+    first = multiprocessing.parent_process()
+    if first is not None:
+        first.join()
+        os._exit(1)

@@ -129,6 +129,7 @@ def error_rows(found: tuple[TensorError, ...], limit: float | None) -> Iterator[
 def check(name: str, original: str | None, threads: int | None, manner: show.Manner) -> VerifyReport:
     """The core's report about one checkpoint; damage that ends the reading early is a finding too."""
     import mc
+    from mc.ahead import compile_for
     from mc.errors import DamagedError
     from mc.reports import Finding, VerifyReport
 
@@ -138,6 +139,7 @@ def check(name: str, original: str | None, threads: int | None, manner: show.Man
         packed = stack.enter_context(files.reading(name))
         plain = stack.enter_context(files.reading(original)) if original is not None else None
         progress = stack.enter_context(show.progress("verifying", manner))
+        compile_for("unpack", packed)
         try:
             return mc.verify(packed, plain, threads=threads, progress=progress)
         except DamagedError as error:

@@ -32,13 +32,14 @@ def write(values, out):
     """Put `values` u8 into `out` in the shortest of three ways: as they are, as one repeated byte, or Huffman-coded.
     Returns the bytes that takes; `out` has 600 more than `entropy.capacity` of so many."""
     n = len(values)
-    counts, sizes = np.zeros((1, 256), np.int64), np.full(1, n)
+    counts, sizes = np.empty((1, 256), np.int64), np.empty(1, np.int64)
+    counts[:], sizes[0] = 0, n
     for i in range(n):
         counts[0, values[i]] += 1
     if n > 0 and counts[0, values[0]] == n:
         out[0], out[1] = SAME, values[0]
         return 2
-    numbers, lone = np.zeros((1, 256), np.uint8), np.empty(1, np.int64)
+    numbers, lone = np.empty((1, 256), np.uint8), np.empty(1, np.int64)
     tables.summary(counts, lone)
     bits = code_lengths(counts, numbers)
     begin = 1 + tables.tables_size(numbers, lone, NIBBLES)
@@ -52,7 +53,8 @@ def write(values, out):
             store32(out, U64(begin), U64(end - begin - 4))
             return end
     out[0] = PLAIN
-    out[1 : n + 1] = values
+    for i in range(n):
+        out[1 + i] = values[i]
     return n + 1
 
 

@@ -80,11 +80,16 @@ def released(function: Loop) -> Loop:
     return _kept(function, nogil=True)
 
 
-def _kept(function: Loop, nogil: bool) -> Loop:
+def lent(function: Loop) -> Loop:
+    """`released` for a loop that makes no arrays and hands none back: all are lent to it, so none is counted."""
+    return _kept(function, nogil=True, _nrt=False)
+
+
+def _kept(function: Loop, **options: bool) -> Loop:
     usual = config.CACHE_DIR
     config.CACHE_DIR = FOLDER or usual
     try:
-        loop: Any = njit(nogil=nogil, error_model="numpy", no_cfunc_wrapper=True, cache=FOLDER is not None)(function)
+        loop: Any = njit(**options, error_model="numpy", no_cfunc_wrapper=True, cache=FOLDER is not None)(function)
     finally:
         config.CACHE_DIR = usual
     if FOLDER is not None:

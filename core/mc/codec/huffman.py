@@ -21,7 +21,7 @@ from mc.codec.bitstream import (
     store32,
     upper_byte,
 )
-from mc.codec.compiled import inlined, released
+from mc.codec.compiled import by_rows, lent, released
 from mc.codec.huffman_tables import (
     CODE_SHIFT,
     COUNTS_SHIFT,
@@ -42,7 +42,7 @@ LOOKUP_MASK = U64(LOOKUP - 1)
 PLACE_MASK = U64((1 << 64) - (1 << 24))
 
 
-@inlined
+@by_rows
 def _encode_lane(symbols, start, stop, singles, pairs, out, p):
     """Code symbols[start:stop] from byte `p` of `out` on; return the byte after the last."""
     acc, filled = U64(0), U64(0)
@@ -79,7 +79,7 @@ def _encode_lane(symbols, start, stop, singles, pairs, out, p):
     return p + ((filled + U64(7)) >> U64(3))
 
 
-@released
+@lent
 def encode(symbols, counts, singles, pairs, lone, out, at):
     """Code segments of `symbols` u8, counts[t] symbols with table t of `singles` and `pairs`, into `out` from byte
     `at` on; return the byte after the last. `out` holds at least `entropy.capacity` bytes from there."""
@@ -106,7 +106,7 @@ def encode(symbols, counts, singles, pairs, lone, out, at):
     return p
 
 
-@inlined
+@by_rows
 def _decode_end(data, p, end, lookup, out, o, stop):
     """Decode a lane from bit `p` up to out[stop], with care; return the bit after its last one,
     which lies beyond end * 8 if the lane was too short."""
@@ -120,7 +120,7 @@ def _decode_end(data, p, end, lookup, out, o, stop):
     return p
 
 
-@inlined
+@by_rows
 def _rounds(p, o, stop, size):
     """How many rounds of four look-ups a lane can take unchecked: at most 6 bytes in and 16 symbols out each."""
     if o + U64(4) > stop or (p >> U64(3)) + U64(SPARE_BYTES) > size:
@@ -128,7 +128,7 @@ def _rounds(p, o, stop, size):
     return min((stop - o - U64(4)) >> U64(4), (size - U64(SPARE_BYTES) - (p >> U64(3))) // U64(6))
 
 
-@inlined
+@by_rows
 def _decode_lanes(data, ends, lookup, out, begin, n):
     """Decode four lanes side by side; lane k lies in data[ends[k]:ends[k + 1]]. True if each was used up exactly."""
     size = U64(len(data))

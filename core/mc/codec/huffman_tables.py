@@ -35,20 +35,20 @@ ADDED_MASK = U64(0xFF0000FF << 32)  # of an entry that follows another: bits of 
 
 @inlined
 def _canonical(lengths, codes):
-    """Codes of one table, numbered by length, then by symbol, and turned round so that the first bit is the lowest."""
-    many, following = np.zeros(LONGEST + 1, np.int64), np.zeros(LONGEST + 1, np.int64)
+    """Codes of one table, numbered by length, then by symbol, and turned round so that the first bit is the lowest; 0
+    for symbols without one."""
+    many, following = np.empty(LONGEST + 1, np.int64), np.empty(LONGEST + 1, np.int64)
+    many[:], following[0] = 0, 0
     for s in range(256):
         many[lengths[s]] += lengths[s] > 0
     for length in range(1, LONGEST + 1):
         following[length] = (following[length - 1] + many[length - 1]) << 1
     for s in range(256):
-        length = lengths[s]
-        if length > 0:
-            turned = 0
-            for k in range(length):
-                turned = turned << 1 | ((following[length] >> k) & 1)
-            codes[s] = turned
-            following[length] += 1
+        length, turned = lengths[s], 0
+        for k in range(length):
+            turned = turned << 1 | ((following[length] >> k) & 1)
+        codes[s] = turned
+        following[length] += 1
 
 
 @compiled
@@ -57,7 +57,7 @@ def encoder(lengths, singles, pairs):
     [tables, 65536] u32 likewise for first | second << 8, unless these have no room: few symbols are coded sooner than
     pairs are made. Entries of symbols without a code say nothing: a table of pairs is large, but few of its cache lines
     are ever used."""
-    codes, used = np.zeros(256, np.int64), np.empty(256 // BLOCK, np.bool_)
+    codes, used = np.empty(256, np.int64), np.empty(256 // BLOCK, np.bool_)
     for t in range(lengths.shape[0]):
         _canonical(lengths[t], codes)
         entries = singles[t]
@@ -95,7 +95,7 @@ def decoder(lengths, lone, most, lookup):
     no code because they have a `lone` symbol i64, or none, are left out.
 
     An entry holds up to `most` (1 to 4) symbols that fit into 12 bits."""
-    codes = np.zeros(256, np.int64)
+    codes = np.empty(256, np.int64)
     first, rest = np.empty(LOOKUP, np.uint64), np.empty(LOOKUP, np.uint64)
     for t in range(lengths.shape[0]):
         space, shortest = 0, LONGEST
@@ -133,7 +133,8 @@ def _add_rest(table, most, left, first, rest):
         part = first[1 << b : 2 << b]
         for at in range(len(part)):
             part[at] = table[at] if (table[at] >> COUNTS_SHIFT) & USED_MASK <= U64(b) else U64(0)
-    rest[: 2 << left] = first[: 2 << left]
+    for at in range(2 << left):
+        rest[at] = first[at]
     for _ in range(2, most):
         for at in range((2 << left) - 1, 0, -1):  # downwards: what follows has one symbol less
             rest[at] = _followed(first[at], U64(at), rest)

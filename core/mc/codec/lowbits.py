@@ -33,7 +33,8 @@ def saved(sample, tails, looked_at, of_head):
         some += sample[i] != 0
     if some < looked_at:
         return None
-    counts, step = np.zeros((2 * tails + 1, 256), np.int64), some // looked_at | 1
+    counts, step = np.empty((2 * tails + 1, 256), np.int64), some // looked_at | 1
+    counts[:] = 0
     if some == len(sample):  # as it is with most tensors: the same words, without a look at those between
         for i in range(0, some, step):
             _add_bytes(sample[i], counts)
@@ -49,7 +50,8 @@ def saved(sample, tails, looked_at, of_head):
         of_tails += 8 - _entropy(counts[k])
     head = counts[2 * tails]
     for taken in range(len(of_head)):
-        low = np.zeros(1 << taken, np.int64)
+        low = np.empty(1 << taken, np.int64)
+        low[:] = 0
         for s in range(256):
             low[s & ((1 << taken) - 1)] += head[s]
         of_head[taken] = taken - _entropy(low)

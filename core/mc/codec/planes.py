@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from mc.codec.compiled import by_type, compiled, inlined
+from mc.codec.compiled import by_rows, by_type, compiled, inlined
 from mc.codec.narrow import shift_left, shift_right
 from mc.codec.runs import UNSIGNED
 from mc.codec.typing import Bytes, Ints
@@ -126,7 +126,7 @@ def _quota(n, bits):
     return (n + 8 // bits - 1) // (8 // bits)
 
 
-@inlined
+@by_rows
 def _pack_six(fields, out):
     """Six bits a field: three planes of q bytes hold the first three quarters of the fields, and in their two top
     bits the last quarter. A shape of its own, as bf16 and f32 have it and one pass is twice as fast as two."""
@@ -144,7 +144,7 @@ def _pack_six(fields, out):
         z[k] = c[k] if k < len(c) else U8(0)
 
 
-@inlined
+@by_rows
 def _unpack_six(packed, fields):
     """Undo `_pack_six`."""
     n, quota, mask = len(fields), len(packed) // 3, U8(63)
@@ -165,7 +165,7 @@ def _unpack_six(packed, fields):
             c[k] = z[k] & mask
 
 
-@inlined
+@by_rows
 def _pack_part(fields, bits, low, out):
     """One part of all fields, planar: byte k holds the parts of fields k, k + q, k + 2q ... of q bytes."""
     n, quota = len(fields), len(out)
@@ -179,7 +179,7 @@ def _pack_part(fields, bits, low, out):
             place[k] |= shift_left(U8(shift_right(part[k], down) & mask), up)
 
 
-@inlined
+@by_rows
 def _unpack_part(packed, bits, low, fields):
     """Undo `_pack_part`: add to what is there."""
     n, quota = len(fields), len(packed)

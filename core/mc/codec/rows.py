@@ -13,7 +13,8 @@ def read_rows(data, at, base, scaled, rows, columns, order, starts, classes):
     """Fill what tells of the rows and columns of a float tensor, from byte `at` on: `rows` i16 with scales above
     `base`, or with it alone unless they are `scaled`; `columns` i16, if there are any, with scales, and what
     `order_columns` makes of them; `classes` u8 [tails, rows]. Returns the byte behind, or a fault."""
-    stored = np.zeros(max(len(rows), len(columns)), np.uint8)
+    stored = np.empty(max(len(rows), len(columns)), np.uint8)
+    stored[:] = 0
     if scaled:
         at = arrays.read(data, at, stored[: len(rows)])
         if at < 0:

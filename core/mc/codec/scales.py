@@ -7,7 +7,7 @@ the first symbol is decoded, so that they can serve as contexts (`mc.codec.symbo
 
 import numpy as np
 
-from mc.codec.compiled import by_rows, compiled, released
+from mc.codec.compiled import by_rows, compiled, lent
 from mc.codec.narrow import shift_right
 from mc.codec.planes import head_of
 from mc.codec.prefetch import ask_for
@@ -111,7 +111,7 @@ def _all_positive(words):
     return True
 
 
-@released
+@lent
 def scan(
     words, cols, first, step_shift, mantissa, every, stride, apart, column_stride, rows, columns, classes, sample
 ):  # fmt: skip
@@ -124,17 +124,7 @@ def scan(
     and adds to `columns` i32 (len 0: don't) how far each column lies from the means of the rows whose number is a
     multiple of `column_stride`, in steps. Returns how many rows these are, the words sampled, and whether no word is
     negative."""
-    columned, sampled = _measure(
-        words, cols, first, U16(step_shift), mantissa, every, stride, apart, column_stride, rows, columns, sample
-    )
-    classify(words, cols, classes)
-    return columned, sampled, _all_positive(words)
-
-
-@by_rows
-def _measure(words, cols, first, shift, mantissa, every, stride, apart, column_stride, rows, columns, sample):
-    """Fill `rows`, `columns` and `sample` as `scan` says."""
-    n = len(words)
+    n, shift = len(words), U16(step_shift)
     step = PIECE * max(1, cols // MEASURED)
     measured, sampled, columned = 0, 0, 0
     # The next row that is due: to divide takes as long as to measure a piece.
@@ -163,7 +153,8 @@ def _measure(words, cols, first, shift, mantissa, every, stride, apart, column_s
                 for i in range(len(piece)):
                     place[i] = piece[i]
                 sampled += len(piece)
-    return columned, sampled
+    classify(words, cols, classes)
+    return columned, sampled, _all_positive(words)
 
 
 @compiled

@@ -7,14 +7,14 @@ the symbols of a chunk may be sorted by table into segments, and each segment de
 
 import numpy as np
 
-from mc.codec.compiled import by_rows, compiled, inlined, released
+from mc.codec.compiled import by_rows, compiled, inlined, lent
 from mc.codec.narrow import shift_left, shift_right
 from mc.codec.planes import head_of, heads_of, put_head
 from mc.codec.prefetch import ask_for_next
 from mc.codec.scales import COLUMN, OCTAVE
 from mc.codec.segments import TABLES, segment_sizes, slice_of, to_begin
 from mc.codec.tails import put_whole_tails
-from mc.codec.typing import Counts, Scales, Words
+from mc.codec.typing import Counts, Ints, Scales, Words
 
 U8, U16 = np.uint8, np.uint16
 
@@ -144,25 +144,26 @@ def take_apart(
     return escapes
 
 
-@released
-def tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, counts):
-    """Add to `counts` [tables, 256] i64 how often each symbol stands in each table's segment: what `take_apart` would
-    make of these rows, without sorting them."""
+def tally(
+    words: Ints, cols: int, step_shift: int, mantissa: int, frequent: Ints | None, window: Words, rows: Scales,
+    columns: Scales, counts: Counts,
+) -> None:  # fmt: skip
+    """Add to `counts` [tables, 256] how often each symbol stands in each table's segment: what `take_apart` would make
+    of these rows, without sorting them."""
     room, line, place = np.empty(cols, np.uint16), np.empty(cols, np.uint8), np.empty(cols, np.uint16)
-    four = np.zeros((4, counts.size), np.uint32)
-    _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, len(counts), room, line, place, four)
-    for t in range(counts.shape[0]):
-        for s in range(256):
-            k = 256 * t + s
-            counts[t, s] += np.int64(four[0, k]) + np.int64(four[1, k]) + np.int64(four[2, k]) + np.int64(four[3, k])
+    four = np.empty((4, counts.size), np.uint32)
+    _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, room, line, place, four, counts)
 
 
-@by_rows
-def _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, tables, room, line, place, four):
-    """Add to the counts of `four` [4, tables * 256]: neighbours are often equal, and must not wait for each other's."""
-    n = len(words)
+@lent
+def _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, room, line, place, four, counts):
+    """`tally` with what it needs in between: of every count four, since neighbours are often equal, and must not wait
+    for each other's."""
+    n, tables = len(words), len(counts)
     shift = U16(step_shift)
     a, b, c, d = four[0], four[1], four[2], four[3]
+    for k in range(len(a)):
+        a[k] = b[k] = c[k] = d[k] = 0
     for row in range(len(rows)):
         part = words[row * cols : min((row + 1) * cols, n)]
         _line_of(part, heads_of(part, room), shift, mantissa, frequent, window, rows[row], columns, line)
@@ -182,6 +183,10 @@ def _tally(words, cols, step_shift, mantissa, frequent, window, rows, columns, t
             d[place[i + 3]] += 1
         for i in range(len(part) - rest, len(part)):
             a[place[i]] += 1
+    for t in range(tables):
+        for s in range(256):
+            k = 256 * t + s
+            counts[t, s] += np.int64(a[k]) + np.int64(b[k]) + np.int64(c[k]) + np.int64(d[k])
 
 
 @compiled
