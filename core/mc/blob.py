@@ -116,12 +116,6 @@ class Chunk(NamedTuple):
         if xxhash.xxh3_64_intdigest(raw.data, self.seed) != self.raw_sum:
             raise DamagedError(f"chunk {self.number}: its decoded bytes don't match their checksum")
 
-    def decoded(self) -> Bytes:
-        """The bytes u8 [stop - start]; DamagedError if they aren't what was packed."""
-        raw = np.empty(self.stop - self.start, np.uint8)
-        self.decode(raw)
-        return raw
-
 
 class Stretch(NamedTuple):
     """Chunks that follow each other in a packed file, to be decoded in one call: none is compared with its checksums
@@ -139,11 +133,12 @@ class Stretch(NamedTuple):
         """Fill `raw` u8 [stop - start], and check it, as `Chunk.decode` does."""
         self.together(self.frames, self.directory, self.seed, self.number, raw)
 
-    def decoded(self) -> Bytes:
-        """The bytes u8 [stop - start]; DamagedError if they aren't what was packed."""
-        raw = np.empty(self.stop - self.start, np.uint8)
-        self.decode(raw)
-        return raw
+
+def decoded(piece: Chunk | Stretch) -> Bytes:
+    """The bytes u8 [stop - start] of a chunk, or of several; DamagedError if they aren't what was packed."""
+    raw = np.empty(piece.stop - piece.start, np.uint8)
+    piece.decode(raw)
+    return raw
 
 
 class BlobReader:

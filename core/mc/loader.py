@@ -170,7 +170,7 @@ def _copy_part(piece: tuple[blob.Chunk, int, int], out: Bytes) -> None:
     if start <= chunk.start and chunk.stop <= stop and inside.start % 8 == 0:
         chunk.decode(out[inside])
     else:
-        out[inside] = chunk.decoded()[max(start - chunk.start, 0) : min(stop, chunk.stop) - chunk.start]
+        out[inside] = blob.decoded(chunk)[max(start - chunk.start, 0) : min(stop, chunk.stop) - chunk.start]
 
 
 def open_checkpoint(

@@ -191,7 +191,7 @@ def chunks(
                     if room is not None:
                         _decode_into(room, tensor.start, chunk)
                         continue
-                    raw = chunk.decoded()
+                    raw = blob.decoded(chunk)
                     if put is not None:
                         put(tensor, chunk.start, raw)
                     found.append(raw)
@@ -284,4 +284,4 @@ def _decode_into(room: Room, origin: int, chunk: blob.Chunk | blob.Stretch) -> N
     if room.aligned(start):
         chunk.decode(room.part(start, stop))
     else:
-        room.part(start, stop)[:] = chunk.decoded()
+        room.part(start, stop)[:] = blob.decoded(chunk)

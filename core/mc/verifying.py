@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+from mc.blob import decoded
 from mc.checkpoint import Source, Tensor, read_layout
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, quote
@@ -118,7 +119,7 @@ def _attempts(found: tuple[Unit | None, Tensor, DamagedError | None]) -> list[At
     try:
         for chunk in unit.chunks if unit is not None else ():
             try:
-                attempts.append((tensor, chunk.number, (tensor.start + chunk.start, chunk.decoded())))
+                attempts.append((tensor, chunk.number, (tensor.start + chunk.start, decoded(chunk))))
             except DamagedError as error:
                 attempts.append((tensor, chunk.number, error))
     except DamagedError as error:
