@@ -10,7 +10,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from threadpoolctl import threadpool_limits
@@ -266,6 +266,7 @@ SHAPES = [(), (0,), (1,), (5,), (1, 1), (2, 2), (3, 50), (70, 70), (1, 100), (10
 @pytest.mark.filterwarnings("error")
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from(sorted(DTYPES)), st.sampled_from(SHAPES), st.integers(0, 4))
+@example(77991502, "F64", (2, 2), 0)  # 1e139 among 1e-203
 def test_no_bytes_make_it_fail(seed: int, dtype: str, shape: tuple[int, ...], what: int) -> None:
     bits = DTYPES[dtype].bits
     size = int(np.prod(shape)) * bits // 8

@@ -54,7 +54,8 @@ def structure(
     if matrix is None or rate is None or broken or not squares > 0 or not isfinite(squares):
         return None
     rows, cols = matrix
-    unit = 2.0 ** min(round(log2(sqrt(squares / sums.count))), 127)  # a number of f32 too
+    most = 1023 if name == "F64" else 127  # others are divided by it as f32
+    unit = 2.0 ** min(round(log2(sqrt(squares / sums.count))), most)
     source = _Rows(name, rows, cols, read, unit)
     exact = min(rows, cols) <= EXACT
     values, total, all_rows = _spectrum(source, seed) if exact else _largest(source, seed)
