@@ -31,15 +31,16 @@ def compress(
     """The packed form of the safetensors file whose bytes are `data`.
 
     Raises DamagedError if they are no sound safetensors file, McError if they are a packed one already."""
-    with Source.of(data) as source, workers(_coders(threads, level), executor) as work:
+    count = _coders(threads, level) if executor is None else threads
+    with Source.of(data) as source, workers(count, executor) as work:
         out = Room(source.size)
         _, _, size = pack_file(source, out, level, work, _ignore)
     return out.result(size)
 
 
 def _coders(threads: int | None, level: str) -> int:
-    """How many of so many threads are to code what is in memory. The sha256 of the original keeps one busy for most of
-    the time, but at `best`; and a thread that codes alone copies nothing."""
+    """How many of so many threads of our own are to code what is in memory. The sha256 of the original keeps one busy
+    for most of the time, but at `best`; and a thread that codes alone copies nothing."""
     count = processors() if threads is None else threads
     return count - 1 if count > 1 and level != "best" else count
 
