@@ -15,6 +15,7 @@ import xxhash
 from numba import njit
 
 from mc.codec import entropy, floats, planes, scales, symbols, tails
+from mc.codec.decoding import decoder_of
 from mc.codec.fit import EFFORTS, fit
 from mc.memory import keep_freed
 
@@ -74,6 +75,7 @@ def passes(width: int, level: str) -> dict[str, float]:
     whole = np.frombuffer(bytes(2 * n if width == 4 else 0), np.uint8)
     restored = planes.words_of(room, geometry)
     together = (COLS, code.low, 0, code.mantissa, 0, *contexts, line, restored)
+    whole_chunk = decoder_of(code, n)
     coded = memoryview(fitted.encode(0, raw, floats.NO_ROOM).tobytes())
     counts = np.zeros((code.tables_wanted, 256), np.int64)
     measured, sums = np.empty(ROWS, np.int16), np.zeros(0, np.int32)
@@ -98,7 +100,7 @@ def passes(width: int, level: str) -> dict[str, float]:
         f"{code.coder} decoding": rate(raw, lambda: entropy.decode(stream, sizes, decoder)),
         "fields unpacked": rate(raw, lambda: planes.unpack_fields(packed, code.field_width, n)),
         "words from symbols, fields, tails": rate(raw, lambda: put_together(found, unpacked, whole, *together)),
-        "chunk decoded, in one call": rate(raw, lambda: floats.decode_chunk(code, decoder, coded, 0, room)),
+        "chunk decoded, in one call": rate(raw, lambda: whole_chunk.decode_chunk(coded, 0, room)),
     }
 
 

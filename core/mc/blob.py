@@ -92,6 +92,18 @@ def most_decoded(size: int) -> int:
     return size // (FRAME.size + ENTRY.size) * (1 << 23)
 
 
+def front(data: memoryview, tensor: int) -> tuple[int, int] | None:
+    """Of the whole blob of a tensor of that number: where its head ends, behind HEAD, and how many chunks can follow;
+    None if it has no head that is what was written."""
+    if len(data) < HEAD.size:
+        return None
+    length, checksum = HEAD.unpack_from(data)
+    end = HEAD.size + length
+    if end > len(data) or xxhash.xxh3_64_intdigest(data[HEAD.size : end], seed(tensor, OF_HEAD)) != checksum:
+        return None
+    return end, (len(data) - end) // (FRAME.size + ENTRY.size)
+
+
 class Chunk(NamedTuple):
     """A coded chunk in a packed file, not yet compared with its checksums."""
 

@@ -13,6 +13,8 @@ from typing import BinaryIO, NamedTuple
 
 from mc import blob
 from mc.checkpoint import Layout, Source, Tensor, write_prefix
+from mc.codec.entropy import ANS, CODERS
+from mc.codec.planes import GEOMETRIES
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, McError, quote
 from mc.heading import WHOLE
@@ -24,6 +26,7 @@ from mc.parallel import BATCH, Workers
 from mc.recipe import restricted, write_recipe
 from mc.scratch import scratch
 from mc.streams import FromMemory, FromPipe, FromSource
+from mc.together import Whole, restored
 
 # Bytes that the system is given at once. It looks for a place in memory as large as that, and of a megabyte it took a
 # quarter longer to write a file of 1 GB.
@@ -36,6 +39,7 @@ class Unit(NamedTuple):
     tensor: Tensor
     size: int  # bytes when decoded
     chunks: Iterable[blob.Chunk | blob.Stretch]  # raises DamagedError where the blob can't be followed any further
+    whole: Whole | None = None  # what may be decoded with others of its kind at once, in place of these chunks
 
 
 def units(
@@ -76,8 +80,8 @@ class Restored:
 class _Blobs:
     """The blobs of a packed file in data order, and any earlier one once more, for tensors that equal it."""
 
-    def __init__(self, stream: FromSource | FromPipe, opening: Opening, spool: BinaryIO) -> None:
-        self._stream, self._opening, self._spool = stream, opening, spool
+    def __init__(self, stream: FromSource | FromPipe, source: Source | None, opening: Opening, spool: BinaryIO) -> None:
+        self._stream, self._source, self._opening, self._spool = stream, source, opening, spool
         entries = opening.packed.manifest.entries
         self._numbers = {name: number for number, name in enumerate(entries)}
         self._wanted = {entry.why for entry in entries.values() if entry.coding == SAME}
@@ -88,11 +92,22 @@ class _Blobs:
         entry = self._opening.packed.manifest.entries[tensor.name]
         if isinstance(self._stream, FromSource):
             index = self._numbers[entry.why] if entry.coding == SAME else number
-            self._stream.at = self._opening.packed.blobs[index].start
-            return units(self._stream, self._opening, index, tensor) if take else ()
+            stored, size = self._opening.packed.blobs[index], tensor.stop - tensor.start
+            if not take or size == 0:
+                return ()
+            if size <= WHOLE and tensor.dtype in GEOMETRIES and entry.coding != SAME and self._source is not None:
+                whole = Whole(tensor, index, CODERS.index(ANS) * entry.coding.endswith(ANS), stored.start, stored.stop)
+                return (Unit(tensor, size, self._apart(self._source, whole), whole),)
+            self._stream.at = stored.start
+            return units(self._stream, self._opening, index, tensor)
         if entry.coding == SAME:
             return self._again(self._numbers[entry.why], tensor) if take else ()
         return self._next(self._stream, number, tensor, take)
+
+    def _apart(self, source: Source, whole: Whole) -> Iterator[blob.Chunk | blob.Stretch]:
+        """The chunks of a tensor, of which nothing is read before the first is asked for."""
+        for unit in units(FromSource(source, whole.start), self._opening, whole.number, whole.tensor):
+            yield from unit.chunks
 
     def _next(self, stream: FromPipe, number: int, tensor: Tensor, take: bool) -> Iterator[Unit]:
         """From a pipe, which may have to be kept for a tensor to come."""
@@ -171,7 +186,7 @@ def chunks(
     names = {tensor.name for tensor in wanted}
 
     def every(spool: BinaryIO) -> Iterator[Unit]:
-        blobs = _Blobs(stream, opening, spool)
+        blobs = _Blobs(stream, source, opening, spool)
         for number, tensor in enumerate(opening.original.tensors):
             try:
                 yield from blobs.units(number, tensor, tensor.name in names)
@@ -179,22 +194,18 @@ def chunks(
                 raise named(error, stream.where, tensor) from error
 
     def decoded(batch: list[Unit]) -> list[Bytes]:
-        # All heads first, then all chunks: a chunk drives the code that reads heads out of the caches.
-        opened, found = [], []
+        wholes = [unit.whole for unit in batch if unit.whole is not None]
+        ready = restored(source, wholes, room) if source is not None else {}
+        found = []
         tensor = batch[0].tensor
         try:
             for unit in batch:
                 tensor = unit.tensor
-                opened.append((tensor, list(unit.chunks)))
-            for tensor, some in opened:
-                for chunk in some:
-                    if room is not None:
-                        _decode_into(room, tensor.start, chunk)
-                        continue
-                    raw = blob.decoded(chunk)
+                for start, raw in [(0, ready[tensor.name])] if tensor.name in ready else _decoded(unit, room):
                     if put is not None:
-                        put(tensor, chunk.start, raw)
-                    found.append(raw)
+                        put(tensor, start, raw)
+                    if room is None:
+                        found.append(raw)
         except DamagedError as error:
             raise named(error, stream.where, tensor) from error
         return found
@@ -277,11 +288,14 @@ def _fill(out: Room, stream: FromSource, source: Source, opening: Opening, work:
         pass
 
 
-def _decode_into(room: Room, origin: int, chunk: blob.Chunk | blob.Stretch) -> None:
-    """Decode chunks into their place; `origin` is the tensor's. A header of odd length puts its words where no machine
-    can load them as words."""
-    start, stop = origin + chunk.start, origin + chunk.stop
-    if room.aligned(start):
-        chunk.decode(room.part(start, stop))
-    else:
-        room.part(start, stop)[:] = blob.decoded(chunk)
+def _decoded(unit: Unit, room: Room | None) -> Iterator[tuple[int, Bytes]]:
+    """The bytes of a unit, each piece with its place in the tensor: in `room`, if there is one. A header of odd length
+    puts words there where no machine can load them as words."""
+    for chunk in unit.chunks:
+        start, stop = unit.tensor.start + chunk.start, unit.tensor.start + chunk.stop
+        if room is None:
+            yield chunk.start, blob.decoded(chunk)
+        elif room.aligned(start):
+            chunk.decode(room.part(start, stop))
+        else:
+            room.part(start, stop)[:] = blob.decoded(chunk)

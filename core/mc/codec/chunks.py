@@ -7,11 +7,38 @@ of a chunk is laid out in FORMAT.md, section 5.5.
 import numpy as np
 
 from mc.codec.bitstream import load, read32, store32
-from mc.codec.checksum import checksum
+from mc.codec.checksum import SHORT, checksum
 from mc.codec.compiled import by_rows, inlined, released
 from mc.codec.entropy import capacity, code_symbols, decode_symbols
 from mc.codec.escapes import add_escapes, escaped
+from mc.codec.heads import (
+    AT,
+    AT_COLUMN,
+    AT_ROW,
+    CODING,
+    COLS,
+    COLUMNS,
+    COUNT,
+    DIRECTORY,
+    ENTRY,
+    FIRST_ROW,
+    FLOATS,
+    FRAME,
+    FRAMELESS,
+    HEIGHT,
+    LOW,
+    MANTISSA,
+    NUMBER,
+    PADDING,
+    PLACE,
+    SEED,
+    SIZE,
+    STOP,
+    TABLES_USED,
+    WIDTH,
+)
 from mc.codec.planes import field_bytes, pack_fields, unpack_fields
+from mc.codec.scales import OCTAVE
 from mc.codec.segments import segment_sizes, sort_plane, unsorted
 from mc.codec.symbols import put_together, take_apart
 from mc.codec.tails import pack_tails, unpack_tails
@@ -20,10 +47,9 @@ U64 = np.uint64
 RAW, CODED, ESCAPES = 0, 1, 2  # first byte of a chunk: how it is stored; ESCAPES is added to CODED
 NO_WAY = np.uint8(255)  # of a chunk without a byte
 HEAD = 5  # bytes before the symbols: how the chunk is stored, and their size
-FRAME = 20  # bytes before a chunk in its blob: its size, the checksums of the coded and of the decoded bytes
 ESCAPE_BYTES = 6  # of an escape beyond its symbol: where it is, and its magnitude
 
-# What `decode` returns, besides 0.
+# What `decode` finds, besides 0.
 FAULTS = (
     "",
     "it ends too early",
@@ -35,8 +61,9 @@ FAULTS = (
     "its coded bytes don't match their checksum",
     "its decoded bytes don't match their checksum",
     "its frame doesn't agree with the directory",
+    "it is too short to be decoded with others",
 )
-CUT, UNSOUND, STRAY, TOO_LONG, MISFIT, WAYLESS, CODED_SUM, RAW_SUM, MISPLACED = range(1, len(FAULTS))
+CUT, UNSOUND, STRAY, TOO_LONG, MISFIT, WAYLESS, CODED_SUM, RAW_SUM, MISPLACED, BRIEF = range(1, len(FAULTS))
 
 
 @by_rows
@@ -122,47 +149,78 @@ def encode(words, frequent, shape, scales, window, classes, coder, present, out)
 
 
 @released
-def decode(data, directory, seed, height, frequent, shape, scales, classes, coder, raw, words, present, absent):
-    """Fill `words`, whose bytes are `raw` u8, from coded chunks of `height` rows each (the last may have fewer).
-    Returns the number of the one that is at fault, and its fault, or 0. Never reads or writes outside its arrays.
+def decode(data, directory, jobs, heads, frequent, raw, words, present, absent, faults):
+    """Decode chunks of several tensors, each one's in frames one behind the other, into `raw` u8, which `words` are
+    the words of. Fills `faults` i64 [jobs, 2] with the number of the chunk at fault, counted from the job's first, and
+    the fault, or 0. Never reads or writes outside its arrays.
 
-    data: their frames, u8, one behind the other; directory: u8, four bytes for each chunk, its size; seed: u64, of the
-    first one's checksums (FORMAT.md, 4.2). An empty directory: `data` is a single chunk without a frame, whose
-    checksums are somebody else's. absent: the number of the frequent word that stands where none is `present`."""
-    rows, columns, order, starts = scales
-    framed, at, step = len(directory) > 0, 0, height * shape[0]
-    many = len(directory) // 4 if framed else 1
-    for k in range(many):
-        begin, of = at, seed + U64(k)
-        at = len(data)
-        if framed:
+    jobs: i64 [jobs, 8]; heads: Heads; present: of a single job, which words of a sparse chunk are none of the
+    `absent` ones, whose number among the frequent words that is."""
+    for k in range(len(jobs)):
+        chunk, fault = _decode_job(data, directory, jobs[k], heads, frequent, raw, words, present, absent)
+        faults[k, 0], faults[k, 1] = chunk, fault
+
+
+@inlined
+def _decode_job(data, directory, job, heads, frequent, raw, words, present, absent):
+    number, at, stop = job[NUMBER], job[AT], job[STOP]
+    of = heads.facts[number]
+    coding, cols, height, tables = of[CODING], of[COLS], of[HEIGHT], of[TABLES_USED]
+    shape = cols, of[LOW], of[PADDING], of[MANTISSA], of[WIDTH]
+    first, count, columns = of[AT_ROW], of[COUNT], of[COLUMNS]
+    at_column, tails = of[AT_COLUMN], max(np.int64(words.itemsize) // 2 - 1, 0)
+    rows, classes = heads.rows[first : first + count], heads.classes[tails * first : tails * (first + count)]
+    of_rows = classes.reshape((tails, len(rows)))
+    of_columns, order = heads.columns[at_column:][:columns], heads.order[2 * at_column :][: 2 * columns]
+    starts = heads.starts[number][: OCTAVE + 1 if columns > 0 else 0]
+    coder = heads.tables[number][:tables], heads.lone[number][:tables]
+    place, end, step = job[PLACE], job[PLACE] + job[SIZE], height * cols * words.itemsize
+    k = 0
+    while place < end:
+        begin, after, seed = at, stop, U64(job[SEED] + k)
+        if job[DIRECTORY] != FRAMELESS:
             begin += FRAME
-            if begin > len(data):
+            if begin > stop:
                 return k, MISPLACED
-            at = begin + np.int64(read32(directory, U64(4 * k)))
-            if at > len(data) or at - begin != np.int64(read32(data, U64(begin - FRAME))):
+            after = begin + np.int64(read32(directory, U64(job[DIRECTORY] + ENTRY * k)))
+            if after > stop or after - begin != np.int64(read32(data, U64(begin - FRAME))):
                 return k, MISPLACED
-            if checksum(data[begin:at], of) != load(data, U64(begin - 16)):
+            if after - begin <= SHORT or min(step, end - place) <= SHORT:
+                return k, BRIEF
+            if checksum(data[begin:after], seed) != load(data, U64(begin - 16)):
                 return k, CODED_SUM
-        coded, part = data[begin:at], words[k * step : (k + 1) * step]
-        bare = raw[k * step * words.itemsize : (k + 1) * step * words.itemsize]
-        way = coded[0] if begin < at else NO_WAY
-        if way == RAW:
-            if len(coded) != len(bare) + 1:
-                return k, MISFIT
-            for i in range(len(bare)):
-                bare[i] = coded[i + 1]
-        elif way == CODED or way == CODED | ESCAPES:
-            here = rows[k * height : (k + 1) * height], columns, order, starts
-            kinds = classes[:, k * height : (k + 1) * height]
-            fault = _decode_coded(coded, frequent, shape, here, kinds, coder, part, present, absent)
-            if fault:
-                return k, fault
-        else:
-            return k, WAYLESS
-        if framed and checksum(bare, of) != load(data, U64(begin - 8)):
+        coded, bare = data[begin:after], raw[place : min(place + step, end)]
+        row = job[FIRST_ROW] + k * height
+        here = rows[row : row + height], of_columns, order, starts
+        part = words[place // words.itemsize : min(place + step, end) // words.itemsize]
+        fault = _decode_chunk(
+            coded, coding, frequent, shape, here, of_rows[:, row : row + height], coder, bare, part, present, absent
+        )
+        if fault:
+            return k, fault
+        if job[DIRECTORY] != FRAMELESS and checksum(bare, seed) != load(data, U64(begin - 8)):
             return k, RAW_SUM
-    return many, MISPLACED if at < len(data) else 0
+        at = after
+        place += step
+        k += 1
+    return k, MISPLACED if at < stop else 0
+
+
+@inlined
+def _decode_chunk(coded, coding, frequent, shape, scales, classes, coder, bare, words, present, absent):
+    """Fill `words`, whose bytes are `bare`, from a chunk of either coding; the number of a fault, or 0."""
+    way, begin = RAW, 0
+    if coding == FLOATS:
+        way, begin = coded[0] if len(coded) > 0 else NO_WAY, 1
+    if way == RAW:
+        if len(coded) != len(bare) + begin:
+            return MISFIT
+        for i in range(len(bare)):
+            bare[i] = coded[i + begin]
+        return 0
+    if way != CODED and way != CODED | ESCAPES:
+        return WAYLESS
+    return _decode_coded(coded, frequent, shape, scales, classes, coder, words, present, absent)
 
 
 @inlined

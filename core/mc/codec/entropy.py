@@ -219,6 +219,46 @@ def _decode_symbols(data, sizes, tables, lone, out):
     return lambda data, sizes, tables, lone, out: ans.decode(data, sizes, tables, lone, out)
 
 
+# No tables of each coder, which tell a loop by their type which one it is for.
+LOOK_UPS = np.empty((0, huffman_tables.LOOKUP), np.uint64), np.empty((0, STATES), np.uint32)
+
+
+def coder_of(tables: Any) -> Any:
+    """The number of the coder that `tables` are for."""
+    raise NotImplementedError
+
+
+@overload(coder_of)
+def _coder_of(tables):
+    return (lambda tables: 0) if tables.dtype == types.uint64 else (lambda tables: 1)
+
+
+def fill_look_ups(numbers: Any, lone: Any, symbols: Any, tables: Any) -> Any:
+    """Fill `tables` as `decoder` does, in a loop; False if they are none that can be decoded with."""
+    raise NotImplementedError
+
+
+@overload(fill_look_ups)
+def _fill_look_ups(numbers, lone, symbols, tables):
+    def of_huffman(numbers, lone, symbols, tables):
+        return huffman_tables.decoder(numbers, lone, huffman_tables.most_at_once(symbols // len(lone)), tables) < 0
+
+    def of_ans(numbers, lone, symbols, tables):
+        for t in range(len(lone)):
+            most = np.uint8(0)
+            for s in range(256):
+                most = max(most, numbers[t, s])
+            if (most > 0) != (lone[t] == SEVERAL):
+                return False
+        frequency = np.empty(numbers.shape, np.int64)
+        if frequencies(numbers, frequency) >= 0:
+            return False
+        ans.decoder(frequency, tables)
+        return True
+
+    return of_huffman if tables.dtype == types.uint64 else of_ans
+
+
 @released
 def _uncoded(symbols, sizes, numbers, lone):
     at = 0

@@ -10,34 +10,17 @@ from functools import cached_property
 
 import numpy as np
 
-from mc.codec import chunks, entropy, planes, scales, symbols
+from mc.codec import chunks, entropy, heads, planes, scales, symbols
 from mc.codec.fields import Reader, write_array
-from mc.codec.rows import read_rows
-from mc.codec.segments import TABLES
+from mc.codec.heads import ALONE, BOTH, UNSIGNED, tables_of
+from mc.codec.rows import read_rows, rows_in_chunk
 from mc.codec.tables import Tables, narrow
 from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
 from mc.codec.ways import raw_chunk
 from mc.errors import DamagedError
 
-CHUNK = 1 << 18  # words in a chunk, at most, unless a single row has more
-NARROWEST, WIDEST = 64, 1 << 20  # columns of a matrix
-ALONE, ROWS, BOTH = (
-    0,
-    1,
-    2,
-)  # which scales give the contexts: one for the whole tensor, of rows, of rows and columns
 CONTEXTS = ("alone", "rows", "both")
-
-UNSIGNED = 1  # flag of a float tensor
-MOST_FREQUENT = 8  # frequent words
-UNFRAMED = np.frombuffer(b"", np.uint8)  # the directory of a chunk without a frame
 NO_ROOM: Bytes = np.empty(0, np.uint8)
-NOWHERE = np.uint8(0)  # the number of the word that is absent where all are present
-
-
-def tables_of(context: int) -> int:
-    """Tables, one for each segment of a chunk."""
-    return 1 if context == ALONE else TABLES
 
 
 @dataclass(frozen=True)
@@ -71,7 +54,8 @@ class FloatCode:
     @property
     def tables_wanted(self) -> int:
         """Tables, one for each segment of a chunk."""
-        return tables_of(self.context)
+        wanted: int = tables_of(self.context)
+        return wanted
 
     @property
     def frequent_if_any(self) -> Ints | None:
@@ -108,17 +92,6 @@ class FloatCode:
         return self.low + self.geometry.padding
 
 
-def rows_in_chunk(cols: int) -> int:
-    """Whole rows that make a chunk."""
-    return max(1, CHUNK // cols)
-
-
-def spans(words: int, cols: int) -> list[tuple[int, int]]:
-    """First and last word (exclusive) of each chunk."""
-    step = rows_in_chunk(cols) * cols
-    return [(at, min(at + step, words)) for at in range(0, words, step)]
-
-
 def write_rows(rows: Scales) -> bytes:
     """Row scales above the lowest."""
     return write_array((rows - rows.min()).astype(np.uint8))
@@ -134,7 +107,7 @@ def write_head(code: FloatCode, described_tables: bytes, described_scales: bytes
     base = int(code.row_scales.min()) if len(code.row_scales) else 0
     parts = [
         struct.pack(
-            "<BBBBIhB",
+            "<" + heads.FIXED,
             code.mantissa,
             UNSIGNED * (not code.signed),
             code.context,
@@ -154,13 +127,12 @@ def write_head(code: FloatCode, described_tables: bytes, described_scales: bytes
 def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks: int) -> FloatCode:
     """Undo `write_head` for a tensor of that many words, in as many chunks at most; DamagedError for anything that
     can't have been written."""
-    mantissa, flags, context, coder, cols, base, frequent = reader.numbers("BBBBIhB")
-    fits = mantissa <= geometry.mantissa < mantissa + planes.MOST_FIELD_BITS
-    if not fits or flags > UNSIGNED or frequent > MOST_FREQUENT or context > BOTH or coder >= len(entropy.CODERS):
+    mantissa, flags, context, coder, cols, base, frequent = reader.numbers(heads.FIXED)
+    if not heads.known(mantissa, flags, context, coder, frequent, geometry.mantissa):
         raise DamagedError(
             f"its head asks for {mantissa} mantissa bits, flags {flags}, context {context}, coder {coder}"
         )
-    if not min(NARROWEST, words) <= cols <= min(words, WIDEST) or (context == BOTH and (words % cols or cols > 0xFFFF)):
+    if not heads.fits(cols, context, words):
         raise DamagedError(f"its head says {cols} columns, which doesn't fit {words} words")
     rows = -(-words // cols)
     if -(-rows // rows_in_chunk(cols)) > most_chunks:
@@ -218,42 +190,3 @@ def encode_chunk(
         out,
     )  # fmt: skip
     return coded if len(coded) <= len(raw) else raw_chunk(raw)
-
-
-def decode_chunk(
-    code: FloatCode, coder: tuple[Ints, Counts], coded: memoryview, first_row: int, raw: Bytes,
-    present: Bytes | None = None,
-) -> None:  # fmt: skip
-    """Fill `raw` with the chunk whose rows begin at `first_row`, given which words of a sparse one are `present` u8;
-    DamagedError if `coded` makes no sense."""
-    absent = NOWHERE if present is None else np.uint8(code.zero_number)
-    _, fault = _decode(code, coder, np.frombuffer(coded, np.uint8), UNFRAMED, 0, first_row, raw, present, absent)
-    if fault:
-        raise DamagedError(chunks.FAULTS[fault])
-
-
-def decode_frames(
-    code: FloatCode, coder: tuple[Ints, Counts], frames: memoryview, directory: memoryview, seed: int, first: int,
-    raw: Bytes,
-) -> None:  # fmt: skip
-    """Fill `raw` with chunks from number `first` on, in frames one behind the other, and compare their checksums, whose
-    first `seed` is given; DamagedError, which names the chunk, if one isn't what was packed."""
-    data, sizes = np.frombuffer(frames, np.uint8), np.frombuffer(directory, np.uint8)
-    height = rows_in_chunk(code.cols)
-    at, fault = _decode(code, coder, data, sizes, seed, first * height, raw, None, NOWHERE)
-    if fault:
-        raise DamagedError(f"chunk {first + at}: {chunks.FAULTS[fault]}")
-
-
-def _decode(
-    code: FloatCode, coder: tuple[Ints, Counts], data: Bytes, directory: Bytes, seed: int, first_row: int, raw: Bytes,
-    present: Bytes | None, absent: np.uint8,
-) -> tuple[int, int]:  # fmt: skip
-    words = planes.words_of(raw, code.geometry)
-    rows = code.rows_of(first_row, len(words))
-    height = rows_in_chunk(code.cols) if len(directory) else rows.stop - rows.start
-    found: tuple[int, int] = chunks.decode(
-        data, directory, np.uint64(seed), height, code.frequent_if_any, code.shape, code.scales_of(rows),
-        code.classes[:, rows], coder, raw, words, present, absent,
-    )  # fmt: skip
-    return found

@@ -1,11 +1,26 @@
-"""What tells of the rows and columns of a float tensor, read from its head in one call (FORMAT.md, section 5)."""
+"""The rows of a float tensor: how many make a chunk, and what a head tells of them (FORMAT.md, section 5)."""
 
 import numpy as np
 
 from mc.codec import arrays
 from mc.codec.arrays import NO_CLASS, TOO_FAR
-from mc.codec.compiled import compiled
+from mc.codec.compiled import compiled, inlined
 from mc.codec.scales import order_columns
+
+CHUNK = 1 << 18  # words in a chunk, at most, unless a single row has more
+NARROWEST, WIDEST = 64, 1 << 20  # columns of a matrix
+
+
+@inlined
+def rows_in_chunk(cols):
+    """Whole rows that make a chunk."""
+    return max(1, CHUNK // cols)
+
+
+def spans(words: int, cols: int) -> list[tuple[int, int]]:
+    """First and last word (exclusive) of each chunk."""
+    step = rows_in_chunk(cols) * cols
+    return [(at, min(at + step, words)) for at in range(0, words, step)]
 
 
 @compiled

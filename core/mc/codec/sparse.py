@@ -15,12 +15,14 @@ import numpy as np
 from mc.codec import entropy, fit, floats, gridfit, grids, masks, packed, planes
 from mc.codec.chunks import CODED
 from mc.codec.codings import FLOATS, GRID
+from mc.codec.decoding import decoder_of
 from mc.codec.fields import Reader
 from mc.codec.fit import Each, Read
 from mc.codec.fitted import Fitted
-from mc.codec.floats import WIDEST, FloatCode, rows_in_chunk, spans
+from mc.codec.floats import FloatCode
 from mc.codec.grids import GridCode
 from mc.codec.masks import MaskCode
+from mc.codec.rows import WIDEST, rows_in_chunk, spans
 from mc.codec.tables import counted
 from mc.codec.typing import Bytes, Ints
 from mc.codec.ways import opened_chunk, raw_chunk
@@ -302,7 +304,10 @@ def decoder(code: SparseCode) -> Callable[[int, memoryview, Bytes], None]:
     """What decodes a chunk, given its number, its bytes and room for the decoded ones."""
     parts = code.spans
     words = parts[-1][1] // code.line * code.inner.cols
-    arrays = entropy.decoder(code.inner.coder, code.inner.tables, words)
+    if isinstance(code.inner, GridCode):
+        of_grid = entropy.decoder(code.inner.coder, code.inner.tables, words)
+    else:
+        of_floats = decoder_of(code.inner, words)
     of_mask = entropy.decoder(code.mask.code.coder, code.mask.tables, words)
 
     def decode(k: int, coded: memoryview, raw: Bytes) -> None:
@@ -322,8 +327,8 @@ def decoder(code: SparseCode) -> Callable[[int, memoryview, Bytes], None]:
         rest = coded[LENGTH.size + size :]
         if isinstance(code.inner, GridCode):
             raw.view(unsigned(code.width))[:] = code.absent
-            grids.decode_chunk(code.inner, arrays, rest, row, raw, present)
+            grids.decode_chunk(code.inner, of_grid, rest, row, raw, present)
         else:
-            floats.decode_chunk(code.inner, arrays, rest, row, raw, present)
+            of_floats.decode_chunk(rest, row, raw, present)
 
     return decode

@@ -14,12 +14,14 @@ import numpy as np
 
 from mc.codec import entropy, fit, floats, integers, lowbits, planefit, planes, tails
 from mc.codec.chunks import CODED
+from mc.codec.decoding import decoder_of
 from mc.codec.fields import Reader
 from mc.codec.fit import Each, Read
 from mc.codec.fitted import Fitted
 from mc.codec.floats import FloatCode
 from mc.codec.integers import PlaneCode
 from mc.codec.planes import Geometry
+from mc.codec.rows import spans
 from mc.codec.runs import UNSIGNED
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.codec.ways import opened_chunk, raw_chunk
@@ -151,13 +153,13 @@ def read_head(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> Spli
 def spans_of(code: SplitCode, nbytes: int) -> list[tuple[int, int]]:
     """First and last byte (exclusive) of each chunk."""
     width = code.geometry.width
-    return [(a * width, b * width) for a, b in floats.spans(nbytes // width, code.upper.cols)]
+    return [(a * width, b * width) for a, b in spans(nbytes // width, code.upper.cols)]
 
 
 def decoder(code: SplitCode, nbytes: int) -> Callable[[int, memoryview, Bytes], None]:
     """What decodes a chunk, given its number, its bytes and room for the decoded ones."""
     words = nbytes // code.geometry.width
-    of_upper = entropy.decoder(code.upper.coder, code.upper.tables, words)
+    of_upper = decoder_of(code.upper, words)
     of_lower = entropy.decoder(code.lower.coder, code.lower.tables, words)
     row_bytes = code.upper.cols * code.geometry.width
     spans = spans_of(code, nbytes)
@@ -169,7 +171,7 @@ def decoder(code: SplitCode, nbytes: int) -> Callable[[int, memoryview, Bytes], 
         first = reader.take(reader.u32())
         many = len(raw) // code.geometry.width
         upper, lower = np.empty(2 * many, np.uint8), np.empty(many * code.lower.width, np.uint8)
-        floats.decode_chunk(code.upper, of_upper, first, spans[k][0] // row_bytes, upper)
+        of_upper.decode_chunk(first, spans[k][0] // row_bytes, upper)
         integers.decode_chunk(code.lower, of_lower, reader.take(reader.left), 0, lower)
         join(upper, lower, code.geometry, raw)
 

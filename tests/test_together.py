@@ -1,0 +1,111 @@
+"""Small float tensors that are decoded many at once: all that can be, to the same bytes, and none that is damaged."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import mc
+from checkpoints import Piece, Spacing, build, cast
+from mc.checkpoint import Source
+from mc.codec.entropy import ANS, CODERS
+from mc.codec.planes import GEOMETRIES
+from mc.errors import DamagedError
+from mc.memory import Room
+from mc.opening import open_packed
+from mc.streams import FromSource
+from mc.together import Whole, restored
+
+LEVELS = ("fast", "default", "best")
+SHAPES = ((64, 96), (900,), (130, 127), (1100, 640), (7, 50))  # the fourth has three chunks
+
+
+def pieces(dtype: str) -> list[Piece]:
+    """Tensors of which rows and columns differ in scale, with a row of zeros or none."""
+    draw, found = np.random.default_rng(4), []
+    for number, shape in enumerate(SHAPES):
+        octaves = draw.normal(size=(*shape[:-1], 1)) + 2 * draw.normal(size=shape[-1:])
+        values = (draw.normal(size=shape) * np.exp2(octaves)).astype(np.float32)
+        found.append(Piece(f"t{number}", dtype, shape, cast(values, dtype).tobytes() * (2 if dtype == "C64" else 1)))
+    return found
+
+
+def aligned(every: list[Piece], by: int = 0) -> bytes:
+    """A file whose data begin `by` bytes behind a multiple of eight."""
+    size = len(build(every)) - sum(len(piece.data) for piece in every)
+    return build(every, spacing=Spacing(behind=(by - size) % 8))
+
+
+def wholes(packed: bytes) -> tuple[Source, list[Whole], list[str]]:
+    """What `unpack` makes of the tensors, and how they are coded."""
+    source = Source.of(packed)
+    opening = open_packed(FromSource(source), source.size)
+    codings = [entry.coding for entry in opening.packed.manifest.entries.values()]
+    found = [
+        Whole(tensor, number, CODERS.index(ANS) * coding.endswith(ANS), blob.start, blob.stop)
+        for number, (tensor, blob, coding) in enumerate(
+            zip(opening.original.tensors, opening.packed.blobs, codings, strict=True)
+        )
+    ]
+    return source, found, codings
+
+
+@pytest.mark.parametrize(("dtype", "level"), list(product(GEOMETRIES, LEVELS)))
+def test_all_that_is_coded_as_floats_or_raw_is_decoded_at_once(dtype: str, level: mc.Level) -> None:
+    data = aligned(pieces(dtype))
+    source, found, codings = wholes(mc.compress(data, level=level, threads=1))
+    expected = {
+        one.tensor.name: data[one.tensor.start : one.tensor.stop]
+        for one, coding in zip(found, codings, strict=True)
+        if coding == "raw" or coding.split("+")[0] in ("alone", "rows", "both")
+    }
+    assert any(coding != "raw" for coding in codings)
+    for room in (None, Room(len(data))):
+        if room is not None:
+            room.write(data[: found[0].tensor.start])
+        assert {name: raw.tobytes() for name, raw in restored(source, found, room).items()} == expected
+
+
+@pytest.mark.parametrize("by", [0, 1, 2, 4])
+def test_what_lies_where_no_word_can_be_loaded_is_restored_all_the_same(by: int) -> None:
+    """Behind tensors of bytes that end anywhere, and a header of any length."""
+    odd = Piece("odd", "F8_E4M3", (777,), bytes(range(256)) * 3 + bytes(9))
+    for dtype, first in product(("F64", "F32", "BF16"), (True, False)):
+        every = pieces(dtype)
+        every = [odd, *every] if first else [*every[:2], odd, *every[2:]]
+        data = aligned(every, by)
+        for threads in (1, 2):
+            assert mc.decompress(mc.compress(data, level="fast", threads=1), threads=threads) == data
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_damaged_tensor_is_left_out_and_named_and_the_others_are_not(level: mc.Level) -> None:
+    every = pieces("BF16")
+    packed = mc.compress(aligned(every), level=level, threads=1)
+    _, found, _ = wholes(packed)
+    draw = np.random.default_rng(2)
+    for one in found:
+        places = [*range(one.start, one.start + 40), *range(one.stop - 20, one.stop)]
+        for at in [*places, *draw.integers(one.start, one.stop, 40)]:
+            damaged = bytearray(packed)
+            damaged[at] ^= 1 << int(draw.integers(8))
+            left = {piece.name for piece in every} - restored(Source.of(bytes(damaged)), found, None).keys()
+            assert left == {one.tensor.name}
+    with pytest.raises(DamagedError, match=r"tensor 't4': "):
+        mc.decompress(bytes(damaged), threads=1)
+
+
+def test_tensors_that_only_look_alike_are_told_apart() -> None:
+    """Of other codings, of another coder than is expected, and of no head at all."""
+    every = pieces("BF16")
+    packed = mc.compress(aligned(every), level="best", threads=1)
+    source, found, codings = wholes(packed)
+    ans = {one.tensor.name for one, coding in zip(found, codings, strict=True) if coding.endswith(ANS)}
+    assert ans
+    other = [one._replace(coder=0) for one in found]
+    assert restored(source, other, None).keys() == {piece.name for piece in every} - ans
+    cut = [one._replace(stop=one.start + 11) for one in found]
+    assert restored(source, cut, None) == {}
+    assert restored(source, [one._replace(number=one.number + 1) for one in found], None) == {}
