@@ -17,8 +17,8 @@ import mc
 from anatomy import dissect
 from mc.codec import entropy, gridfit, grids, trellis
 from mc.codec.fields import Reader
+from mc.codec.floats import spans
 from mc.codec.grids import GridCode
-from mc.codec.rows import spans
 from mc.errors import DamagedError
 
 INTS: dict[int, type[np.signedinteger[Any]]] = {1: np.int8, 2: np.int16, 4: np.int32}

@@ -18,7 +18,7 @@ from anatomy import Blob, Chunk, Header, checksum, compact, dissect, places, sea
 from checkpoints import Piece, arange, build, few, gaussian, grid, narrow, noise, piece, text
 from mc.api import Level
 from mc.blob import FRAME, HEAD, BlobReader
-from mc.codec.rows import spans
+from mc.codec.floats import spans
 from mc.errors import DamagedError, McError
 from mc.streams import FromMemory
 from streams import Pipe

@@ -24,12 +24,13 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 
 from mc.checkpoint import Source, read_layout
-from mc.codec import chunks, decoding, entropy, fit, floats, heads, huffman_tables, planes, symbols, tails
+from mc.codec import chunks, decoding, entropy, fit, floats, huffman_tables, planes, symbols, tails
 from mc.codec.compiled import FOLDER
+from mc.codec.fields import Reader
 from mc.codec.floats import FloatCode
-from mc.codec.rows import NARROWEST
+from mc.codec.frequencies import STATES
 from mc.codec.tables import NO_WINDOW, Tables
-from mc.codec.typing import Bytes, Ints
+from mc.codec.typing import Bytes, Counts, Ints
 from mc.errors import DamagedError, McError
 from mc.folder import scan_folder
 from mc.manifest import is_packed, read_packed
@@ -40,7 +41,7 @@ PATIENCE = 60.0  # seconds that the second process is waited for when this one i
 SIDE = 512  # rows and columns of what is planned: enough words for a sample of them
 # A copy of this process has imported all that it needs. Only Linux promises that copies work whatever was imported.
 WAY = "fork" if sys.platform == "linux" else "spawn"
-COLS = NARROWEST  # of what is coded: one row
+COLS = floats.NARROWEST  # of what is coded: one row
 
 Command = Literal["pack", "unpack"]
 COMMANDS: tuple[Command, ...] = ("pack", "unpack")
@@ -135,12 +136,13 @@ def first_half(use: Use) -> None:
             entropy.plan(coder, np.zeros((1, 256), np.int64))
         return
     for coder in use.coders:  # what the other process soon needs too
-        entropy.decode(NOTHING, np.zeros(1, np.int64), (_look_ups(coder), LONE))
+        entropy.decode(NOTHING, np.zeros(1, np.int64), _decoder(coder))
     for coder in use.coders:
-        head = struct.pack("<B" + heads.FIXED, heads.FLOATS, 0, 0, heads.ROWS, entropy.CODERS.index(coder), COLS, 0, 0)
+        head = struct.pack("<BBBBIhB", 0, 0, floats.ROWS, entropy.CODERS.index(coder), COLS, 0, 0)
         # Then come four tables with one symbol each, and arrays of one repeated byte.
         head += bytes([NO_WINDOW, 0, symbols.CENTRE]) * 4 + bytes([1, 0]) * (1 + geometry.tails)
-        decoding.read_decoder(memoryview(head), geometry, COLS, 1)
+        code = floats.read_head(Reader(memoryview(head)), geometry, COLS, 1)
+        entropy.decoder(coder, code.tables, COLS)
 
 
 def second_half(use: Use) -> None:
@@ -151,7 +153,8 @@ def second_half(use: Use) -> None:
         planes.unpack_fields(NOTHING, 0, 0)  # first, while Huffman decoding is compiled by the other
         for coder in use.coders:
             with suppress(DamagedError):  # the chunk ends behind its symbols
-                _decoder(code, coder).decode_chunk(memoryview(bytes([chunks.CODED, 0, 0, 0, 0])), 0, raw)
+                decoder = decoding.Decoder(code, decoding.joined([code], _decoder(coder)[0]))
+                decoder.decode_chunk(memoryview(bytes([chunks.CODED, 0, 0, 0, 0])), 0, raw)
         return
     raw.flags.writeable = False
     window, counts = floats.window_of(code), np.zeros((1, 256), np.int64)
@@ -183,21 +186,17 @@ def _blank(geometry: planes.Geometry) -> FloatCode:
     """The code of one row of words, with no contexts and all low bits raw."""
     words = np.empty(0, f"<u{geometry.width}")
     return FloatCode(
-        geometry, min(fit.JOINT[geometry.mantissa], geometry.mantissa), COLS, heads.ALONE, np.zeros(1, np.int16),
+        geometry, min(fit.JOINT[geometry.mantissa], geometry.mantissa), COLS, floats.ALONE, np.zeros(1, np.int16),
         symbols.EMPTY_SCALES, symbols.EMPTY_WORDS, symbols.EMPTY_COUNTS, np.zeros((geometry.tails, 1), np.uint8),
         words, True, entropy.HUFFMAN, Tables(np.zeros((1, 256), np.uint8), LONE),
     )  # fmt: skip
 
 
-def _look_ups(coder: str) -> Ints:
-    """A table that `entropy.decoder` makes, not filled."""
-    none = entropy.LOOK_UPS[entropy.CODERS.index(coder)]
-    return np.empty((1, none.shape[1]), none.dtype)
-
-
-def _decoder(code: FloatCode, coder: str) -> decoding.Decoder:
-    """What `decoding.decoder_of` makes, with tables that aren't filled."""
-    return decoding.Decoder(code.geometry, decoding.alone(code, _look_ups(coder), LONE), None, decoding.NOWHERE)
+def _decoder(coder: str) -> tuple[Ints, Counts]:
+    """What `entropy.decoder` makes, not filled."""
+    if coder == entropy.HUFFMAN:
+        return np.empty((1, huffman_tables.LOOKUP), np.uint64), LONE
+    return np.empty((1, STATES), np.uint32), LONE
 
 
 def _second(use: Use) -> None:

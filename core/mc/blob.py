@@ -92,16 +92,17 @@ def most_decoded(size: int) -> int:
     return size // (FRAME.size + ENTRY.size) * (1 << 23)
 
 
-def front(data: memoryview, tensor: int) -> tuple[int, int] | None:
-    """Of the whole blob of a tensor of that number: where its head ends, behind HEAD, and how many chunks can follow;
-    None if it has no head that is what was written."""
+def front(data: memoryview, tensor: int) -> tuple[memoryview, int, int] | None:
+    """Of the whole blob of a tensor of that number: its head, where that ends, and how many chunks can follow; None if
+    it has no head that is what was written."""
     if len(data) < HEAD.size:
         return None
     length, checksum = HEAD.unpack_from(data)
     end = HEAD.size + length
-    if end > len(data) or xxhash.xxh3_64_intdigest(data[HEAD.size : end], seed(tensor, OF_HEAD)) != checksum:
+    head = data[HEAD.size : end]
+    if end > len(data) or xxhash.xxh3_64_intdigest(head, seed(tensor, OF_HEAD)) != checksum:
         return None
-    return end, (len(data) - end) // (FRAME.size + ENTRY.size)
+    return head, end, (len(data) - end) // (FRAME.size + ENTRY.size)
 
 
 class Chunk(NamedTuple):

@@ -24,7 +24,6 @@ class Whole(NamedTuple):
 
     tensor: Tensor
     number: int  # of its blob
-    coder: int  # that it is probably coded with, of `entropy.CODERS`
     start: int  # first byte of the blob in the packed file
     stop: int
 
@@ -68,16 +67,15 @@ def _restore(source: Source, wholes: Sequence[Whole], raw: Bytes, places: Sequen
     what was packed."""
     begin = wholes[0].start
     data = source.read(begin, wholes[-1].stop)
-    kinds: dict[tuple[str, int], tuple[list[int], list[Placed]]] = {}
+    kinds: dict[str, tuple[list[int], list[Placed]]] = {}
     for number, one in enumerate(wholes):
         start, stop, dtype = one.start - begin, one.stop - begin, one.tensor.dtype
         front = blob.front(data[start:stop], one.number)
         if front is not None and places[number] % GEOMETRIES[dtype].width == 0:
-            numbers, blobs = kinds.setdefault((dtype, one.coder), ([], []))
+            numbers, blobs = kinds.setdefault(dtype, ([], []))
             numbers.append(number)
-            head, head_end, most_chunks = start + blob.HEAD.size, start + front[0], front[1]
-            seed = blob.seed(one.number, 0)
-            blobs.append(Placed(head, head_end, one.size, most_chunks, stop, seed, places[number]))
-    for (dtype, coder), (numbers, blobs) in kinds.items():
-        for number in decode_many(np.frombuffer(data, np.uint8), blobs, GEOMETRIES[dtype], coder, raw):
+            (head, end, most_chunks), seed = front, blob.seed(one.number, 0)
+            blobs.append(Placed(head, most_chunks, start + end, stop, seed, places[number], one.size))
+    for dtype, (numbers, blobs) in kinds.items():
+        for number in decode_many(np.frombuffer(data, np.uint8), blobs, GEOMETRIES[dtype], raw):
             yield numbers[number]

@@ -13,7 +13,6 @@ from typing import BinaryIO, NamedTuple
 
 from mc import blob
 from mc.checkpoint import Layout, Source, Tensor, write_prefix
-from mc.codec.entropy import ANS, CODERS
 from mc.codec.planes import GEOMETRIES
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, McError, quote
@@ -96,7 +95,7 @@ class _Blobs:
             if not take or size == 0:
                 return ()
             if size <= WHOLE and tensor.dtype in GEOMETRIES and entry.coding != SAME and self._source is not None:
-                whole = Whole(tensor, index, CODERS.index(ANS) * entry.coding.endswith(ANS), stored.start, stored.stop)
+                whole = Whole(tensor, index, stored.start, stored.stop)
                 return (Unit(tensor, size, self._apart(self._source, whole), whole),)
             self._stream.at = stored.start
             return units(self._stream, self._opening, index, tensor)

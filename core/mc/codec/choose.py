@@ -45,9 +45,7 @@ from mc.codec.codings import (
 )
 from mc.codec.fit import Each, Encode, Read
 from mc.codec.fitted import Fitted
-from mc.codec.heads import ROWS
 from mc.codec.integers import PlaneCode
-from mc.codec.rows import WIDEST, spans
 from mc.codec.typing import Bytes, Ints
 
 SIGNED = ("I8", "I16", "I32")
@@ -176,7 +174,7 @@ def _integers(
     states: int,
 ) -> Coded:
     coder = fit.EFFORTS[level].coder
-    parts = plain_spans(nbytes, width)
+    spans = plain_spans(nbytes, width)
     sample = _sample(read, nbytes, width)
     scale = nbytes / len(sample)
     costs: dict[str, float] = {"raw": nbytes}
@@ -193,19 +191,19 @@ def _integers(
     cols = matrix.columns_of(shape, nbytes)[0]
     grid = _grid(dtype, shape, nbytes, width, read, level, each)
     ahead = grid is not None and grid.bytes < min(costs.values())
-    rows_told = nbytes % cols == 0 and nbytes // cols >= 16 and ROWS in fit.EFFORTS[level].contexts
+    rows_told = nbytes % cols == 0 and nbytes // cols >= 16 and floats.ROWS in fit.EFFORTS[level].contexts
     if width == 1 and rows_told and not ahead:  # a grid that saves by its contexts has finer ones than these
         rows = planefit.by_rows(read, nbytes, cols, coder, each)
-        counts = planefit.count(rows, spans(nbytes, cols), read, each)
+        counts = planefit.count(rows, floats.spans(nbytes, cols), read, each)
         planned["rows"] = planefit.best_plan(rows, counts, nbytes)
         costs["rows"] = planefit.cost(*planned["rows"], nbytes)
     if grid is None or zstdfit.is_ordered(sample, min(grid.bytes, *costs.values()) / scale, level):
         pieced = zstdfit.cost_of_pieces(sample, PIECE * width, level)
-        costs["zstd"] = min(pieced, zstdfit.cost_of_chunk(read(*parts[0]), level)) * nbytes
+        costs["zstd"] = min(pieced, zstdfit.cost_of_chunk(read(*spans[0]), level)) * nbytes
     if grid is not None:
         costs["grid"] = grid.bytes
         if costs.get("zstd", nbytes) < grid.bytes:  # untrained rows of an embedding fill the first chunk: look at all
-            costs["zstd"] = zstdfit.cost_of_all(read, parts, level, each)
+            costs["zstd"] = zstdfit.cost_of_all(read, spans, level, each)
     walk = _walk(dtype, shape, nbytes, width, read, level, each, states)
     if walk is not None:
         costs["trellis"] = walk.bytes
@@ -230,23 +228,23 @@ def _integers(
     if best == "zstd":
         return _zstd_code(nbytes, width, level, why)
     chosen = planned[best][0]
-    parts = integers.spans_of(chosen, nbytes)
-    counts = planefit.count(chosen, [(a // width, b // width) for a, b in parts], read, each)
+    spans = integers.spans_of(chosen, nbytes)
+    counts = planefit.count(chosen, [(a // width, b // width) for a, b in spans], read, each)
     final, plan = planefit.plan_planes(chosen, counts)
     arrays = entropy.encoder(final.coder, final.tables)
 
     def encode_chunk(k: int, raw: Bytes, out: Bytes) -> Bytes:
-        return integers.encode_chunk(final, arrays, raw, parts[k][0] // max(final.cols, 1))
+        return integers.encode_chunk(final, arrays, raw, spans[k][0] // max(final.cols, 1))
 
     head = bytes([PLANES]) + integers.write_head(final, entropy.described(plan))
-    return Coded(PLANES, f"{best}+{final.coder}", why, head, parts, encode_chunk)
+    return Coded(PLANES, f"{best}+{final.coder}", why, head, spans, encode_chunk)
 
 
 def _grid(
     dtype: str, shape: tuple[int, ...], nbytes: int, width: int, read: Read, level: str, each: Each
 ) -> gridfit.Fitted | None:
     """Contexts of rows and columns for signed integers; None where there are no rows, or speed comes first."""
-    if dtype not in SIGNED or nbytes % width or ROWS not in fit.EFFORTS[level].contexts:
+    if dtype not in SIGNED or nbytes % width or floats.ROWS not in fit.EFFORTS[level].contexts:
         return None
     words = nbytes // width
     cols = matrix.columns_of(shape, words)[0]
@@ -264,7 +262,7 @@ def _walk(
     if not states or dtype not in SIGNED or nbytes % (width * rows) or level == "fast":
         return None
     cols = nbytes // width // rows
-    return gridfit.fit(nbytes, width, cols, entropy.ANS, read, each, states) if cols <= WIDEST else None
+    return gridfit.fit(nbytes, width, cols, entropy.ANS, read, each, states) if cols <= floats.WIDEST else None
 
 
 def _sparse(

@@ -6,39 +6,13 @@ of a chunk is laid out in FORMAT.md, section 5.5.
 
 import numpy as np
 
+from mc.codec import heads
 from mc.codec.bitstream import load, read32, store32
 from mc.codec.checksum import SHORT, checksum
 from mc.codec.compiled import by_rows, inlined, released
 from mc.codec.entropy import capacity, code_symbols, decode_symbols
 from mc.codec.escapes import add_escapes, escaped
-from mc.codec.heads import (
-    AT,
-    AT_COLUMN,
-    AT_ROW,
-    CODING,
-    COLS,
-    COLUMNS,
-    COUNT,
-    DIRECTORY,
-    ENTRY,
-    FIRST_ROW,
-    FLOATS,
-    FRAME,
-    FRAMELESS,
-    HEIGHT,
-    LOW,
-    MANTISSA,
-    NUMBER,
-    PADDING,
-    PLACE,
-    SEED,
-    SIZE,
-    STOP,
-    TABLES_USED,
-    WIDTH,
-)
 from mc.codec.planes import field_bytes, pack_fields, unpack_fields
-from mc.codec.scales import OCTAVE
 from mc.codec.segments import segment_sizes, sort_plane, unsorted
 from mc.codec.symbols import put_together, take_apart
 from mc.codec.tails import pack_tails, unpack_tails
@@ -149,78 +123,62 @@ def encode(words, frequent, shape, scales, window, classes, coder, present, out)
 
 
 @released
-def decode(data, directory, jobs, heads, frequent, raw, words, present, absent, faults):
+def decode(data, directory, jobs, told, frequent, raw, words, present, absent, faults):
     """Decode chunks of several tensors, each one's in frames one behind the other, into `raw` u8, which `words` are
     the words of. Fills `faults` i64 [jobs, 2] with the number of the chunk at fault, counted from the job's first, and
     the fault, or 0. Never reads or writes outside its arrays.
 
-    jobs: i64 [jobs, 8]; heads: Heads; present: of a single job, which words of a sparse chunk are none of the
-    `absent` ones, whose number among the frequent words that is."""
+    jobs: of heads.JOB, what is to be decoded; told: Heads; absent: the number of the frequent word that stands where
+    none is `present`, in the only job."""
     for k in range(len(jobs)):
-        chunk, fault = _decode_job(data, directory, jobs[k], heads, frequent, raw, words, present, absent)
-        faults[k, 0], faults[k, 1] = chunk, fault
+        faults[k, 0], faults[k, 1] = _decode(data, directory, jobs[k], told, frequent, raw, words, present, absent)
 
 
 @inlined
-def _decode_job(data, directory, job, heads, frequent, raw, words, present, absent):
-    number, at, stop = job[NUMBER], job[AT], job[STOP]
-    of = heads.facts[number]
-    coding, cols, height, tables = of[CODING], of[COLS], of[HEIGHT], of[TABLES_USED]
-    shape = cols, of[LOW], of[PADDING], of[MANTISSA], of[WIDTH]
-    first, count, columns = of[AT_ROW], of[COUNT], of[COLUMNS]
-    at_column, tails = of[AT_COLUMN], max(np.int64(words.itemsize) // 2 - 1, 0)
-    rows, classes = heads.rows[first : first + count], heads.classes[tails * first : tails * (first + count)]
-    of_rows = classes.reshape((tails, len(rows)))
-    of_columns, order = heads.columns[at_column:][:columns], heads.order[2 * at_column :][: 2 * columns]
-    starts = heads.starts[number][: OCTAVE + 1 if columns > 0 else 0]
-    coder = heads.tables[number][:tables], heads.lone[number][:tables]
-    place, end, step = job[PLACE], job[PLACE] + job[SIZE], height * cols * words.itemsize
-    k = 0
+def _decode(data, directory, job, told, frequent, raw, words, present, absent):
+    """`decode` for one job; the number of a chunk, and its fault or 0."""
+    of, width = told.facts[job.tensor], np.int64(words.itemsize)
+    shape = of.cols, of.low, of.padding, of.mantissa, of.width
+    columns = told.columns[of.column : of.column + of.columns]
+    order = told.order[2 * of.column : 2 * (of.column + of.columns)]
+    starts = told.starts[of.start : of.start + (heads.STARTS if of.columns > 0 else 0)]
+    coder = told.tables[of.table : of.table + of.tables], told.lone[of.table : of.table + of.tables]
+    behind = of.row + of.rows
+    at, place, end, row, k = job.begin, job.place, job.place + job.nbytes, of.row + job.row, 0
     while place < end:
-        begin, after, seed = at, stop, U64(job[SEED] + k)
-        if job[DIRECTORY] != FRAMELESS:
-            begin += FRAME
-            if begin > stop:
+        begin, after, seed = at, min(place + of.height * of.cols * width, end), U64(job.seed + k)
+        at = job.end
+        if job.directory != heads.FRAMELESS:
+            begin += heads.FRAME
+            if begin > job.end:
                 return k, MISPLACED
-            after = begin + np.int64(read32(directory, U64(job[DIRECTORY] + ENTRY * k)))
-            if after > stop or after - begin != np.int64(read32(data, U64(begin - FRAME))):
+            at = begin + np.int64(read32(directory, U64(job.directory + heads.ENTRY * k)))
+            if at > job.end or at - begin != np.int64(read32(data, U64(begin - heads.FRAME))):
                 return k, MISPLACED
-            if after - begin <= SHORT or min(step, end - place) <= SHORT:
+            if min(at - begin, after - place) <= SHORT:
                 return k, BRIEF
-            if checksum(data[begin:after], seed) != load(data, U64(begin - 16)):
-                return k, CODED_SUM
-        coded, bare = data[begin:after], raw[place : min(place + step, end)]
-        row = job[FIRST_ROW] + k * height
-        here = rows[row : row + height], of_columns, order, starts
-        part = words[place // words.itemsize : min(place + step, end) // words.itemsize]
-        fault = _decode_chunk(
-            coded, coding, frequent, shape, here, of_rows[:, row : row + height], coder, bare, part, present, absent
-        )
-        if fault:
-            return k, fault
-        if job[DIRECTORY] != FRAMELESS and checksum(bare, seed) != load(data, U64(begin - 8)):
+        coded, bare = data[begin:at], raw[place:after]
+        if job.directory != heads.FRAMELESS and checksum(coded, seed) != load(data, U64(begin - 16)):
+            return k, CODED_SUM
+        skip = np.int64(of.coding == heads.FLOATS)  # the byte that says how a chunk is stored
+        way = np.uint8(RAW) if skip == 0 else coded[0] if begin < at else NO_WAY
+        if way == RAW:
+            if len(coded) != len(bare) + skip:
+                return k, MISFIT
+            for i in range(len(bare)):
+                bare[i] = coded[i + skip]
+        elif way == CODED or way == CODED | ESCAPES:
+            last, part = min(row + of.height, behind), words[place // width : after // width]
+            here, classes = (told.rows[row:last], columns, order, starts), told.classes[:, row:last]
+            fault = _decode_coded(coded, frequent, shape, here, classes, coder, part, present, absent)
+            if fault:
+                return k, fault
+        else:
+            return k, WAYLESS
+        if job.directory != heads.FRAMELESS and checksum(bare, seed) != load(data, U64(begin - 8)):
             return k, RAW_SUM
-        at = after
-        place += step
-        k += 1
-    return k, MISPLACED if at < stop else 0
-
-
-@inlined
-def _decode_chunk(coded, coding, frequent, shape, scales, classes, coder, bare, words, present, absent):
-    """Fill `words`, whose bytes are `bare`, from a chunk of either coding; the number of a fault, or 0."""
-    way, begin = RAW, 0
-    if coding == FLOATS:
-        way, begin = coded[0] if len(coded) > 0 else NO_WAY, 1
-    if way == RAW:
-        if len(coded) != len(bare) + begin:
-            return MISFIT
-        for i in range(len(bare)):
-            bare[i] = coded[i + begin]
-        return 0
-    if way != CODED and way != CODED | ESCAPES:
-        return WAYLESS
-    return _decode_coded(coded, frequent, shape, scales, classes, coder, words, present, absent)
+        place, row, k = after, row + of.height, k + 1
+    return k, MISPLACED if at < job.end else 0
 
 
 @inlined

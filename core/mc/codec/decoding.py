@@ -1,16 +1,18 @@
 """What decodes the chunks of float tensors: of one tensor chunk by chunk, or of many tensors at once."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mc.codec import chunks, entropy, heads, planes
+from mc.codec import chunks, entropy, floats, heads, planes
+from mc.codec.fields import Reader
 from mc.codec.floats import FloatCode
 from mc.codec.heads import Heads
-from mc.codec.rows import rows_in_chunk
-from mc.codec.typing import Bytes, Counts, Ints
+from mc.codec.typing import Bytes, Ints
 from mc.errors import DamagedError
 
 UNFRAMED = np.frombuffer(b"", np.uint8)  # the directory of a chunk without a frame
@@ -21,23 +23,15 @@ NOWHERE = np.uint8(0)  # the number of the word that is absent where all are pre
 class Decoder:
     """What it takes to decode any chunk of a tensor."""
 
-    geometry: planes.Geometry
+    code: FloatCode
     heads: Heads  # of this tensor alone
-    frequent: Ints | None
-    absent: np.uint8  # the number of the word that is absent where not all are present
-
-    @property
-    def cols(self) -> int:
-        """Columns of the matrix."""
-        return int(self.heads.facts[0, heads.COLS])
 
     def decode_chunk(self, coded: memoryview, first_row: int, raw: Bytes, present: Bytes | None = None) -> None:
         """Fill `raw` with the chunk whose rows begin at `first_row`, given which words of a sparse one are `present`
         u8; DamagedError if `coded` makes no sense."""
         data = np.frombuffer(coded, np.uint8)
-        _, fault = self._decode(
-            data, UNFRAMED, (0, first_row, 0, 0, len(data), heads.FRAMELESS, 0, len(raw)), raw, present
-        )
+        job = 0, first_row, 0, 0, len(data), heads.FRAMELESS, 0, len(raw)
+        _, fault = self._decode(data, UNFRAMED, job, raw, present)
         if fault:
             raise DamagedError(chunks.FAULTS[fault])
 
@@ -45,7 +39,7 @@ class Decoder:
         """Fill `raw` with chunks from number `first` on, in frames one behind the other, and compare their checksums,
         whose first `seed` is given; DamagedError, which names the chunk, if one isn't what was packed."""
         data, sizes = np.frombuffer(frames, np.uint8), np.frombuffer(directory, np.uint8)
-        row = first * rows_in_chunk(self.cols)
+        row = first * floats.rows_in_chunk(self.code.cols)
         at, fault = self._decode(data, sizes, (0, row, seed, 0, len(data), 0, 0, len(raw)), raw, None)
         if fault:
             raise DamagedError(f"chunk {first + at}: {chunks.FAULTS[fault]}")
@@ -53,64 +47,130 @@ class Decoder:
     def _decode(
         self, data: Bytes, directory: Bytes, job: tuple[int, ...], raw: Bytes, present: Bytes | None
     ) -> tuple[int, int]:
-        words, faults = planes.words_of(raw, self.geometry), np.empty((1, 2), np.int64)
-        jobs = np.array([job])
-        chunks.decode(data, directory, jobs, self.heads, self.frequent, raw, words, present, self.absent, faults)
+        words, faults, code = planes.words_of(raw, self.code.geometry), np.empty((1, 2), np.int64), self.code
+        absent = NOWHERE if present is None else np.uint8(code.zero_number)
+        chunks.decode(
+            data,
+            directory,
+            _records([job], heads.JOB),
+            self.heads,
+            code.frequent_if_any,
+            raw,
+            words,
+            present,
+            absent,
+            faults,
+        )
         return int(faults[0, 0]), int(faults[0, 1])
 
 
 def decoder_of(code: FloatCode, words: int) -> Decoder:
     """What decodes the chunks of a tensor of so many words; DamagedError if its tables are none to decode with."""
-    tables, lone = entropy.decoder(code.coder, code.tables, words)
-    return Decoder(code.geometry, alone(code, tables, lone), code.frequent_if_any, np.uint8(code.zero_number))
+    tables, _ = entropy.decoder(code.coder, code.tables, words)
+    return Decoder(code, joined([code], tables))
 
 
-def alone(code: FloatCode, tables: Ints, lone: Counts) -> Heads:
-    """What `heads.read` would make of this one tensor's head."""
-    facts = np.zeros((1, heads.FACTS), np.int64)
-    of, cols = facts[0], code.cols
-    of[heads.CODING], of[heads.COUNT], of[heads.COLUMNS] = heads.FLOATS, len(code.row_scales), len(code.column_scales)
-    of[heads.COLS], of[heads.HEIGHT], of[heads.TABLES_USED] = cols, rows_in_chunk(cols), len(lone)
-    of[heads.LOW], of[heads.PADDING] = code.low, code.geometry.padding
-    of[heads.MANTISSA], of[heads.WIDTH] = code.mantissa, code.field_width
+def joined(codes: Sequence[FloatCode], tables: Ints) -> Heads:
+    """What is told of tensors with these codes, and as last of raw ones, given what is looked up."""
+    facts: list[tuple[int, ...]] = []
+    row, column, start, table = 0, 0, 0, 0
+    for code in codes:
+        rows, columns, used = len(code.row_scales), len(code.column_scales), len(code.tables.lone)
+        facts.append((
+            heads.FLOATS, row, rows, column, columns, start, table, used, code.cols,
+            floats.rows_in_chunk(code.cols), code.low, code.geometry.padding, code.mantissa, code.field_width,
+        ))  # fmt: skip
+        row, column, start, table = row + rows, column + columns, start + len(code.starts), table + used
+    facts.append((heads.RAW, *[0] * 7, floats.CHUNK, 1, 0, 0, 0, 0))
     return Heads(
-        facts, code.row_scales, code.column_scales, code.order, code.starts.reshape(1, -1), code.classes.reshape(-1),
-        tables.reshape(1, *tables.shape), lone.reshape(1, -1),
-    )  # fmt: skip
+        _records(facts, heads.FACTS),
+        _joined([code.row_scales for code in codes]),
+        _joined([code.column_scales for code in codes]),
+        _joined([code.order for code in codes]),
+        _joined([code.starts for code in codes]),
+        _joined([code.classes for code in codes]),
+        tables,
+        _joined([code.tables.lone for code in codes]),
+    )
 
 
-def read_decoder(head: memoryview, geometry: planes.Geometry, words: int, most_chunks: int) -> Decoder | None:
-    """What decodes the chunks of a tensor of so many words, from its whole head; None for one that `read_head` has to
-    look at."""
-    coder = head[heads.CODER] if len(head) > heads.CODER else len(entropy.CODERS)
-    if coder >= len(entropy.CODERS):
-        return None
-    blobs = np.array([(0, len(head), words * geometry.width, most_chunks, 0, 0, 0)])
-    found, _ = heads.read(np.frombuffer(head, np.uint8), blobs, heads.shape_of(geometry), entropy.LOOK_UPS[coder])
-    return Decoder(geometry, found, None, NOWHERE) if found.facts[0, heads.CODING] == heads.FLOATS else None
+def _joined(arrays: list[Ints]) -> Ints:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
+
+
+def _records(rows: Sequence[tuple[int, ...]], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Records of numbers of 64 bits; numpy takes ten times as long to make them itself."""
+    records: NDArray[Any] = np.array(rows, np.int64).reshape(-1).view(kind)
+    return records
 
 
 class Placed(NamedTuple):
     """A whole blob of a float tensor, and where its decoded bytes belong."""
 
-    head: int  # its first byte
-    head_end: int
-    nbytes: int  # decoded
+    head: memoryview
     most_chunks: int
+    begin: int  # of its chunks' frames
     stop: int  # of the blob
     seed: int  # of the first chunk's checksums
     place: int  # of the first decoded byte
+    nbytes: int  # of these
 
 
-def decode_many(data: Bytes, blobs: Sequence[Placed], geometry: planes.Geometry, coder: int, raw: Bytes) -> list[int]:
-    """Decode whole tensors from `data` u8 to their places in `raw` u8, if coded with the coder of that number; the
-    numbers of those that are what was packed. The others are damaged, or not coded as most are; nobody knows what their
-    places hold.
+def decode_many(data: Bytes, blobs: Sequence[Placed], geometry: planes.Geometry, raw: Bytes) -> list[int]:
+    """Decode whole tensors from `data` u8 to their places in `raw` u8; the numbers of those that are what was packed.
+    The others are damaged, or not coded as most are; nobody knows what their places hold.
 
     Places are multiples of a word's size, and `raw` begins at one of eight; heads are what their checksums say."""
-    found, jobs = heads.read(data, np.array(blobs), heads.shape_of(geometry), entropy.LOOK_UPS[coder])
+    plain: list[int] = []  # raw tensors, which are decoded with those of the coder that comes first
+    coded: dict[str, list[tuple[int, FloatCode]]] = {}
+    for number, blob in enumerate(blobs):
+        if bytes(blob.head) == bytes([heads.RAW]) and blob.most_chunks >= _raw_chunks(blob, geometry):
+            plain.append(number)
+        elif blob.head[:1] == bytes([heads.FLOATS]):
+            with suppress(DamagedError):
+                code = _code_of(blob, geometry)
+                if not len(code.frequent):
+                    coded.setdefault(code.coder, []).append((number, code))
+    done: list[int] = []
     words = planes.words_of(raw[: len(raw) // geometry.width * geometry.width], geometry)
-    faults = np.empty((len(blobs), 2), np.int64)
-    chunks.decode(data, data, jobs, found, None, raw, words, None, NOWHERE, faults)
-    codings = found.facts[:, heads.CODING].tolist()
-    return [number for number, (_, fault) in enumerate(faults.tolist()) if not fault and codings[number] != heads.OTHER]
+    for coder, pairs in coded.items():
+        tables, used = entropy.room_for(coder, heads.TABLES * len(pairs)), 0
+        numbers, jobs = [], []
+        codes: list[FloatCode] = []
+        for number, code in pairs:
+            with suppress(DamagedError):
+                after = used + len(code.tables.lone)
+                entropy.decoder(coder, code.tables, blobs[number].nbytes // geometry.width, tables[used:after])
+                many = -(-len(code.row_scales) // floats.rows_in_chunk(code.cols))
+                jobs.append(_job(len(codes), blobs[number], many))
+                numbers.append(number)
+                codes.append(code)
+                used = after
+        if not codes:
+            continue
+        jobs += [_job(len(codes), blobs[number], _raw_chunks(blobs[number], geometry)) for number in plain]
+        numbers += plain
+        plain = []
+        faults = np.empty((len(jobs), 2), np.int64)
+        todo, told = _records(jobs, heads.JOB), joined(codes, tables)
+        chunks.decode(data, data, todo, told, None, raw, words, None, NOWHERE, faults)
+        done += [number for number, (_, fault) in zip(numbers, faults.tolist(), strict=True) if not fault]
+    return done
+
+
+def _code_of(blob: Placed, geometry: planes.Geometry) -> FloatCode:
+    reader = Reader(blob.head[1:])
+    code = floats.read_head(reader, geometry, blob.nbytes // geometry.width, blob.most_chunks)
+    reader.end()
+    return code
+
+
+def _raw_chunks(blob: Placed, geometry: planes.Geometry) -> int:
+    """Chunks of a raw tensor."""
+    return -(-blob.nbytes // (floats.CHUNK * geometry.width))
+
+
+def _job(slot: int, blob: Placed, many: int) -> tuple[int, ...]:
+    """The heads.JOB that decodes all chunks of a tensor, of which there are so many."""
+    directory = blob.stop - heads.ENTRY * many
+    return slot, 0, blob.seed, blob.begin, directory, directory, blob.place, blob.nbytes

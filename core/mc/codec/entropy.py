@@ -161,23 +161,30 @@ def encoder(coder: str, tables: Tables) -> tuple[Ints, ...]:
     return states, bits_from, offset, lone
 
 
-def decoder(coder: str, tables: Tables, symbols: int) -> tuple[Ints, Counts]:
-    """The arrays with which `decode_symbols` works; DamagedError if the tables are none that can be decoded with.
-    `symbols` is about how many there are in all: with few of them, look-ups that yield several don't pay."""
-    count, lone = len(tables.lone), tables.lone
+def room_for(coder: str, count: int) -> Ints:
+    """So many tables of what is looked up, [count, 4096], not filled."""
     if coder == HUFFMAN:
-        lookups = np.empty((count, huffman_tables.LOOKUP), np.uint64)
+        return np.empty((count, huffman_tables.LOOKUP), np.uint64)
+    return np.empty((count, STATES), np.uint32)
+
+
+def decoder(coder: str, tables: Tables, symbols: int, room: Ints | None = None) -> tuple[Ints, Counts]:
+    """The arrays with which `decode_symbols` works, the larger one in `room`, if there is any; DamagedError if the
+    tables are none that can be decoded with. `symbols` is about how many there are in all: with few of them, look-ups
+    that yield several don't pay."""
+    count, lone = len(tables.lone), tables.lone
+    if room is None:
+        room = room_for(coder, count)
+    if coder == HUFFMAN:
         most = huffman_tables.most_at_once(symbols // max(count, 1))
-        if huffman_tables.decoder(tables.numbers, lone, most, lookups) >= 0:
+        if huffman_tables.decoder(tables.numbers, lone, most, room) >= 0:
             raise DamagedError("the lengths of a Huffman table make no complete code")
-        return lookups, lone
+        return room, lone
     # A table is either listed or has a lone symbol, or none: the loops look up nothing for the latter two.
     if (tables.numbers.any(axis=1) != (lone == SEVERAL)).any():
         raise DamagedError("a code table lists no symbols")
-    frequency = _frequency(tables.numbers)
-    entries = np.empty((count, STATES), np.uint32)
-    ans.decoder(frequency, entries)
-    return entries, lone
+    ans.decoder(_frequency(tables.numbers), room)
+    return room, lone
 
 
 @inlined
@@ -217,46 +224,6 @@ def _decode_symbols(data, sizes, tables, lone, out):
     if tables.dtype == types.uint64:
         return lambda data, sizes, tables, lone, out: huffman.decode(data, sizes, tables, lone, out)
     return lambda data, sizes, tables, lone, out: ans.decode(data, sizes, tables, lone, out)
-
-
-# No tables of each coder, which tell a loop by their type which one it is for.
-LOOK_UPS = np.empty((0, huffman_tables.LOOKUP), np.uint64), np.empty((0, STATES), np.uint32)
-
-
-def coder_of(tables: Any) -> Any:
-    """The number of the coder that `tables` are for."""
-    raise NotImplementedError
-
-
-@overload(coder_of)
-def _coder_of(tables):
-    return (lambda tables: 0) if tables.dtype == types.uint64 else (lambda tables: 1)
-
-
-def fill_look_ups(numbers: Any, lone: Any, symbols: Any, tables: Any) -> Any:
-    """Fill `tables` as `decoder` does, in a loop; False if they are none that can be decoded with."""
-    raise NotImplementedError
-
-
-@overload(fill_look_ups)
-def _fill_look_ups(numbers, lone, symbols, tables):
-    def of_huffman(numbers, lone, symbols, tables):
-        return huffman_tables.decoder(numbers, lone, huffman_tables.most_at_once(symbols // len(lone)), tables) < 0
-
-    def of_ans(numbers, lone, symbols, tables):
-        for t in range(len(lone)):
-            most = np.uint8(0)
-            for s in range(256):
-                most = max(most, numbers[t, s])
-            if (most > 0) != (lone[t] == SEVERAL):
-                return False
-        frequency = np.empty(numbers.shape, np.int64)
-        if frequencies(numbers, frequency) >= 0:
-            return False
-        ans.decoder(frequency, tables)
-        return True
-
-    return of_huffman if tables.dtype == types.uint64 else of_ans
 
 
 @released

@@ -65,13 +65,13 @@ class Reader:
     def array(self, count: int) -> Bytes:
         """Undo `write_array` for an array of `count` bytes."""
         out = np.empty(count, np.uint8)
-        self.arrays(arrays.read, out)
+        self.filled(_read_array, out)
         return out
 
-    def arrays(self, loop: Loop, *arguments: object) -> None:
-        """Let a loop fill its arguments from what comes next, as `mc.codec.arrays.read` does; DamagedError, which says
-        what is wrong, where it finds a fault."""
-        end = int(loop(self._rest(), np.int64(0), *arguments))
+    def filled(self, loop: Loop, *arguments: object) -> None:
+        """Let a loop fill its arguments from what comes next; DamagedError, which says what is wrong, where it returns
+        a fault of `arrays` in place of the bytes that it took."""
+        end = int(loop(self._rest(), *arguments))
         if end < 0:
             raise DamagedError(arrays.FAULTS[-end])
         self._at += end
@@ -83,6 +83,10 @@ class Reader:
 
     def _rest(self) -> Bytes:
         return np.frombuffer(self._data, np.uint8)[self._at :]
+
+
+def _read_array(data: Bytes, out: Bytes) -> int:
+    return int(arrays.read(data, np.int64(0), out))
 
 
 @cache

@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mc.codec import chunks, entropy, floats, planes, scales, symbols, tails
-from mc.codec.floats import CONTEXTS, FloatCode
-from mc.codec.heads import ALONE, BOTH, MOST_FREQUENT, ROWS, tables_of
+from mc.codec.floats import ALONE, BOTH, CONTEXTS, ROWS, FloatCode
 from mc.codec.matrix import FEW, Matrix, Scan, columns_of, measure, sampled
-from mc.codec.rows import spans
 from mc.codec.typing import Bytes, Counts, Ints, Scales
 
 LEAST_ROWS = 64  # of the sample, where there are so many
@@ -110,7 +108,7 @@ def _fit(
         APART if words // stride >= APART * enough and cols >= APART * scales.PIECE else 1,
         -(-rows // scales.COLUMN_ROWS) if BOTH in wanted else 0,
     )  # fmt: skip
-    parts = spans(words, cols)
+    parts = floats.spans(words, cols)
 
     def scan(part: tuple[int, int]) -> Scan:
         raw = read(part[0] * geometry.width, part[1] * geometry.width)
@@ -216,7 +214,7 @@ def _count(
 ) -> Counts:
     """How often each symbol stands in words of these rows and columns, [tables, 256]. shape: columns, bits of the head
     below the symbol, mantissa bits in it."""
-    counts = np.zeros((tables_of(context), 256), np.int64)
+    counts = np.zeros((floats.tables_of(context), 256), np.int64)
     symbols.tally(
         words, *shape, frequent if len(frequent) else None, floats.widest_window(frequent),
         np.ascontiguousarray(rows), columns, counts,
@@ -241,7 +239,7 @@ def frequent_words(sample: Ints, step_shift: int) -> Ints:
         return sample[:0]
     heads = sample >> (8 * sample.itemsize - 16) if sample.itemsize > 1 else sample.astype(np.uint16) << 8
     found, counts = np.unique(sample[(heads & 0x7FFF) >> step_shift == 0], return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:MOST_FREQUENT]
+    order = np.argsort(-counts, kind="stable")[: floats.MOST_FREQUENT]
     order = order[counts[order] * RARE * 4 >= len(sample)]
     rest = zero - int(counts[order].sum())
     chosen: Ints = found[order] if 8 * rest <= zero else found[:0]

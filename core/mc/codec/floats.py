@@ -10,17 +10,32 @@ from functools import cached_property
 
 import numpy as np
 
-from mc.codec import chunks, entropy, heads, planes, scales, symbols
+from mc.codec import chunks, entropy, planes, scales, symbols
 from mc.codec.fields import Reader, write_array
-from mc.codec.heads import ALONE, BOTH, UNSIGNED, tables_of
-from mc.codec.rows import read_rows, rows_in_chunk
+from mc.codec.rows import read_described
+from mc.codec.segments import TABLES
 from mc.codec.tables import Tables, narrow
 from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
 from mc.codec.ways import raw_chunk
 from mc.errors import DamagedError
 
+CHUNK = 1 << 18  # words in a chunk, at most, unless a single row has more
+NARROWEST, WIDEST = 64, 1 << 20  # columns of a matrix
+ALONE, ROWS, BOTH = (
+    0,
+    1,
+    2,
+)  # which scales give the contexts: one for the whole tensor, of rows, of rows and columns
 CONTEXTS = ("alone", "rows", "both")
+
+UNSIGNED = 1  # flag of a float tensor
+MOST_FREQUENT = 8  # frequent words
 NO_ROOM: Bytes = np.empty(0, np.uint8)
+
+
+def tables_of(context: int) -> int:
+    """Tables, one for each segment of a chunk."""
+    return 1 if context == ALONE else TABLES
 
 
 @dataclass(frozen=True)
@@ -54,8 +69,7 @@ class FloatCode:
     @property
     def tables_wanted(self) -> int:
         """Tables, one for each segment of a chunk."""
-        wanted: int = tables_of(self.context)
-        return wanted
+        return tables_of(self.context)
 
     @property
     def frequent_if_any(self) -> Ints | None:
@@ -92,6 +106,17 @@ class FloatCode:
         return self.low + self.geometry.padding
 
 
+def rows_in_chunk(cols: int) -> int:
+    """Whole rows that make a chunk."""
+    return max(1, CHUNK // cols)
+
+
+def spans(words: int, cols: int) -> list[tuple[int, int]]:
+    """First and last word (exclusive) of each chunk."""
+    step = rows_in_chunk(cols) * cols
+    return [(at, min(at + step, words)) for at in range(0, words, step)]
+
+
 def write_rows(rows: Scales) -> bytes:
     """Row scales above the lowest."""
     return write_array((rows - rows.min()).astype(np.uint8))
@@ -107,7 +132,7 @@ def write_head(code: FloatCode, described_tables: bytes, described_scales: bytes
     base = int(code.row_scales.min()) if len(code.row_scales) else 0
     parts = [
         struct.pack(
-            "<" + heads.FIXED,
+            "<BBBBIhB",
             code.mantissa,
             UNSIGNED * (not code.signed),
             code.context,
@@ -127,24 +152,29 @@ def write_head(code: FloatCode, described_tables: bytes, described_scales: bytes
 def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks: int) -> FloatCode:
     """Undo `write_head` for a tensor of that many words, in as many chunks at most; DamagedError for anything that
     can't have been written."""
-    mantissa, flags, context, coder, cols, base, frequent = reader.numbers(heads.FIXED)
-    if not heads.known(mantissa, flags, context, coder, frequent, geometry.mantissa):
+    mantissa, flags, context, coder, cols, base, frequent = reader.numbers("BBBBIhB")
+    fits = mantissa <= geometry.mantissa < mantissa + planes.MOST_FIELD_BITS
+    if not fits or flags > UNSIGNED or frequent > MOST_FREQUENT or context > BOTH or coder >= len(entropy.CODERS):
         raise DamagedError(
             f"its head asks for {mantissa} mantissa bits, flags {flags}, context {context}, coder {coder}"
         )
-    if not heads.fits(cols, context, words):
+    if not min(NARROWEST, words) <= cols <= min(words, WIDEST) or (context == BOTH and (words % cols or cols > 0xFFFF)):
         raise DamagedError(f"its head says {cols} columns, which doesn't fit {words} words")
     rows = -(-words // cols)
     if -(-rows // rows_in_chunk(cols)) > most_chunks:
         raise DamagedError(f"it has room for {most_chunks} chunks, too few for its {rows} rows")
     frequent_words = reader.words(frequent, geometry.width)
-    tables = reader.tables(tables_of(context), entropy.CODERS[coder])
+    count = tables_of(context)
+    tables = Tables(np.empty((count, 256), np.uint8), np.empty(count, np.int64))
     row_scales, classes = np.empty(rows, np.int16), np.empty((geometry.tails, rows), np.uint8)
     columns, order, starts = symbols.EMPTY_SCALES, symbols.EMPTY_WORDS, symbols.EMPTY_COUNTS
     if context == BOTH:
         columns, order = np.empty(cols, np.int16), np.empty(2 * cols, np.uint16)
         starts = np.empty(scales.OCTAVE + 1, np.int64)
-    reader.arrays(read_rows, base, context != ALONE, row_scales, columns, order, starts, classes)
+    reader.filled(
+        read_described, base, context != ALONE, entropy.CODERS[coder] == entropy.ANS, tables.numbers, tables.lone,
+        row_scales, columns, order, starts, classes,
+    )  # fmt: skip
     if frequent and (classes != classes[:, :1]).any():
         raise DamagedError("it has frequent words, and rows of different classes")
     return FloatCode(

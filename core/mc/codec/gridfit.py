@@ -9,8 +9,8 @@ import numpy as np
 from mc.codec import contexts, entropy, grids, trellis
 from mc.codec.fields import write_array
 from mc.codec.fit import Each, Read
+from mc.codec.floats import spans
 from mc.codec.grids import MOST_SHIFT, GridCode
-from mc.codec.rows import spans
 from mc.codec.typing import Bytes, Counts
 
 EIGHTHS = 4  # codes for an octave of the mean square: eighths of an octave of the magnitude

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mc.codec import planes, scales, symbols
-from mc.codec.rows import NARROWEST, WIDEST
+from mc.codec import floats, planes, scales, symbols
 from mc.codec.typing import Bytes, Ints, Scales
 
 PSEUDO_ROW = 512  # words a row where a tensor has no rows of its own
@@ -21,12 +20,12 @@ def columns_of(shape: tuple[int, ...], words: int) -> tuple[int, bool]:
     narrow rows are put side by side."""
     if len(shape) < 2 or words < FEW:
         return min(PSEUDO_ROW, words), False
-    cols = shape[-1] if shape[-1] >= NARROWEST else prod(shape[1:])
+    cols = shape[-1] if shape[-1] >= floats.NARROWEST else prod(shape[1:])
     if cols == 0:
         return min(PSEUDO_ROW, words), False  # of an unknown dtype, whose shape says nothing about its bytes
-    if cols < NARROWEST:
-        cols *= -(-NARROWEST // cols)
-    if cols > WIDEST or cols > words:
+    if cols < floats.NARROWEST:
+        cols *= -(-floats.NARROWEST // cols)
+    if cols > floats.WIDEST or cols > words:
         return PSEUDO_ROW, False
     return cols, words % cols == 0 and cols <= 0xFFFF
 

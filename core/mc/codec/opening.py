@@ -20,9 +20,8 @@ from mc.codec.codings import (
     plain_spans,
     word_width,
 )
-from mc.codec.decoding import decoder_of, read_decoder
+from mc.codec.decoding import decoder_of
 from mc.codec.fields import Reader
-from mc.codec.rows import rows_in_chunk
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError
 
@@ -46,7 +45,7 @@ def opened(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opene
         reader.end()
         return Opened(plain_spans(nbytes, word_width(dtype, nbytes)), _decode_raw)
     if coding == FLOATS:
-        return _open_floats(head, dtype, nbytes, most_chunks)
+        return _open_floats(reader, dtype, nbytes, most_chunks)
     if coding == AFFINE:
         run = runs.read_head(reader)
         reader.end()
@@ -100,23 +99,21 @@ def _decode_zstd(_: int, coded: memoryview, raw: Bytes) -> None:
         raise DamagedError("a zstd chunk is neither a frame nor raw")
 
 
-def _open_floats(head: memoryview, dtype: str, nbytes: int, most_chunks: int) -> Opened:
+def _open_floats(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> Opened:
     geometry = planes.GEOMETRIES.get(dtype)
     if geometry is None or nbytes % geometry.width:
         raise DamagedError(f"it is coded as floats, and its dtype is {dtype}")
     words = nbytes // geometry.width
-    code = read_decoder(head, geometry, words, most_chunks)
-    if code is None:
-        reader = Reader(head[1:])
-        code = decoder_of(floats.read_head(reader, geometry, words, most_chunks), words)
-        reader.end()
-    rows = rows_in_chunk(code.cols)
+    code = floats.read_head(reader, geometry, words, most_chunks)
+    reader.end()
+    decoder = decoder_of(code, words)
+    rows = floats.rows_in_chunk(code.cols)
     step = rows * code.cols * geometry.width
 
     def decode_chunk(k: int, coded: memoryview, raw: Bytes) -> None:
-        code.decode_chunk(coded, k * rows, raw)
+        decoder.decode_chunk(coded, k * rows, raw)
 
-    return Opened([(at, min(at + step, nbytes)) for at in range(0, nbytes, step)], decode_chunk, code.decode_frames)
+    return Opened([(at, min(at + step, nbytes)) for at in range(0, nbytes, step)], decode_chunk, decoder.decode_frames)
 
 
 def _open_planes(reader: Reader, nbytes: int, most_chunks: int) -> Opened:

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from mc.codec import entropy, integers
+from mc.codec import entropy, floats, integers
 from mc.codec.fit import Each, Read
 from mc.codec.integers import PlaneCode
-from mc.codec.rows import spans
 from mc.codec.tables import Tables
 from mc.codec.typing import Counts
 
@@ -59,7 +58,7 @@ def by_rows(read: Read, nbytes: int, cols: int, coder: str, each: Each) -> Plane
         sums: Counts = rows.sum(axis=1, dtype=np.int64)
         return sums
 
-    classes = integers.row_classes(np.concatenate(list(each(means, spans(nbytes, cols)))))
+    classes = integers.row_classes(np.concatenate(list(each(means, floats.spans(nbytes, cols)))))
     return replace(blank(integers.ROW_CLASSES, 1, coder), cols=cols, classes=classes)
 
 

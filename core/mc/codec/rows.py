@@ -1,30 +1,23 @@
-"""The rows of a float tensor: how many make a chunk, and what a head tells of them (FORMAT.md, section 5)."""
+"""What the head of a float tensor tells of its tables, rows and columns, read in one call (FORMAT.md, section 5)."""
 
 import numpy as np
 
-from mc.codec import arrays
+from mc.codec import arrays, tables
 from mc.codec.arrays import NO_CLASS, TOO_FAR
 from mc.codec.compiled import compiled, inlined
 from mc.codec.scales import order_columns
 
-CHUNK = 1 << 18  # words in a chunk, at most, unless a single row has more
-NARROWEST, WIDEST = 64, 1 << 20  # columns of a matrix
+
+@compiled
+def read_described(data, base, scaled, wide, numbers, lone, rows, columns, order, starts, classes):
+    """Fill what follows the fixed part of a head: tables as Tables has them, listed in bytes if they are `wide`, and
+    what `_read_rows` fills. Returns the byte behind, or a fault of `arrays`."""
+    at = tables.read(data, wide, numbers, lone)
+    return _read_rows(data, at, base, scaled, rows, columns, order, starts, classes) if at >= 0 else at
 
 
 @inlined
-def rows_in_chunk(cols):
-    """Whole rows that make a chunk."""
-    return max(1, CHUNK // cols)
-
-
-def spans(words: int, cols: int) -> list[tuple[int, int]]:
-    """First and last word (exclusive) of each chunk."""
-    step = rows_in_chunk(cols) * cols
-    return [(at, min(at + step, words)) for at in range(0, words, step)]
-
-
-@compiled
-def read_rows(data, at, base, scaled, rows, columns, order, starts, classes):
+def _read_rows(data, at, base, scaled, rows, columns, order, starts, classes):
     """Fill what tells of the rows and columns of a float tensor, from byte `at` on: `rows` i16 with scales above
     `base`, or with it alone unless they are `scaled`; `columns` i16, if there are any, with scales, and what
     `order_columns` makes of them; `classes` u8 [tails, rows]. Returns the byte behind, or a fault."""

@@ -19,10 +19,9 @@ from mc.codec.decoding import decoder_of
 from mc.codec.fields import Reader
 from mc.codec.fit import Each, Read
 from mc.codec.fitted import Fitted
-from mc.codec.floats import FloatCode
+from mc.codec.floats import WIDEST, FloatCode, rows_in_chunk, spans
 from mc.codec.grids import GridCode
 from mc.codec.masks import MaskCode
-from mc.codec.rows import WIDEST, rows_in_chunk, spans
 from mc.codec.tables import counted
 from mc.codec.typing import Bytes, Ints
 from mc.codec.ways import opened_chunk, raw_chunk

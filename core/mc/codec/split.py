@@ -21,7 +21,6 @@ from mc.codec.fitted import Fitted
 from mc.codec.floats import FloatCode
 from mc.codec.integers import PlaneCode
 from mc.codec.planes import Geometry
-from mc.codec.rows import spans
 from mc.codec.runs import UNSIGNED
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.codec.ways import opened_chunk, raw_chunk
@@ -153,7 +152,7 @@ def read_head(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> Spli
 def spans_of(code: SplitCode, nbytes: int) -> list[tuple[int, int]]:
     """First and last byte (exclusive) of each chunk."""
     width = code.geometry.width
-    return [(a * width, b * width) for a, b in spans(nbytes // width, code.upper.cols)]
+    return [(a * width, b * width) for a, b in floats.spans(nbytes // width, code.upper.cols)]
 
 
 def decoder(code: SplitCode, nbytes: int) -> Callable[[int, memoryview, Bytes], None]:
