@@ -123,62 +123,58 @@ def encode(words, frequent, shape, scales, window, classes, coder, present, out)
 
 
 @released
-def decode(data, directory, jobs, told, frequent, raw, words, present, absent, faults):
+def decode(data, directory, jobs, told, frequent, raw, words, present, absent):
     """Decode chunks of several tensors, each one's in frames one behind the other, into `raw` u8, which `words` are
-    the words of. Fills `faults` i64 [jobs, 2] with the number of the chunk at fault, counted from the job's first, and
-    the fault, or 0. Never reads or writes outside its arrays.
+    the words of. Returns how many tensors are as they were packed, before the first that isn't; and of that one the
+    number of the chunk at fault, counted from the job's first, and the fault. Never reads or writes outside its arrays.
 
     jobs: of heads.JOB, what is to be decoded; told: Heads; absent: the number of the frequent word that stands where
     none is `present`, in the only job."""
-    for k in range(len(jobs)):
-        faults[k, 0], faults[k, 1] = _decode(data, directory, jobs[k], told, frequent, raw, words, present, absent)
-
-
-@inlined
-def _decode(data, directory, job, told, frequent, raw, words, present, absent):
-    """`decode` for one job; the number of a chunk, and its fault or 0."""
-    of, width = told.facts[job.tensor], np.int64(words.itemsize)
-    shape = of.cols, of.low, of.padding, of.mantissa, of.width
-    columns = told.columns[of.column : of.column + of.columns]
-    order = told.order[2 * of.column : 2 * (of.column + of.columns)]
-    starts = told.starts[of.start : of.start + (heads.STARTS if of.columns > 0 else 0)]
-    coder = told.tables[of.table : of.table + of.tables], told.lone[of.table : of.table + of.tables]
-    behind = of.row + of.rows
-    at, place, end, row, k = job.begin, job.place, job.place + job.nbytes, of.row + job.row, 0
-    while place < end:
-        begin, after, seed = at, min(place + of.height * of.cols * width, end), U64(job.seed + k)
-        at = job.end
-        if job.directory != heads.FRAMELESS:
-            begin += heads.FRAME
-            if begin > job.end:
-                return k, MISPLACED
-            at = begin + np.int64(read32(directory, U64(job.directory + heads.ENTRY * k)))
-            if at > job.end or at - begin != np.int64(read32(data, U64(begin - heads.FRAME))):
-                return k, MISPLACED
-            if min(at - begin, after - place) <= SHORT:
-                return k, BRIEF
-        coded, bare = data[begin:at], raw[place:after]
-        if job.directory != heads.FRAMELESS and checksum(coded, seed) != load(data, U64(begin - 16)):
-            return k, CODED_SUM
-        skip = np.int64(of.coding == heads.FLOATS)  # the byte that says how a chunk is stored
-        way = np.uint8(RAW) if skip == 0 else coded[0] if begin < at else NO_WAY
-        if way == RAW:
-            if len(coded) != len(bare) + skip:
-                return k, MISFIT
-            for i in range(len(bare)):
-                bare[i] = coded[i + skip]
-        elif way == CODED or way == CODED | ESCAPES:
-            last, part = min(row + of.height, behind), words[place // width : after // width]
-            here, classes = (told.rows[row:last], columns, order, starts), told.classes[:, row:last]
-            fault = _decode_coded(coded, frequent, shape, here, classes, coder, part, present, absent)
-            if fault:
-                return k, fault
-        else:
-            return k, WAYLESS
-        if job.directory != heads.FRAMELESS and checksum(bare, seed) != load(data, U64(begin - 8)):
-            return k, RAW_SUM
-        place, row, k = after, row + of.height, k + 1
-    return k, MISPLACED if at < job.end else 0
+    width = np.int64(words.itemsize)
+    for t in range(len(jobs)):
+        job, of = jobs[t], told.facts[jobs[t].tensor]
+        shape = of.cols, of.low, of.padding, of.mantissa, of.width
+        columns = told.columns[of.column : of.column + of.columns]
+        order = told.order[2 * of.column : 2 * (of.column + of.columns)]
+        starts = told.starts[of.start : of.start + (heads.STARTS if of.columns > 0 else 0)]
+        coder = told.tables[of.table : of.table + of.tables], told.lone[of.table : of.table + of.tables]
+        at, place, end, row, k = job.begin, job.place, job.place + job.nbytes, of.row + job.row, 0
+        while place < end:
+            begin, after, seed = at, min(place + of.height * of.cols * width, end), U64(job.seed + k)
+            at = job.end
+            if job.directory != heads.FRAMELESS:
+                begin += heads.FRAME
+                if begin > job.end:
+                    return t, k, MISPLACED
+                at = begin + np.int64(read32(directory, U64(job.directory + heads.ENTRY * k)))
+                if at > job.end or at - begin != np.int64(read32(data, U64(begin - heads.FRAME))):
+                    return t, k, MISPLACED
+                if min(at - begin, after - place) <= SHORT:
+                    return t, k, BRIEF
+            coded, bare = data[begin:at], raw[place:after]
+            if job.directory != heads.FRAMELESS and checksum(coded, seed) != load(data, U64(begin - 16)):
+                return t, k, CODED_SUM
+            skip = np.int64(of.coding == heads.FLOATS)  # the byte that says how a chunk is stored
+            way = np.uint8(RAW) if skip == 0 else coded[0] if begin < at else NO_WAY
+            if way == RAW:
+                if len(coded) != len(bare) + skip:
+                    return t, k, MISFIT
+                for i in range(len(bare)):
+                    bare[i] = coded[i + skip]
+            elif way == CODED or way == CODED | ESCAPES:
+                last, part = min(row + of.height, of.row + of.rows), words[place // width : after // width]
+                here, classes = (told.rows[row:last], columns, order, starts), told.classes[:, row:last]
+                fault = _decode_coded(coded, frequent, shape, here, classes, coder, part, present, absent)
+                if fault:
+                    return t, k, fault
+            else:
+                return t, k, WAYLESS
+            if job.directory != heads.FRAMELESS and checksum(bare, seed) != load(data, U64(begin - 8)):
+                return t, k, RAW_SUM
+            place, row, k = after, row + of.height, k + 1
+        if at < job.end:
+            return t, k, MISPLACED
+    return len(jobs), 0, 0
 
 
 @inlined

@@ -47,21 +47,12 @@ class Decoder:
     def _decode(
         self, data: Bytes, directory: Bytes, job: tuple[int, ...], raw: Bytes, present: Bytes | None
     ) -> tuple[int, int]:
-        words, faults, code = planes.words_of(raw, self.code.geometry), np.empty((1, 2), np.int64), self.code
+        words, jobs, code = planes.words_of(raw, self.code.geometry), _records([job], heads.JOB), self.code
         absent = NOWHERE if present is None else np.uint8(code.zero_number)
-        chunks.decode(
-            data,
-            directory,
-            _records([job], heads.JOB),
-            self.heads,
-            code.frequent_if_any,
-            raw,
-            words,
-            present,
-            absent,
-            faults,
-        )
-        return int(faults[0, 0]), int(faults[0, 1])
+        _, chunk, fault = chunks.decode(
+            data, directory, jobs, self.heads, code.frequent_if_any, raw, words, present, absent
+        )  # fmt: skip
+        return int(chunk), int(fault)
 
 
 def decoder_of(code: FloatCode, words: int) -> Decoder:
@@ -151,10 +142,11 @@ def decode_many(data: Bytes, blobs: Sequence[Placed], geometry: planes.Geometry,
         jobs += [_job(len(codes), blobs[number], _raw_chunks(blobs[number], geometry)) for number in plain]
         numbers += plain
         plain = []
-        faults = np.empty((len(jobs), 2), np.int64)
-        todo, told = _records(jobs, heads.JOB), joined(codes, tables)
-        chunks.decode(data, data, todo, told, None, raw, words, None, NOWHERE, faults)
-        done += [number for number, (_, fault) in zip(numbers, faults.tolist(), strict=True) if not fault]
+        todo, told, first = _records(jobs, heads.JOB), joined(codes, tables), 0
+        while first < len(todo):
+            sound, _, _ = chunks.decode(data, data, todo[first:], told, None, raw, words, None, NOWHERE)
+            done += numbers[first : first + sound]
+            first += sound + 1  # the one that isn't is left out
     return done
 
 
