@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mc
+from anatomy import dissect, seal
 from checkpoints import Piece, Spacing, build, cast
 from mc.checkpoint import Source
 from mc.codec.planes import GEOMETRIES
@@ -102,3 +105,18 @@ def test_tensors_that_only_look_alike_are_told_apart() -> None:
     cut = [one._replace(stop=one.start + 11) for one in found]
     assert restored(source, cut, None) == {}
     assert restored(source, [one._replace(number=one.number + 1) for one in found], None) == {}
+
+
+def test_blobs_that_are_larger_than_any_sound_one_are_not_read_together(tmp_path: Path) -> None:
+    """Each of 32 words in a blob of a MiB: read at once they would be out of proportion to what they hold."""
+    parts = dissect(mc.compress(build([Piece(f"t{number}", "F32", (1,), bytes(4)) for number in range(32)])))
+    for blob in parts.blobs.values():
+        blob.directory = b"".join(len(chunk.coded).to_bytes(4, "little") for chunk in blob.chunks) + bytes(1 << 20)
+    (tmp_path / "p").write_bytes(seal(parts))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedError, match="tensor 't0': its directory doesn't agree with its frames"):
+            mc.unpack(tmp_path / "p", tmp_path / "o", threads=1)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()

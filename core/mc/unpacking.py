@@ -16,7 +16,7 @@ from mc.checkpoint import Layout, Source, Tensor, write_prefix
 from mc.codec.planes import GEOMETRIES
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, McError, quote
-from mc.heading import WHOLE
+from mc.heading import WHOLE, most_packed
 from mc.manifest import RECIPE_KEY, SAME
 from mc.memory import Room
 from mc.opening import Opening, open_packed
@@ -96,7 +96,9 @@ class _Blobs:
                 return ()
             if size <= WHOLE and tensor.dtype in GEOMETRIES and entry.coding != SAME and self._source is not None:
                 whole = Whole(tensor, index, stored.start, stored.stop)
-                return (Unit(tensor, size, self._apart(self._source, whole), whole),)
+                # A blob with more bytes than any sound one isn't read together with others.
+                sound = stored.stop - stored.start <= most_packed(size)
+                return (Unit(tensor, size, self._apart(self._source, whole), whole if sound else None),)
             self._stream.at = stored.start
             return units(self._stream, self._opening, index, tensor)
         if entry.coding == SAME:
