@@ -94,11 +94,12 @@ class _Blobs:
             stored, size = self._opening.packed.blobs[index], tensor.stop - tensor.start
             if not take or size == 0:
                 return ()
-            if size <= WHOLE and tensor.dtype in GEOMETRIES and entry.coding != SAME and self._source is not None:
+            if size <= WHOLE and self._source is not None:
                 whole = Whole(tensor, index, stored.start, stored.stop)
-                # A blob with more bytes than any sound one isn't read together with others.
-                sound = stored.stop - stored.start <= most_packed(size)
-                return (Unit(tensor, size, self._apart(self._source, whole), whole if sound else None),)
+                # Not together with others: a blob with more bytes than any sound one, and one that is another's.
+                usual = stored.stop - stored.start <= most_packed(size) and entry.coding != SAME
+                together = whole if usual and tensor.dtype in GEOMETRIES else None
+                return (Unit(tensor, size, self._apart(self._source, whole), together),)
             self._stream.at = stored.start
             return units(self._stream, self._opening, index, tensor)
         if entry.coding == SAME:
