@@ -41,10 +41,12 @@ def restored(source: Source, wholes: Sequence[Whole], room: Room | None) -> dict
         begin, end = some[0].tensor.start, some[-1].tensor.stop
         if room is not None and not room.aligned(begin):
             continue
-        places = [one.tensor.start - begin for one in some]
         if room is None:  # a multiple of eight for each
             places = [0, *accumulate(-(-one.size // 8) * 8 for one in some)]
-        raw = np.empty(places[-1], np.uint8) if room is None else room.part(begin, end)
+            raw = np.empty(places[-1], np.uint8)
+        else:
+            places = [one.tensor.start - begin for one in some]
+            raw = room.part(begin, end)
         for number in _restore(source, some, raw, places):
             found[some[number].tensor.name] = raw[places[number] : places[number] + some[number].size]
     return found

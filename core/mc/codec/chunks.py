@@ -154,13 +154,12 @@ def decode(data, directory, jobs, told, frequent, raw, words, present, absent):
             coded, bare = data[begin:at], raw[place:after]
             if job.directory != heads.FRAMELESS and checksum(coded, seed) != load(data, U64(begin - 16)):
                 return t, k, CODED_SUM
-            skip = np.int64(of.coding == heads.FLOATS)  # the byte that says how a chunk is stored
-            way = np.uint8(RAW) if skip == 0 else coded[0] if begin < at else NO_WAY
+            way = np.uint8(RAW) if of.skip == 0 else coded[0] if begin < at else NO_WAY
             if way == RAW:
-                if len(coded) != len(bare) + skip:
+                if len(coded) != len(bare) + of.skip:
                     return t, k, MISFIT
                 for i in range(len(bare)):
-                    bare[i] = coded[i + skip]
+                    bare[i] = coded[i + of.skip]
             elif way == CODED or way == CODED | ESCAPES:
                 last, part = min(row + of.height, of.row + of.rows), words[place // width : after // width]
                 here, classes = (told.rows[row:last], columns, order, starts), told.classes[:, row:last]

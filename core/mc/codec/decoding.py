@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mc.codec import chunks, entropy, floats, heads, planes
+from mc.codec.codings import FLOATS, RAW
 from mc.codec.fields import Reader
 from mc.codec.floats import FloatCode
 from mc.codec.heads import Heads
+from mc.codec.segments import TABLES
 from mc.codec.typing import Bytes, Ints
 from mc.errors import DamagedError
 
@@ -68,11 +70,11 @@ def joined(codes: Sequence[FloatCode], tables: Ints) -> Heads:
     for code in codes:
         rows, columns, used = len(code.row_scales), len(code.column_scales), len(code.tables.lone)
         facts.append((
-            heads.FLOATS, row, rows, column, columns, start, table, used, code.cols,
+            1, row, rows, column, columns, start, table, used, code.cols,
             floats.rows_in_chunk(code.cols), code.low, code.geometry.padding, code.mantissa, code.field_width,
         ))  # fmt: skip
         row, column, start, table = row + rows, column + columns, start + len(code.starts), table + used
-    facts.append((heads.RAW, *[0] * 7, floats.CHUNK, 1, 0, 0, 0, 0))
+    facts.append((*[0] * 8, floats.CHUNK, 1, 0, 0, 0, 0))
     return Heads(
         _records(facts, heads.FACTS),
         _joined([code.row_scales for code in codes]),
@@ -115,9 +117,9 @@ def decode_many(data: Bytes, blobs: Sequence[Placed], geometry: planes.Geometry,
     plain: list[int] = []  # raw tensors, which are decoded with those of the coder that comes first
     coded: dict[str, list[tuple[int, FloatCode]]] = {}
     for number, blob in enumerate(blobs):
-        if bytes(blob.head) == bytes([heads.RAW]) and blob.most_chunks >= _raw_chunks(blob, geometry):
+        if bytes(blob.head) == bytes([RAW]) and blob.most_chunks >= _raw_chunks(blob, geometry):
             plain.append(number)
-        elif blob.head[:1] == bytes([heads.FLOATS]):
+        elif blob.head[:1] == bytes([FLOATS]):
             with suppress(DamagedError):
                 code = _code_of(blob, geometry)
                 if not len(code.frequent):
@@ -125,7 +127,7 @@ def decode_many(data: Bytes, blobs: Sequence[Placed], geometry: planes.Geometry,
     done: list[int] = []
     words = planes.words_of(raw[: len(raw) // geometry.width * geometry.width], geometry)
     for coder, pairs in coded.items():
-        tables, used = entropy.room_for(coder, heads.TABLES * len(pairs)), 0
+        tables, used = entropy.room_for(coder, TABLES * len(pairs)), 0
         numbers, jobs = [], []
         codes: list[FloatCode] = []
         for number, code in pairs:

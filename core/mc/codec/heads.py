@@ -9,23 +9,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mc.codec.scales import OCTAVE
 from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
 
-RAW, FLOATS = 0, 1  # the codings of tensors whose chunks are decoded so
 FRAME = 20  # bytes before a chunk in its blob: its size, the checksums of the coded and of the decoded bytes
 ENTRY = 4  # bytes of a chunk in the directory of its blob: its size
-STARTS = 9  # of the columns of a tensor: see scales.column_order
-TABLES = 4  # that a tensor has at most
+STARTS = OCTAVE + 1  # of the columns of a tensor: see scales.column_order
 
 
 def _numbers(*names: str) -> np.dtype[Any]:
     return np.dtype([(name, np.int64) for name in names])
 
 
-# Of a tensor: its coding; its rows among those of all, its columns, its starts and its tables likewise, the first and
-# how many; and how its words are coded (`cols` in a row, `height` rows in a chunk).
+# Of a tensor: the bytes of a chunk that say how it is stored, 1, or of a raw tensor 0; its rows among those of all, its
+# columns, its starts and its tables likewise, the first and how many; and how its words are coded (`cols` in a row,
+# `height` rows in a chunk).
 FACTS = _numbers(
-    "coding", "row", "rows", "column", "columns", "start", "table", "tables",
+    "skip", "row", "rows", "column", "columns", "start", "table", "tables",
     "cols", "height", "low", "padding", "mantissa", "width",
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mc.codec import arrays, tables
-from mc.codec.arrays import NO_CLASS, TOO_FAR
+from mc.codec.arrays import CUT, NO_CLASS, NO_TABLE, TOO_FAR
 from mc.codec.compiled import compiled, inlined
 from mc.codec.scales import order_columns
 
@@ -13,7 +13,9 @@ def read_described(data, base, scaled, wide, numbers, lone, rows, columns, order
     """Fill what follows the fixed part of a head: tables as Tables has them, listed in bytes if they are `wide`, and
     what `_read_rows` fills. Returns the byte behind, or a fault of `arrays`."""
     at = tables.read(data, wide, numbers, lone)
-    return _read_rows(data, at, base, scaled, rows, columns, order, starts, classes) if at >= 0 else at
+    if at < 0:
+        return CUT if at == tables.TOO_SHORT else NO_TABLE
+    return _read_rows(data, at, base, scaled, rows, columns, order, starts, classes)
 
 
 @inlined
