@@ -153,7 +153,7 @@ def second_half(use: Use) -> None:
         planes.unpack_fields(NOTHING, 0, 0)  # first, while Huffman decoding is compiled by the other
         for coder in use.coders:
             with suppress(DamagedError):  # the chunk ends behind its symbols
-                decoder = decoding.Decoder(code, decoding.joined([code], _decoder(coder)[0]))
+                decoder = decoding.Decoder(code, decoding.heads_of(code, _decoder(coder)[0]))
                 decoder.decode_chunk(memoryview(bytes([chunks.CODED, 0, 0, 0, 0])), 0, raw)
         return
     raw.flags.writeable = False

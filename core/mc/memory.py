@@ -17,6 +17,8 @@ from mc.errors import McError
 KEPT = 1 << 24  # bytes
 HUGE = 1 << 21  # bytes of a huge page
 STRETCH = 1 << 23  # bytes for which huge pages are asked at once
+HUGEPAGE = getattr(mmap, "MADV_HUGEPAGE", None)  # only Linux has these
+NOHUGEPAGE = getattr(mmap, "MADV_NOHUGEPAGE", None)
 POPULATE = 23  # MADV_POPULATE_WRITE, which Python doesn't name yet: have pages as if they had been written
 SLOW = 0.001  # seconds for the first page of a stretch; it usually takes a fifth of this
 ENOUGH = 2  # slow ones
@@ -38,7 +40,7 @@ class Room:
         self._at = 0
         self._asked = 0  # bytes from the front for which huge pages have been asked, or won't be
         self._slow = 0  # stretches whose first page came slowly
-        self._asking = threading.Lock()  # the first page of a stretch is touched before anyone may fill it
+        self._asking = threading.Lock()
 
     def part(self, start: int, stop: int) -> NDArray[np.uint8]:
         """The bytes from `start` to `stop`, to be filled, on any thread."""
@@ -51,15 +53,26 @@ class Room:
         return (self._address + start) % 8 == 0
 
     def _ask(self, stop: int) -> None:
-        """Ask for huge pages up to `stop`."""
+        """Ask for huge pages up to `stop`. The system is told of all of them at once, since that waits for whoever has
+        a page; then each stretch is tried by its first page."""
         with self._asking:
+            if self._asked == 0 and not _advise(self._place, HUGEPAGE):
+                self._slow = ENOUGH
+            begin = self._asked
             while self._asked < stop:
-                # A stretch ends where a huge page does: one that is asked for in part is filled in small ones.
-                end = self._asked + STRETCH
-                end -= (self._address + end) % HUGE
-                if self._slow < ENOUGH and not _huge_and_quick(self._place[self._asked : end]):
-                    self._slow += 1
-                self._asked = end
+                self._asked = self._end(self._asked)
+        while begin < stop:
+            end = self._end(begin)
+            if self._slow < ENOUGH and not _quick(self._place[begin:end]):
+                self._slow += 1
+                _advise(self._place[begin : end if self._slow < ENOUGH else None], NOHUGEPAGE)
+            begin = end
+
+    def _end(self, begin: int) -> int:
+        """Where the stretch ends that begins there: where a huge page does, as one that is asked for in part is filled
+        in small ones."""
+        end = begin + STRETCH
+        return end - (self._address + end) % HUGE
 
     def ahead(self, skip: int, size: int) -> NDArray[np.uint8]:
         """Up to `size` bytes from `skip` bytes behind the position on. What is put there and then written from there
@@ -111,25 +124,26 @@ def _blank(size: int) -> tuple[io.BytesIO, NDArray[np.uint8]]:
     return stream, np.frombuffer(stream.getbuffer(), np.uint8)
 
 
-def _huge_and_quick(stretch: NDArray[np.uint8]) -> bool:
-    """Ask for huge pages behind these bytes, none of which has been written, unless the first one comes slowly."""
-    advice, against = getattr(mmap, "MADV_HUGEPAGE", None), getattr(mmap, "MADV_NOHUGEPAGE", None)
-    if advice is None or against is None or len(stretch) < HUGE:  # no Linux, or too little to gain
-        return False
+def _advise(stretch: NDArray[np.uint8], advice: int | None) -> bool:
+    """Tell the system something about the pages in these bytes; False where that can't be (no Linux, too few)."""
     front = -stretch.ctypes.data % mmap.PAGESIZE
+    size = (len(stretch) - front) // mmap.PAGESIZE * mmap.PAGESIZE
+    if advice is None or size < HUGE:
+        return False
     start = ctypes.c_void_p(stretch.ctypes.data + front)
-    size = ctypes.c_size_t((len(stretch) - front) // mmap.PAGESIZE * mmap.PAGESIZE)
-    advise = _library().madvise
-    advise(start, size, advice)
-    first = front + -(stretch.ctypes.data + front) % HUGE
+    return bool(_library().madvise(start, ctypes.c_size_t(size), advice) == 0)
+
+
+def _quick(stretch: NDArray[np.uint8]) -> bool:
+    """Whether the first huge page of these bytes comes quickly, if it hasn't come yet; True before Linux 5.14, where it
+    can't be had without being written, and others may be writing there."""
+    first = -stretch.ctypes.data % HUGE
+    if first >= len(stretch):
+        return True
     began = time.perf_counter()
     # Without the interpreter's lock: it takes as long as decoding half a megabyte.
-    if advise(ctypes.c_void_p(stretch.ctypes.data + first), ctypes.c_size_t(mmap.PAGESIZE), POPULATE):
-        stretch[first] = 0  # a system before Linux 5.14
-    if time.perf_counter() - began < SLOW:
-        return True
-    advise(start, size, against)
-    return False
+    _library().madvise(ctypes.c_void_p(stretch.ctypes.data + first), ctypes.c_size_t(mmap.PAGESIZE), POPULATE)
+    return time.perf_counter() - began < SLOW
 
 
 @cache

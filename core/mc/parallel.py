@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from mc.errors import UsageError
 from mc.memory import keep_freed
@@ -17,11 +17,13 @@ BATCH = 1 << 21  # bytes of work that are handed to a thread at once: every hand
 
 
 class Workers:
-    """An executor, if any, and how many batches it should have at once. With none, work runs where it is asked for."""
+    """What does work: an executor, if any, and how many batches are done at once; and the thread that asks, if it
+    `helps`. With no executor, that thread does all of it."""
 
-    def __init__(self, executor: Executor | None, width: int) -> None:
+    def __init__(self, executor: Executor | None, width: int, helps: bool = False) -> None:
         self.executor = executor
         self.width = width
+        self.helps = helps
 
     def each(
         self, function: Callable[[Any], Any], items: Iterable[Any], weight: Callable[[Any], int] = lambda _: BATCH
@@ -33,25 +35,56 @@ class Workers:
             yield from self.each_of(lambda batch: [function(item) for item in batch], items, weight)
 
     def each_of(
-        self, function: Callable[[list[Any]], list[Any]], items: Iterable[Any], weight: Callable[[Any], int]
-    ) -> Iterator[Any]:
+        self, function: Callable[[list[Any]], list[Any]], items: Iterable[Any], weight: Callable[[Any], int],
+        more: int = 1,
+    ) -> Iterator[Any]:  # fmt: skip
         """The results for all items, in order, of a function that takes a batch of them: TOGETHER at most, that weigh
-        BATCH bytes or a little more. At most `width` + 1 batches are under way or waiting to be taken."""
+        BATCH bytes or a little more. At most `width` batches, and so many `more`, are under way or waiting to be taken
+        or handed out: with more of them nobody runs out of work, and more results are held."""
         if self.executor is None:
             for batch in _batches(items, weight):
                 yield from function(batch)
             return
-        waiting: deque[Future[list[Any]]] = deque()
+        waiting: deque[_Waiting] = deque()
         try:
             for batch in _batches(items, weight):
-                waiting.append(self.executor.submit(function, batch))
-                if len(waiting) > self.width:
-                    yield from waiting.popleft().result()
+                waiting.append(_Waiting(self.executor.submit(function, batch), batch))
+                if len(waiting) >= self.width + more:
+                    yield from self._first(waiting, function)
             while waiting:
-                yield from waiting.popleft().result()
+                yield from self._first(waiting, function)
         finally:  # also when the one who asked has had enough
-            for future in waiting:
+            for future, _ in waiting:
                 future.cancel()
+
+    def _first(self, waiting: deque[_Waiting], function: Callable[[list[Any]], list[Any]]) -> list[Any]:
+        """The results of the batch that has waited longest. To be put to sleep and woken takes as long as some of the
+        work: so whoever helps does what nobody has begun yet."""
+        future, batch = waiting.popleft()
+        if not self.helps:
+            return future.result()
+        if future.cancel():
+            return function(batch)
+        while not future.done():
+            free = next((k for k, other in enumerate(waiting) if other.future.cancel()), None)
+            if free is None:
+                break
+            waiting[free] = _Waiting(_done(function, waiting[free].batch), waiting[free].batch)
+        return future.result()
+
+
+class _Waiting(NamedTuple):
+    future: Future[list[Any]]
+    batch: list[Any]
+
+
+def _done(function: Callable[[list[Any]], list[Any]], batch: list[Any]) -> Future[list[Any]]:
+    done: Future[list[Any]] = Future()
+    try:
+        done.set_result(function(batch))
+    except Exception as error:  # noqa: BLE001 - it is raised when the batch's turn comes
+        done.set_exception(error)
+    return done
 
 
 def _batches(items: Iterable[Any], weight: Callable[[Any], int]) -> Iterator[list[Any]]:
@@ -95,8 +128,8 @@ def workers(threads: int | None, executor: Executor | None) -> Iterator[Workers]
     elif count == 1:
         yield Workers(None, 1)
     else:
-        pool = ThreadPoolExecutor(count, thread_name_prefix="mc")
+        pool = ThreadPoolExecutor(count - 1, thread_name_prefix="mc")
         try:
-            yield Workers(pool, count)
+            yield Workers(pool, count, helps=True)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

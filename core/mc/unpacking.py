@@ -213,7 +213,7 @@ def chunks(
         return found
 
     with scratch() if source is None else nullcontext(io.BytesIO()) as spool:
-        yield from work.each_of(decoded, every(spool), lambda unit: unit.size)
+        yield from work.each_of(decoded, every(spool), lambda unit: unit.size, more=work.width + 1)
 
 
 def restore(

@@ -1,5 +1,6 @@
 """What decodes the chunks of float tensors: of one tensor chunk by chunk, or of many tensors at once."""
 
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from mc.codec import chunks, entropy, floats, heads, planes
 from mc.codec.codings import FLOATS, RAW
 from mc.codec.fields import Reader
-from mc.codec.floats import FloatCode
+from mc.codec.floats import Fixed, FloatCode
 from mc.codec.heads import Heads
-from mc.codec.segments import TABLES
+from mc.codec.rows import read_described
+from mc.codec.tables import Tables
 from mc.codec.typing import Bytes, Ints
 from mc.errors import DamagedError
 
@@ -60,41 +62,23 @@ class Decoder:
 def decoder_of(code: FloatCode, words: int) -> Decoder:
     """What decodes the chunks of a tensor of so many words; DamagedError if its tables are none to decode with."""
     tables, _ = entropy.decoder(code.coder, code.tables, words)
-    return Decoder(code, joined([code], tables))
+    return Decoder(code, heads_of(code, tables))
 
 
-def joined(codes: Sequence[FloatCode], tables: Ints) -> Heads:
-    """What is told of tensors with these codes, and as last of raw ones, given what is looked up."""
-    facts: list[tuple[int, ...]] = []
-    row, column, start, table = 0, 0, 0, 0
-    for code in codes:
-        rows, columns, used = len(code.row_scales), len(code.column_scales), len(code.tables.lone)
-        facts.append((
-            1, row, rows, column, columns, start, table, used, code.cols,
-            floats.rows_in_chunk(code.cols), code.low, code.geometry.padding, code.mantissa, code.field_width,
-        ))  # fmt: skip
-        row, column, start, table = row + rows, column + columns, start + len(code.starts), table + used
-    facts.append((*[0] * 8, floats.CHUNK, 1, 0, 0, 0, 0))
-    return Heads(
-        _records(facts, heads.FACTS),
-        _joined([code.row_scales for code in codes]),
-        _joined([code.column_scales for code in codes]),
-        _joined([code.order for code in codes]),
-        _joined([code.starts for code in codes]),
-        _joined([code.classes for code in codes]),
-        tables,
-        _joined([code.tables.lone for code in codes]),
-    )
-
-
-def _joined(arrays: list[Ints]) -> Ints:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
+def heads_of(code: FloatCode, tables: Ints) -> Heads:
+    """What is told of a tensor with this code, given what is looked up."""
+    rows, columns, lone = code.row_scales, code.column_scales, code.tables.lone
+    facts = (
+        1, 0, len(rows), 0, len(columns), 0, 0, len(lone), code.cols, floats.rows_in_chunk(code.cols), code.low,
+        code.geometry.padding, code.mantissa, code.field_width,
+    )  # fmt: skip
+    return Heads(_records([facts], heads.FACTS), rows, columns, code.order, code.starts, code.classes, tables, lone)
 
 
 def _records(rows: Sequence[tuple[int, ...]], kind: np.dtype[Any]) -> NDArray[Any]:
     """Records of numbers of 64 bits; numpy takes ten times as long to make them itself."""
-    records: NDArray[Any] = np.array(rows, np.int64).reshape(-1).view(kind)
-    return records
+    numbers = [number for row in rows for number in row]
+    return np.frombuffer(struct.pack(f"={len(numbers)}q", *numbers), kind)
 
 
 class Placed(NamedTuple):
@@ -115,48 +99,74 @@ def decode_many(data: Bytes, blobs: Sequence[Placed], geometry: planes.Geometry,
 
     Places are multiples of a word's size, and `raw` begins at one of eight; heads are what their checksums say."""
     plain: list[int] = []  # raw tensors, which are decoded with those of the coder that comes first
-    coded: dict[str, list[tuple[int, FloatCode]]] = {}
+    coded: dict[str, list[tuple[int, Fixed]]] = {}
     for number, blob in enumerate(blobs):
         if bytes(blob.head) == bytes([RAW]) and blob.most_chunks >= _raw_chunks(blob, geometry):
             plain.append(number)
         elif blob.head[:1] == bytes([FLOATS]):
             with suppress(DamagedError):
-                code = _code_of(blob, geometry)
-                if not len(code.frequent):
-                    coded.setdefault(code.coder, []).append((number, code))
+                words_in = blob.nbytes // geometry.width
+                of = floats.read_fixed(Reader(blob.head[1:]), geometry, words_in, blob.most_chunks)
+                if not of.frequent:
+                    coded.setdefault(of.coder, []).append((number, of))
     done: list[int] = []
     words = planes.words_of(raw[: len(raw) // geometry.width * geometry.width], geometry)
-    for coder, pairs in coded.items():
-        tables, used = entropy.room_for(coder, TABLES * len(pairs)), 0
-        numbers, jobs = [], []
-        codes: list[FloatCode] = []
-        for number, code in pairs:
-            with suppress(DamagedError):
-                after = used + len(code.tables.lone)
-                entropy.decoder(coder, code.tables, blobs[number].nbytes // geometry.width, tables[used:after])
-                many = -(-len(code.row_scales) // floats.rows_in_chunk(code.cols))
-                jobs.append(_job(len(codes), blobs[number], many))
-                numbers.append(number)
-                codes.append(code)
-                used = after
-        if not codes:
-            continue
-        jobs += [_job(len(codes), blobs[number], _raw_chunks(blobs[number], geometry)) for number in plain]
-        numbers += plain
-        plain = []
-        todo, told, first = _records(jobs, heads.JOB), joined(codes, tables), 0
-        while first < len(todo):
-            sound, _, _ = chunks.decode(data, data, todo[first:], told, None, raw, words, None, NOWHERE)
-            done += numbers[first : first + sound]
-            first += sound + 1  # the one that isn't is left out
+    for found in coded.values():
+        with suppress(DamagedError):  # one whose checksum is right takes a forger
+            told = _read_heads(data, blobs, found, geometry)
+            numbers = [number for number, _ in found] + plain
+            many = [-(-of.rows // floats.rows_in_chunk(of.cols)) for _, of in found]
+            many += [_raw_chunks(blobs[number], geometry) for number in plain]
+            slots = [*range(len(found)), *[len(found)] * len(plain)]
+            jobs = [_job(slot, blobs[number], n) for slot, number, n in zip(slots, numbers, many, strict=True)]
+            plain = []
+            todo, first = _records(jobs, heads.JOB), 0
+            while first < len(todo):
+                sound, _, _ = chunks.decode(data, data, todo[first:], told, None, raw, words, None, NOWHERE)
+                done += numbers[first : first + sound]
+                first += sound + 1  # the one that isn't is left out
     return done
 
 
-def _code_of(blob: Placed, geometry: planes.Geometry) -> FloatCode:
-    reader = Reader(blob.head[1:])
-    code = floats.read_head(reader, geometry, blob.nbytes // geometry.width, blob.most_chunks)
-    reader.end()
-    return code
+def _read_heads(
+    data: Bytes, blobs: Sequence[Placed], found: Sequence[tuple[int, Fixed]], geometry: planes.Geometry
+) -> Heads:
+    """What is told of these tensors of one coder, given their numbers and how their heads begin, and as last of raw
+    ones; DamagedError if any of the heads makes no sense."""
+    data = data[:]
+    data.flags.writeable = False  # one kind of array, so that every loop is compiled once
+    n, tables = len(found), [floats.tables_of(of.context) for _, of in found]
+    rows, columns = np.empty(sum(of.rows for _, of in found), np.int16), sum(of.scaled_columns for _, of in found)
+    column_scales, order = np.empty(columns, np.int16), np.empty(2 * columns, np.uint16)
+    starts, classes = np.empty(heads.STARTS * n, np.int64), []
+    numbers, lone = np.empty((sum(tables), 256), np.uint8), np.empty(sum(tables), np.int64)
+    facts: list[tuple[int, ...]] = []
+    row, column, start, table = 0, 0, 0, 0
+    for (number, of), used in zip(found, tables, strict=True):
+        last, right, behind, begin = row + of.rows, column + of.scaled_columns, table + used, blobs[number].begin
+        head = data[begin - len(blobs[number].head) + 1 + floats.FIXED_BYTES : begin]
+        after = start + heads.STARTS * (right > column)
+        of_rows = np.empty((geometry.tails, of.rows), np.uint8)
+        end = read_described(
+            head, of.base, of.scaled, of.wide, numbers[table:behind], lone[table:behind], rows[row:last],
+            column_scales[column:right], order[2 * column : 2 * right], starts[start:after], of_rows,
+        )  # fmt: skip
+        if end != len(head):
+            raise DamagedError("a head makes no sense")
+        classes.append(of_rows)
+        low = geometry.mantissa - of.mantissa
+        facts.append((
+            1, row, of.rows, column, right - column, start, table, used, of.cols, floats.rows_in_chunk(of.cols), low,
+            geometry.padding, of.mantissa, low + (not of.unsigned),
+        ))  # fmt: skip
+        row, column, start, table = last, right, after, behind
+    facts.append((*[0] * 8, floats.CHUNK, 1, 0, 0, 0, 0))
+    words = sum(blobs[number].nbytes for number, _ in found) // geometry.width
+    looked_up, _ = entropy.decoder(found[0][1].coder, Tables(numbers, lone), words)
+    return Heads(
+        _records(facts, heads.FACTS), rows, column_scales, order, starts, np.concatenate(classes, axis=-1), looked_up,
+        lone,
+    )  # fmt: skip
 
 
 def _raw_chunks(blob: Placed, geometry: planes.Geometry) -> int:

@@ -161,30 +161,22 @@ def encoder(coder: str, tables: Tables) -> tuple[Ints, ...]:
     return states, bits_from, offset, lone
 
 
-def room_for(coder: str, count: int) -> Ints:
-    """So many tables of what is looked up, [count, 4096], not filled."""
-    if coder == HUFFMAN:
-        return np.empty((count, huffman_tables.LOOKUP), np.uint64)
-    return np.empty((count, STATES), np.uint32)
-
-
-def decoder(coder: str, tables: Tables, symbols: int, room: Ints | None = None) -> tuple[Ints, Counts]:
-    """The arrays with which `decode_symbols` works, the larger one in `room`, if there is any; DamagedError if the
-    tables are none that can be decoded with. `symbols` is about how many there are in all: with few of them, look-ups
-    that yield several don't pay."""
+def decoder(coder: str, tables: Tables, symbols: int) -> tuple[Ints, Counts]:
+    """The arrays with which `decode_symbols` works; DamagedError if the tables are none that can be decoded with.
+    `symbols` is about how many there are in all: with few of them, look-ups that yield several don't pay."""
     count, lone = len(tables.lone), tables.lone
-    if room is None:
-        room = room_for(coder, count)
     if coder == HUFFMAN:
+        look_ups = np.empty((count, huffman_tables.LOOKUP), np.uint64)
         most = huffman_tables.most_at_once(symbols // max(count, 1))
-        if huffman_tables.decoder(tables.numbers, lone, most, room) >= 0:
+        if huffman_tables.decoder(tables.numbers, lone, most, look_ups) >= 0:
             raise DamagedError("the lengths of a Huffman table make no complete code")
-        return room, lone
+        return look_ups, lone
     # A table is either listed or has a lone symbol, or none: the loops look up nothing for the latter two.
     if (tables.numbers.any(axis=1) != (lone == SEVERAL)).any():
         raise DamagedError("a code table lists no symbols")
-    ans.decoder(_frequency(tables.numbers), room)
-    return room, lone
+    entries = np.empty((count, STATES), np.uint32)
+    ans.decoder(_frequency(tables.numbers), entries)
+    return entries, lone
 
 
 @inlined

@@ -7,6 +7,7 @@ in its head; each chunk, a run of whole rows, is coded alone with them (FORMAT.m
 import struct
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,7 @@ ALONE, ROWS, BOTH = (
 )  # which scales give the contexts: one for the whole tensor, of rows, of rows and columns
 CONTEXTS = ("alone", "rows", "both")
 
+FIXED, FIXED_BYTES = "BBBBIhB", 11  # how each head begins: mantissa, flags, context, coder, cols, base, frequent
 UNSIGNED = 1  # flag of a float tensor
 MOST_FREQUENT = 8  # frequent words
 NO_ROOM: Bytes = np.empty(0, np.uint8)
@@ -132,7 +134,7 @@ def write_head(code: FloatCode, described_tables: bytes, described_scales: bytes
     base = int(code.row_scales.min()) if len(code.row_scales) else 0
     parts = [
         struct.pack(
-            "<BBBBIhB",
+            "<" + FIXED,
             code.mantissa,
             UNSIGNED * (not code.signed),
             code.context,
@@ -149,10 +151,38 @@ def write_head(code: FloatCode, described_tables: bytes, described_scales: bytes
     return b"".join(parts)
 
 
-def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks: int) -> FloatCode:
-    """Undo `write_head` for a tensor of that many words, in as many chunks at most; DamagedError for anything that
-    can't have been written."""
-    mantissa, flags, context, coder, cols, base, frequent = reader.numbers("BBBBIhB")
+class Fixed(NamedTuple):
+    """The part of a head that is as long in every tensor, and how many rows there are."""
+
+    mantissa: int
+    unsigned: bool
+    context: int
+    coder: str
+    cols: int
+    base: int  # row scale that the others are counted from
+    frequent: int  # words
+    rows: int
+
+    @property
+    def scaled_columns(self) -> int:
+        """Columns that have scales."""
+        return self.cols if self.context == BOTH else 0
+
+    @property
+    def scaled(self) -> bool:
+        """Whether rows have scales of their own."""
+        return self.context != ALONE
+
+    @property
+    def wide(self) -> bool:
+        """Whether tables are listed in bytes."""
+        return self.coder == entropy.ANS
+
+
+def read_fixed(reader: Reader, geometry: planes.Geometry, words: int, most_chunks: int) -> Fixed:
+    """The front of what `write_head` wrote for a tensor of that many words, in as many chunks at most; DamagedError
+    for anything that can't have been written."""
+    mantissa, flags, context, coder, cols, base, frequent = reader.numbers(FIXED)
     fits = mantissa <= geometry.mantissa < mantissa + planes.MOST_FIELD_BITS
     if not fits or flags > UNSIGNED or frequent > MOST_FREQUENT or context > BOTH or coder >= len(entropy.CODERS):
         raise DamagedError(
@@ -163,35 +193,30 @@ def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks
     rows = -(-words // cols)
     if -(-rows // rows_in_chunk(cols)) > most_chunks:
         raise DamagedError(f"it has room for {most_chunks} chunks, too few for its {rows} rows")
-    frequent_words = reader.words(frequent, geometry.width)
-    count = tables_of(context)
+    return Fixed(mantissa, flags == UNSIGNED, context, entropy.CODERS[coder], cols, base, frequent, rows)
+
+
+def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks: int) -> FloatCode:
+    """Undo `write_head`, as `read_fixed` does its front."""
+    of = read_fixed(reader, geometry, words, most_chunks)
+    frequent = reader.words(of.frequent, geometry.width)
+    count = tables_of(of.context)
     tables = Tables(np.empty((count, 256), np.uint8), np.empty(count, np.int64))
-    row_scales, classes = np.empty(rows, np.int16), np.empty((geometry.tails, rows), np.uint8)
+    row_scales, classes = np.empty(of.rows, np.int16), np.empty((geometry.tails, of.rows), np.uint8)
     columns, order, starts = symbols.EMPTY_SCALES, symbols.EMPTY_WORDS, symbols.EMPTY_COUNTS
-    if context == BOTH:
-        columns, order = np.empty(cols, np.int16), np.empty(2 * cols, np.uint16)
+    if of.scaled_columns:
+        columns, order = np.empty(of.cols, np.int16), np.empty(2 * of.cols, np.uint16)
         starts = np.empty(scales.OCTAVE + 1, np.int64)
     reader.filled(
-        read_described, base, context != ALONE, entropy.CODERS[coder] == entropy.ANS, tables.numbers, tables.lone,
-        row_scales, columns, order, starts, classes,
+        read_described, of.base, of.scaled, of.wide, tables.numbers, tables.lone, row_scales, columns, order, starts,
+        classes,
     )  # fmt: skip
-    if frequent and (classes != classes[:, :1]).any():
+    if of.frequent and (classes != classes[:, :1]).any():
         raise DamagedError("it has frequent words, and rows of different classes")
     return FloatCode(
-        geometry,
-        mantissa,
-        cols,
-        context,
-        row_scales,
-        columns,
-        order,
-        starts,
-        classes,
-        frequent_words,
-        not flags & UNSIGNED,
-        entropy.CODERS[coder],
-        tables,
-    )
+        geometry, of.mantissa, of.cols, of.context, row_scales, columns, order, starts, classes, frequent,
+        not of.unsigned, of.coder, tables,
+    )  # fmt: skip
 
 
 def widest_window(frequent: Ints) -> Words:

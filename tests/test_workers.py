@@ -1,0 +1,101 @@
+"""Work that is shared between threads and the one that asks for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from mc.parallel import BATCH, Workers, workers
+
+PATIENCE = 60  # seconds; a test that waits as long has failed
+
+
+@contextmanager
+def busy(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """A pool of one thread that does something else meanwhile."""
+    begun, over = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        over.wait(PATIENCE)
+
+    pool.submit(wait)
+    assert begun.wait(PATIENCE)
+    try:
+        yield
+    finally:
+        over.set()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("weight", [0, 1, BATCH])
+def test_results_come_in_order_and_are_all_there(threads: int, weight: int) -> None:
+    with workers(threads, None) as work:
+        assert list(work.each(lambda n: n * n, iter(range(1000)), lambda _: weight)) == [n * n for n in range(1000)]
+        assert list(work.each(str, ())) == []
+
+
+def test_whoever_asks_does_what_nobody_begins() -> None:
+    def ran(_: int) -> str:
+        return threading.current_thread().name
+
+    with ThreadPoolExecutor(1) as pool, busy(pool):
+        found = Workers(pool, 2, helps=True).each(ran, range(9))
+        assert list(found) == [threading.current_thread().name] * 9
+
+
+def test_an_executor_that_was_handed_in_does_all_of_it() -> None:
+    with ThreadPoolExecutor(1, thread_name_prefix="theirs") as pool, workers(2, pool) as work:
+        names = set(work.each(lambda _: threading.current_thread().name, range(9)))
+    assert names == {"theirs_0"}
+
+
+def test_no_more_is_begun_than_was_allowed() -> None:
+    asked: list[int] = []
+
+    def items() -> Iterator[int]:
+        for n in range(100):
+            asked.append(n)
+            yield n
+
+    with ThreadPoolExecutor(1) as pool, busy(pool):
+        for helps, more in ((True, 1), (True, 6)):
+            asked.clear()
+            found = Workers(pool, 2, helps).each_of(list, items(), lambda _: BATCH, more)
+            assert next(found) == 0
+            assert len(asked) == 2 + more
+
+
+def test_an_error_is_raised_when_its_turn_comes_and_nothing_is_begun_after_it() -> None:
+    """Also when whoever asks made it, while a thread did what comes before."""
+    first, failed, begun = threading.Event(), threading.Event(), []
+
+    def work(n: int) -> int:
+        begun.append(n)
+        if n == 0:
+            first.set()
+            assert failed.wait(PATIENCE)
+        elif first.wait(PATIENCE) and n == 1:
+            failed.set()
+            raise ValueError("one")
+        return n
+
+    with ThreadPoolExecutor(1) as pool:
+        found = Workers(pool, 2, helps=True).each(work, range(50))
+        assert next(found) == 0
+        with pytest.raises(ValueError, match="one"):
+            next(found)
+    assert len(begun) <= 3
+
+
+def test_who_has_had_enough_leaves_nothing_waiting() -> None:
+    begun: list[int] = []
+    with ThreadPoolExecutor(1) as pool, busy(pool):
+        found = Workers(pool, 2, helps=True).each(begun.append, range(50))
+        next(found)
+        del found
+    assert begun == [0]
