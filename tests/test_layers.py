@@ -33,7 +33,7 @@ LAYERS = [
     ["mc.packing", "mc.unpacking"],
     ["mc.recipe"],
     ["mc.schemes"],
-    ["mc.opening", "mc.heading", "mc.twins", "mc.together"],
+    ["mc.opening", "mc.pieces", "mc.heading", "mc.twins", "mc.together"],
     ["mc.manifest", "mc.blob"],
     ["mc.codec"],
     ["mc.folder", "mc.checkpoint", "mc.streams"],

@@ -11,6 +11,7 @@ import pytest
 import mc
 from mc.errors import McError
 from mc.packing import _Digest
+from mc.parallel import workers
 from mc.source import Source
 
 
@@ -70,10 +71,11 @@ def test_a_tensor_whose_name_has_brackets_is_found_by_it(tmp_path: Path) -> None
         assert one.names() == ["a[0]"] and bytes(one.tensor("a[0]")) == b"abc"
 
 
-def test_no_digest_of_a_part_passes_for_that_of_the_whole() -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_digest_of_a_part_passes_for_that_of_the_whole(threads: int) -> None:
     source = Source.of(small())
     source.close()  # a fault while hashing, other than those that are expected
-    with _Digest(source) as digest, pytest.raises(ValueError, match="is closed"):
+    with workers(threads, None) as work, _Digest(source, work) as digest, pytest.raises(ValueError, match="is closed"):
         digest.result()
 
 

@@ -13,7 +13,7 @@ from mc.errors import DamagedError, McError
 from mc.folder import Folder, check_index, packed_name, plain_name, read_folder, scan_folder
 from mc.memory import Room
 from mc.packing import pack_file
-from mc.parallel import Workers, processors, workers
+from mc.parallel import Workers, workers
 from mc.places import STDIN, PathLike, is_folder, name_of, new_folder, path_of, random_access, refuse_same, writing
 from mc.progress import Done, Progress
 from mc.reports import FileReport, Finding, PackReport, RestoredFile, UnpackReport, VerifiedFile, VerifyReport
@@ -31,18 +31,10 @@ def compress(
     """The packed form of the safetensors file whose bytes are `data`.
 
     Raises DamagedError if they are no sound safetensors file, McError if they are a packed one already."""
-    count = _coders(threads, level) if executor is None else threads
-    with Source.of(data) as source, workers(count, executor) as work:
+    with Source.of(data) as source, workers(threads, executor) as work:
         out = Room(source.size)
         _, _, size = pack_file(source, out, level, work, _ignore)
     return out.result(size)
-
-
-def _coders(threads: int | None, level: str) -> int:
-    """How many of so many threads of our own are to code what is in memory. The sha256 of the original keeps one busy
-    for most of the time, but at `best`; and a thread that codes alone copies nothing."""
-    count = processors() if threads is None else threads
-    return count - 1 if count > 1 and level != "best" else count
 
 
 def decompress(

@@ -4,61 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, Protocol
-
-import numpy as np
+from collections.abc import Callable
+from typing import Any
 
 from mc import blob
-from mc.checkpoint import LONGEST_HEADER, Layout, Source, Tensor, read_layout
-from mc.codec.choose import Coded, code, raw_code
-from mc.codec.codings import word_width
-from mc.codec.floats import NO_ROOM
-from mc.codec.typing import Bytes
+from mc.checkpoint import LONGEST_HEADER, Layout, Source, read_layout
 from mc.errors import McError, UsageError
-from mc.heading import WHOLE, coded_from, header_room, longest_note, most_packed
+from mc.heading import header_room, longest_note
 from mc.manifest import SAME, Entry, Manifest, is_packed, write_header
-from mc.memory import Room
 from mc.parallel import Workers
+from mc.pieces import Target, pack_tensors
 from mc.recipe import Recipe, elements, read_recipe
 from mc.reports import TensorReport
 from mc.schemes import Trellis, described, parts
 from mc.twins import find_twins
 
 LEVELS = ("fast", "default", "best")
-ROOMY = 3  # times a chunk's bytes: what coding may touch, but for rare chunks
 DIGEST_STEP = 1 << 22  # bytes of a file hashed at once
 DIGEST_STRIDE = 1 << 28  # bytes of memory: a tenth of a second, after which an interruption is noticed
-
-
-class Target(Protocol):
-    """What a packed file is written to."""
-
-    def write(self, data: bytes | memoryview, /) -> int: ...
-
-    def seek(self, position: int, /) -> int: ...
-
-    def tell(self) -> int: ...
-
-
 MOST_SAID = 1 << 62  # bytes of a tensor, for the longest number of bits a weight that a manifest can say
 MOST_BITS = 99999999.9999
 
-Part = memoryview | bytes
-Ahead = Callable[[int, tuple[int, int]], Bytes]  # room in the target for a chunk, so many bytes behind what is written
 Step = Callable[[int], None]  # takes the bytes of the original that are done
-
-
-@dataclass(frozen=True)
-class PackedTensor:
-    """What became of a tensor."""
-
-    coding: str
-    why: str
-    size: int  # bytes of its blob
-    head: int = 0  # of these, what stands before the first chunk
 
 
 def pack_file(
@@ -88,9 +55,8 @@ def pack_file(
     entries: dict[str, Entry] = {}
     reports: list[TensorReport] = []
     sizes: list[int] = []
-    states = states_of(recipe)
-    with _Digest(source) as digest:
-        for tensor, packed in _pack_tensors(source, layout, twins, level, work, target, states):
+    with _Digest(source, work) as digest:
+        for tensor, packed in pack_tensors(source, layout, twins, states_of(recipe), level, work, target):
             why = packed.why if packed.coding == SAME else packed.why[: longest_note(tensor, level)]
             entries[tensor.name] = Entry(tensor.dtype, tensor.shape, packed.coding, why)
             sizes.append(packed.size)
@@ -156,123 +122,16 @@ def states_of(recipe: Recipe) -> dict[str, int]:
     }
 
 
-def _pack_tensors(
-    source: Source, layout: Layout, twins: dict[str, str], level: str, work: Workers, target: Target,
-    states: dict[str, int],
-) -> Iterator[tuple[Tensor, PackedTensor]]:  # fmt: skip
-    """Code and write every tensor in data order. Small ones are coded whole, several at once; large ones chunk by
-    chunk. What is written doesn't depend on which way was taken."""
-    # In memory and on one thread, a chunk can be coded where it will stand: what is before it has been written.
-    memory = target if isinstance(target, Room) and work.executor is None else None
-
-    def ahead(skip: int, span: tuple[int, int]) -> Bytes:
-        return memory.ahead(skip, ROOMY * (span[1] - span[0])) if memory is not None else NO_ROOM
-
-    smallest = coded_from((tensor.stop - tensor.start for tensor in layout.tensors), layout.size, level)
-
-    def pack_small(numbered: tuple[int, Tensor]) -> tuple[PackedTensor, list[Part]]:
-        index, tensor = numbered
-        nbytes = tensor.stop - tensor.start
-        if tensor.name in twins:
-            return PackedTensor(SAME, twins[tensor.name], 0), []
-        if nbytes == 0:
-            return PackedTensor("empty", "", 0), []
-        whole = _read(source, tensor.start, tensor.stop)
-        if nbytes < smallest:
-            coded = raw_code(nbytes, word_width(tensor.dtype, nbytes), "")
-        else:
-            walks = states.get(tensor.name, 0)
-            coded = code(tensor.dtype, tensor.shape, nbytes, lambda start, stop: whole[start:stop], level, map, walks)
-        parts = _whole_blob(coded, index, whole, ahead)
-        size = sum(len(part) for part in parts)
-        if size > most_packed(nbytes):  # what was expected to pay didn't
-            coded = raw_code(nbytes, word_width(tensor.dtype, nbytes), f"coded {8 * size / nbytes:.2f} bits a byte")
-            parts = _whole_blob(coded, index, whole, ahead)
-            size = sum(len(part) for part in parts)
-        return PackedTensor(coded.name, coded.why, size, len(parts[0])), parts
-
-    def pack_large(index: int, tensor: Tensor) -> PackedTensor:
-        def read(start: int, stop: int) -> Bytes:
-            return _read(source, tensor.start + start, tensor.start + stop)
-
-        def each(function: Callable[[Any], Any], parts: Iterable[tuple[int, int]]) -> Iterator[Any]:
-            return work.each(function, parts, lambda part: part[1] - part[0])  # words or bytes: looking is quick
-
-        walks = states.get(tensor.name, 0)
-        coded = code(tensor.dtype, tensor.shape, tensor.stop - tensor.start, read, level, each, walks)
-        spans, sizes = coded.spans, []
-        head = blob.write_head(coded, index)
-        target.write(head)
-        chunks = work.each(
-            lambda k: blob.frame(coded, index, k, read(*spans[k]), ahead(blob.FRAME.size, spans[k])),
-            range(len(spans)),
-            lambda k: spans[k][1] - spans[k][0],
-        )
-        for sealed in chunks:
-            for part in blob.write_frame(sealed):
-                target.write(part)
-            sizes.append(len(sealed.coded))
-        directory = blob.write_directory(sizes)
-        target.write(directory)
-        size = len(head) + sum(sizes) + blob.FRAME.size * len(sizes) + len(directory)
-        return PackedTensor(coded.name, coded.why, size, len(head))
-
-    def weight(numbered: tuple[int, Tensor]) -> int:
-        _, tensor = numbered
-        return tensor.stop - tensor.start
-
-    def is_small(numbered: tuple[int, Tensor]) -> bool:
-        _, tensor = numbered
-        return tensor.stop - tensor.start <= WHOLE or tensor.name in twins
-
-    for small, group in groupby(enumerate(layout.tensors), is_small):
-        if small:
-            numbered = list(group)
-            for (_, tensor), (packed, parts) in zip(numbered, work.each(pack_small, numbered, weight), strict=True):
-                for part in parts:
-                    target.write(part)
-                yield tensor, packed
-        else:
-            for index, tensor in group:
-                yield tensor, pack_large(index, tensor)
-
-
-def _whole_blob(coded: Coded, index: int, whole: Bytes, ahead: Ahead) -> list[Part]:
-    parts: list[Part] = [blob.write_head(coded, index)]
-    at, sizes = len(parts[0]), []
-    for k, span in enumerate(coded.spans):
-        at += blob.FRAME.size
-        sealed = blob.frame(coded, index, k, whole[span[0] : span[1]], ahead(at, span))
-        parts.extend(blob.write_frame(sealed))
-        at += len(sealed.coded)
-        sizes.append(len(sealed.coded))
-    parts.append(blob.write_directory(sizes))
-    return parts
-
-
-def _read(source: Source, start: int, stop: int) -> Bytes:
-    """Bytes of the source, aligned for words of eight bytes, read-only: one kind of array, so that every loop is
-    compiled once."""
-    if source.in_memory:
-        raw = np.frombuffer(source.read(start, stop), np.uint8)
-        if raw.__array_interface__["data"][0] % 8:
-            raw = raw.copy()
-    else:
-        raw = np.empty(stop - start, np.uint8)
-        source.read_into(start, raw)
-    raw.flags.writeable = False
-    return raw
-
-
 class _Digest:
-    """The sha256 of a whole source, computed on a thread of its own while the source is packed."""
+    """The sha256 of a whole source, computed while the source is packed: on one of the threads that work, which works
+    with the others when that is done, or on one of its own where there are none of ours."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, work: Workers) -> None:
+        self._source, self._pool = source, work.executor if work.helps else None
         self._sha256 = hashlib.sha256()
         self._stopped = threading.Event()
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="mc-sha256")
+        self._wait: Callable[[], object] = self._stopped.set
 
     def _run(self) -> None:
         try:
@@ -287,15 +146,20 @@ class _Digest:
 
     def result(self) -> str:
         """Wait for it; raises what reading the source raised."""
-        self._thread.join()
+        self._wait()
         if self._failure is not None:
             raise self._failure
         return self._sha256.hexdigest()
 
     def __enter__(self) -> _Digest:
-        self._thread.start()
+        if self._pool is not None:
+            self._wait = self._pool.submit(self._run).result
+        else:
+            thread = threading.Thread(target=self._run, name="mc-sha256")
+            self._wait = thread.join
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._thread.join()
+        self._wait()

@@ -26,13 +26,18 @@ class Workers:
         self.helps = helps
 
     def each(
-        self, function: Callable[[Any], Any], items: Iterable[Any], weight: Callable[[Any], int] = lambda _: BATCH
-    ) -> Iterator[Any]:
-        """Like `map`, in order. Items go to a thread in batches, as in `each_of`."""
+        self, function: Callable[[Any], Any], items: Iterable[Any], weight: Callable[[Any], int] = lambda _: BATCH,
+        here: Callable[[Any], Any] | None = None, more: int = 1,
+    ) -> Iterator[Any]:  # fmt: skip
+        """Like `map`, in order. Items go to a thread in batches, as in `each_of`. `here` takes the place of `function`
+        where whoever asks does an item itself when all before it have been handed out."""
+        own = here or function
         if self.executor is None:
-            yield from map(function, items)
-        else:
-            yield from self.each_of(lambda batch: [function(item) for item in batch], items, weight)
+            return map(own, items)
+        return self._each(
+            self.executor, lambda batch: [function(item) for item in batch], lambda batch: map(own, batch),
+            _batches(items, weight), more,
+        )  # fmt: skip
 
     def each_of(
         self, function: Callable[[list[Any]], list[Any]], items: Iterable[Any], weight: Callable[[Any], int],
@@ -42,34 +47,41 @@ class Workers:
         BATCH bytes or a little more. At most `width` batches, and so many `more`, are under way or waiting to be taken
         or handed out: with more of them nobody runs out of work, and more results are held."""
         if self.executor is None:
-            for batch in _batches(items, weight):
-                yield from function(batch)
-            return
+            return (result for batch in _batches(items, weight) for result in function(batch))
+        return self._each(self.executor, function, function, _batches(items, weight), more)
+
+    def _each(
+        self, executor: Executor, away: Callable[[list[Any]], list[Any]], here: Callable[[list[Any]], Iterable[Any]],
+        batches: Iterable[list[Any]], more: int,
+    ) -> Iterator[Any]:  # fmt: skip
         waiting: deque[_Waiting] = deque()
         try:
-            for batch in _batches(items, weight):
-                waiting.append(_Waiting(self.executor.submit(function, batch), batch))
+            for batch in batches:
+                waiting.append(_Waiting(executor.submit(away, batch), batch))
                 if len(waiting) >= self.width + more:
-                    yield from self._first(waiting, function)
+                    yield from self._first(waiting, away, here)
             while waiting:
-                yield from self._first(waiting, function)
+                yield from self._first(waiting, away, here)
         finally:  # also when the one who asked has had enough
             for future, _ in waiting:
                 future.cancel()
 
-    def _first(self, waiting: deque[_Waiting], function: Callable[[list[Any]], list[Any]]) -> list[Any]:
+    def _first(
+        self, waiting: deque[_Waiting], away: Callable[[list[Any]], list[Any]],
+        here: Callable[[list[Any]], Iterable[Any]],
+    ) -> Iterable[Any]:  # fmt: skip
         """The results of the batch that has waited longest. To be put to sleep and woken takes as long as some of the
         work: so whoever helps does what nobody has begun yet."""
         future, batch = waiting.popleft()
         if not self.helps:
             return future.result()
         if future.cancel():
-            return function(batch)
+            return here(batch)
         while not future.done():
             free = next((k for k, other in enumerate(waiting) if other.future.cancel()), None)
             if free is None:
                 break
-            waiting[free] = _Waiting(_done(function, waiting[free].batch), waiting[free].batch)
+            waiting[free] = _Waiting(_done(away, waiting[free].batch), waiting[free].batch)
         return future.result()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from mc.checkpoint import Source
-from mc.packing import Target, pack_file
+from mc.packing import pack_file
 from mc.parallel import Workers
+from mc.pieces import Target
 from mc.recipe import Recipe
 from mc.reports import TensorReport
 from mc.schemes import parts
