@@ -30,8 +30,8 @@ class Room:
 
     Where it can, the system backs it by pages of 2 MiB: filled the first time, pages of 4 KiB cost more than all the
     coding (2 GB/s, and 10 with huge ones). But on a virtual machine a huge page may be one that the host has to find
-    first, and then takes ten times as long; so they are given up once the first pages of two stretches came slowly. What
-    is in the pages doesn't depend on it."""
+    first, and then takes ten times as long; so they are given up once the first pages of two stretches came slowly.
+    What is in the pages doesn't depend on it."""
 
     def __init__(self, size: int) -> None:
         """McError if there isn't so much memory."""
