@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from conftest import environment, safetensors
 from mc import ahead
 from mc.api import compress
 from mc.codec.compiled import FOLDER
+from mc.codec.fit import EFFORTS
+from mc.codec.planes import GEOMETRIES
 
 # Both halves in a process of its own, without loops; then all that the real command compiles.
 SCRIPT = """
@@ -48,7 +51,8 @@ def words(dtype: str, side: int = 1100) -> dict[str, tuple[str, np.ndarray[Any, 
 
 
 @pytest.mark.parametrize(
-    ("command", "dtype", "level"), [("pack", "F32", "best"), ("unpack", "F32", "best"), ("pack", "BF16", "default")]
+    ("command", "dtype", "level"),
+    [("pack", "F32", "best"), ("unpack", "F32", "best"), ("pack", "BF16", "default"), ("unpack", "F16", "default")],
 )
 def test_both_halves_are_all_that_is_needed(command: str, dtype: str, level: Any, tmp_path: Path) -> None:
     data = safetensors(words(dtype))
@@ -58,6 +62,14 @@ def test_both_halves_are_all_that_is_needed(command: str, dtype: str, level: Any
     line = [sys.executable, "-c", SCRIPT, command, dtype, level, str(file)]
     done = subprocess.run(line, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), (done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(("dtype", "level"), list(product(GEOMETRIES, EFFORTS)))
+def test_either_half_works_for_every_kind_of_floats(dtype: str, level: str) -> None:
+    """What a half codes or reads must be sound, or the command would not begin."""
+    for command in ahead.COMMANDS:
+        ahead.first_half(ahead.Use(command, dtype, level))
+        ahead.second_half(ahead.Use(command, dtype, level))
 
 
 def test_what_a_source_is_used_as(tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def compile_for(command: Command, source: Path | BinaryIO, level: str = "default
         other.start()
         first_half(use)
         other.join(PATIENCE)
-    except OSError:
-        return  # there can't be another process
+    except (OSError, McError):
+        return  # there can't be another process, or this one was wrong about what is needed: the command compiles it
     finally:
         if other.pid is not None:
             other.kill()
@@ -138,7 +138,8 @@ def first_half(use: Use) -> None:
     for coder in use.coders:  # what the other process soon needs too
         entropy.decode(NOTHING, np.zeros(1, np.int64), _decoder(coder))
     for coder in use.coders:
-        head = struct.pack("<BBBBIhB", 0, 0, floats.ROWS, entropy.CODERS.index(coder), COLS, 0, 0)
+        mantissa, number = _mantissa(geometry), entropy.CODERS.index(coder)
+        head = struct.pack("<" + floats.FIXED, mantissa, 0, floats.ROWS, number, COLS, 0, 0)
         # Then come four tables with one symbol each, and arrays of one repeated byte.
         head += bytes([NO_WINDOW, 0, symbols.CENTRE]) * 4 + bytes([1, 0]) * (1 + geometry.tails)
         code = floats.read_head(Reader(memoryview(head)), geometry, COLS, 1)
@@ -178,6 +179,11 @@ def _weights(geometry: planes.Geometry) -> Bytes:
     return raw
 
 
+def _mantissa(geometry: planes.Geometry) -> int:
+    """Mantissa bits in a symbol: so many that the others fit a field."""
+    return min(fit.JOINT[geometry.mantissa], geometry.mantissa)
+
+
 NOTHING = np.frombuffer(b"", np.uint8)
 LONE = np.full(1, symbols.ZERO, np.int64)  # the only symbol of the only table: nothing is looked up
 
@@ -186,7 +192,7 @@ def _blank(geometry: planes.Geometry) -> FloatCode:
     """The code of one row of words, with no contexts and all low bits raw."""
     words = np.empty(0, f"<u{geometry.width}")
     return FloatCode(
-        geometry, min(fit.JOINT[geometry.mantissa], geometry.mantissa), COLS, floats.ALONE, np.zeros(1, np.int16),
+        geometry, _mantissa(geometry), COLS, floats.ALONE, np.zeros(1, np.int16),
         symbols.EMPTY_SCALES, symbols.EMPTY_WORDS, symbols.EMPTY_COUNTS, np.zeros((geometry.tails, 1), np.uint8),
         words, True, entropy.HUFFMAN, Tables(np.zeros((1, 256), np.uint8), LONE),
     )  # fmt: skip
