@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from mc.errors import UsageError
 from mc.memory import keep_freed
@@ -57,14 +57,14 @@ class Workers:
         waiting: deque[_Waiting] = deque()
         try:
             for batch in batches:
-                waiting.append(_Waiting(executor.submit(away, batch), batch))
+                waiting.append(_Waiting(executor, away, batch))
                 if len(waiting) >= self.width + more:
                     yield from self._first(waiting, away, here)
             while waiting:
                 yield from self._first(waiting, away, here)
         finally:  # also when the one who asked has had enough
-            for future, _ in waiting:
-                future.cancel()
+            for one in waiting:
+                one.taken()
 
     def _first(
         self, waiting: deque[_Waiting], away: Callable[[list[Any]], list[Any]],
@@ -72,22 +72,38 @@ class Workers:
     ) -> Iterable[Any]:  # fmt: skip
         """The results of the batch that has waited longest. To be put to sleep and woken takes as long as some of the
         work: so whoever helps does what nobody has begun yet."""
-        future, batch = waiting.popleft()
-        if not self.helps:
-            return future.result()
-        if future.cancel():
-            return here(batch)
-        while not future.done():
-            free = next((k for k, other in enumerate(waiting) if other.future.cancel()), None)
-            if free is None:
-                break
-            waiting[free] = _Waiting(_done(away, waiting[free].batch), waiting[free].batch)
-        return future.result()
+        first = waiting.popleft()
+        if self.helps:
+            batch = first.taken()
+            if batch is not None:
+                return here(batch)
+            for other in waiting:
+                if first.future.done():
+                    break
+                batch = other.taken()
+                if batch is not None:
+                    other.future = _done(away, batch)
+        return first.future.result()
 
 
-class _Waiting(NamedTuple):
-    future: Future[list[Any]]
-    batch: list[Any]
+class _Waiting:
+    """A batch that was handed to an executor."""
+
+    def __init__(self, executor: Executor, function: Callable[[list[Any]], list[Any]], batch: list[Any]) -> None:
+        self._batch = batch
+        self.future = executor.submit(self._run, function)
+
+    def taken(self) -> list[Any] | None:
+        """The batch, if no thread has begun it: then none will."""
+        return self._left() if self.future.cancel() else None
+
+    def _run(self, function: Callable[[list[Any]], list[Any]]) -> list[Any]:
+        return function(self._left())
+
+    def _left(self) -> list[Any]:
+        """The batch, which isn't held any longer: an executor holds what was cancelled until it comes to it."""
+        batch, self._batch = self._batch, []
+        return batch
 
 
 def _done(function: Callable[[list[Any]], list[Any]], batch: list[Any]) -> Future[list[Any]]:

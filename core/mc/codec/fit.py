@@ -7,6 +7,7 @@ what is near the symbols seen and an escape for the rest. The second pass is the
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -145,12 +146,16 @@ def _fit(
         plan.coder, plan.tables,
     )  # fmt: skip
     window = floats.window_of(code)
-    coder = entropy.encoder(plan.coder, plan.tables)
-    if effort.coder == entropy.ANS:
-        coder = entropy.either(coder)  # Huffman's tables are best for small tensors
+
+    @cache
+    def coder() -> tuple[Ints, ...]:
+        """Made when the first chunk is coded: they are a hundred times as large as all else that a plan holds."""
+        arrays = entropy.encoder(plan.coder, plan.tables)
+        # Huffman's tables are best for small tensors.
+        return entropy.either(arrays) if effort.coder == entropy.ANS else arrays
 
     def encode_chunk(k: int, raw: Bytes, out: Bytes) -> Bytes:
-        return floats.encode_chunk(code, window, coder, raw, parts[k][0] // cols, None, out)
+        return floats.encode_chunk(code, window, coder(), raw, parts[k][0] // cols, None, out)
 
     head = floats.write_head(code, entropy.described(plan), chosen.side)
     bits = _bits(code, plan, counts, words)
