@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -46,6 +47,25 @@ def test_whoever_asks_does_what_nobody_begins() -> None:
     with ThreadPoolExecutor(1) as pool, busy(pool):
         found = Workers(pool, 2, helps=True).each(ran, range(9))
         assert list(found) == [threading.current_thread().name] * 9
+
+
+def test_what_was_taken_back_is_not_held_by_a_busy_executor() -> None:
+    class Large:
+        pass
+
+    seen: list[weakref.ref[Large]] = []
+
+    def items() -> Iterator[Large]:
+        for _ in range(9):
+            one = Large()
+            seen.append(weakref.ref(one))
+            yield one
+            del one
+
+    with ThreadPoolExecutor(1) as pool, busy(pool):
+        for _ in Workers(pool, 2, helps=True).each(id, items()):
+            pass
+        assert [one() for one in seen] == [None] * 9
 
 
 def test_an_executor_that_was_handed_in_does_all_of_it() -> None:
