@@ -132,9 +132,8 @@ def first_half(use: Use) -> None:
 
         raw = _weights(geometry)
         choose.code(use.dtype, (SIDE, SIDE), len(raw), lambda start, stop: raw[start:stop], use.level, map)
-        for (
-            coder
-        ) in use.coders:  # of small tensors both are compared; the tables of either are made with the first chunk
+        # Of small tensors both are compared; what either looks up is made with the first chunk.
+        for coder in use.coders:
             entropy.encoder(coder, entropy.plan(coder, np.zeros((1, 256), np.int64)).tables)
         return
     for coder in use.coders:  # what the other process soon needs too
