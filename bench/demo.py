@@ -35,7 +35,7 @@ def main() -> None:
     command("warm")
     for path in sorted(paths):
         there_and_back(path)
-    print("\nThe coding alone: buffer to buffer in one process, one thread, interleaved rounds.", flush=True)
+    print("\nThe coding alone: buffer to buffer, one thread, interleaved rounds.", flush=True)
     comparison = [sys.executable, str(HERE / "lossless.py"), "--only", PEERS, "--rounds", "3"]
     subprocess.run([*comparison, *map(str, sorted(paths))], env=environment(), check=True)
     print(f"\nxz -6, once, on {XZ_SLICE // 10**6} MB from the middle of each file:")

@@ -7,10 +7,10 @@ Without files it takes the models of bench/models.py, and makes them first if th
 How it measures
 - Whole files count: ratio and MB/s are in bytes of the original file, and every tool has to restore all of
   them exactly, in every round, or the run ends with an error.
-- Tools take turns. A round lets each of them compress and decompress once, so that a machine that slows down
-  slows all of them, in another order each time. A figure is the median of its rounds; a comparison with mc is the
-  median of the quotients within a round. Slow tools run in the first rounds only (`--slow`); the others run once
-  more before that, unmeasured, to warm up.
+- Tools take turns: a round gives one to each of them, in another order each time, so that a machine that slows down
+  slows all of them. A turn is a process of its own (turns.py says why), which compresses and decompresses once to warm
+  up and then three times, of which the best counts; slow tools do it once, in the first rounds only (`--slow`). A
+  figure is the median of its rounds; a comparison with mc is the median of the quotients within a round.
 - Only the calls that compress and decompress are timed, from buffer to buffer. What comes before and after
   (copies for tools that change their input, views as arrays) is not, which is in favour of the peers.
 - Peers that know arrays of a single dtype get the bytes of the file's most frequent dtype, joined. The rest
@@ -23,16 +23,13 @@ from __future__ import annotations
 
 import argparse
 import functools
-import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import random
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -40,55 +37,8 @@ from typing import Any
 
 import models
 import scatter
-from peers import OURS, TOOLS, Coder, Tool, Unsupported
-
-# ---------------------------------------------------------------- the files
-
-
-@dataclass(frozen=True)
-class Model:
-    """A safetensors file, whole and taken apart for tools that know one dtype only."""
-
-    name: str
-    data: bytes
-    sha256: str
-    dtype: str  # the one that most bytes have
-    coded: bytes  # the bytes of all tensors of that dtype
-    rest: bytes  # all other bytes, header first
-
-
-def load(path: Path) -> Model:
-    data = path.read_bytes()
-    sizes: Counter[str] = Counter()
-    for tensor in models.tensors(data):
-        sizes[tensor.dtype] += tensor.stop - tensor.start
-    if not sizes.total():
-        raise SystemExit(f"{path.name} holds no tensor data, so there is nothing to measure. Leave it out.")
-    dtype = sizes.most_common(1)[0][0]
-    coded, rest = split(data, dtype)
-    return Model(path.stem, data, hashlib.sha256(data).hexdigest(), dtype, coded, rest)
-
-
-def split(data: bytes, dtype: str) -> tuple[bytes, bytes]:
-    coded, rest, end = [], [], 0
-    for tensor in models.tensors(data):
-        if tensor.dtype == dtype:
-            rest.append(data[end : tensor.start])
-            coded.append(data[tensor.start : tensor.stop])
-            end = tensor.stop
-    return b"".join(coded), b"".join([*rest, data[end:]])
-
-
-def join(coded: bytes, rest: bytes, dtype: str) -> bytes:
-    """The file that `split` took apart; the header, first in `rest`, says where all of it belongs."""
-    pieces, end, taken, kept = [], 0, 0, 0
-    for tensor in models.tensors(rest):
-        if tensor.dtype == dtype:
-            between, size = tensor.start - end, tensor.stop - tensor.start
-            pieces += [rest[kept : kept + between], coded[taken : taken + size]]
-            kept, taken, end = kept + between, taken + size, tensor.stop
-    return b"".join([*pieces, rest[kept:]])
-
+from peers import OURS, TOOLS, Tool, Unsupported
+from turns import Failed, Model, able, load, turn
 
 # ---------------------------------------------------------------- measuring
 
@@ -106,10 +56,10 @@ class Result:
     @property
     def ratio(self) -> float:
         """Packed over original: the smaller, the better."""
-        return self.packed / len(self.model.data)
+        return self.packed / self.model.size
 
     def speed(self, times: Sequence[float]) -> float:
-        return len(self.model.data) / median(times) / 1e6
+        return self.model.size / median(times) / 1e6
 
 
 def chosen(only: str | None) -> list[Tool]:
@@ -124,51 +74,28 @@ def chosen(only: str | None) -> list[Tool]:
 
 def measure(tools: Sequence[Tool], model: Model, rounds: int, slow: int) -> list[Result]:
     """The results of all tools that can code the model, in the order of the tools."""
-    pairs = list(usable(tools, model))
-    for coder, result in pairs:
-        if not result.tool.slow:
-            once(coder, result)
-            result.compress.clear()
-            result.decompress.clear()
+    results = [Result(tool, model) for tool in tools if usable(tool, model)]
     for number in range(max(rounds, slow)):
-        # In another order each time: who comes after a tool that gave back much memory pays for finding it anew.
-        for coder, result in random.Random(number).sample(pairs, len(pairs)):
+        # In another order each time: who comes after a tool that gave back much memory finds it sooner.
+        for result in random.Random(number).sample(results, len(results)):
             if number < (slow if result.tool.slow else rounds):
-                once(coder, result)
-    if hashlib.sha256(model.data).hexdigest() != model.sha256:
-        raise SystemExit(f"A tool changed the bytes of {model.name} in memory, so that no comparison holds.")
-    return [result for _, result in pairs if result.compress]
+                one = turn(result.tool, model)
+                result.packed = one.packed
+                result.compress.append(one.compress)
+                result.decompress.append(one.decompress)
+    return [result for result in results if result.compress]
 
 
-def usable(tools: Sequence[Tool], model: Model) -> Iterator[tuple[Coder, Result]]:
-    for tool in tools:
-        try:
-            yield tool.coder(model.dtype), Result(tool, model)
-        except Unsupported:
-            note(f"{tool.name} has no coder for {model.dtype}: left out on {model.name}.")
-        except ImportError as error:
-            note(f"{tool.name} is left out: {error}.")
-
-
-def once(coder: Coder, result: Result) -> None:
-    """One turn of a tool: compress, decompress, compare."""
-    model, whole = result.model, result.tool.whole
-    prepared = coder.prepare(model.data if whole else model.coded)
-    packed, seconds = timed(coder.compress, prepared)
-    result.compress.append(seconds)
-    del prepared  # by the time of the next call only what it needs is in memory
-    result.packed = coder.size(packed) + (0 if whole else len(model.rest))
-    unpacked, seconds = timed(coder.decompress, packed)
-    result.decompress.append(seconds)
-    restored = coder.restored(unpacked)
-    if (restored if whole else join(restored, model.rest, model.dtype)) != model.data:
-        raise SystemExit(f"{result.tool.name} did not restore {model.name} bit for bit.")
-
-
-def timed(function: Callable[[Any], Any], argument: Any) -> tuple[Any, float]:
-    start = time.perf_counter()
-    returned = function(argument)
-    return returned, time.perf_counter() - start
+def usable(tool: Tool, model: Model) -> bool:
+    try:
+        able(tool, model)
+    except Unsupported:
+        note(f"{tool.name} has no coder for {model.dtype}: left out on {model.name}.")
+    except ImportError as error:
+        note(f"{tool.name} is left out: {error}.")
+    else:
+        return True
+    return False
 
 
 def quotient(theirs: Sequence[float], ours: Sequence[float]) -> float:
@@ -221,9 +148,9 @@ def versions(tools: Sequence[Tool]) -> Iterator[tuple[str, str]]:
 
 def table(model: Model, results: Sequence[Result]) -> str:
     ours = [result for result in results if result.tool.ours]
-    share = 100 * len(model.coded) / len(model.data)
+    share = 100 * model.dtype_bytes / model.size
     lines = [
-        f"{model.name}: {len(model.data):,} bytes, {share:.2f} % {model.dtype}, sha256 {model.sha256[:16]}",
+        f"{model.name}: {model.size:,} bytes, {share:.2f} % {model.dtype}, sha256 {model.sha256[:16]}",
         f"{'tool':<15}{'packed bytes':>14}{'ratio':>8}{'compress':>10}{'decompress':>12}  rounds"
         + "".join(f"{result.tool.name:>16}" for result in ours),
         f"{'':<37}{'MB/s':>10}{'MB/s':>12}  {'':<6}" + f"{'times as fast':>16}" * len(ours),
@@ -243,10 +170,10 @@ def report(model: Model, results: Sequence[Result]) -> dict[str, Any]:
     ours = [result for result in results if result.tool.ours]
     return {
         "model": model.name,
-        "bytes": len(model.data),
+        "bytes": model.size,
         "sha256": model.sha256,
         "dtype": model.dtype,
-        "dtype_bytes": len(model.coded),
+        "dtype_bytes": model.dtype_bytes,
         "tools": [
             {
                 "tool": result.tool.name,
@@ -316,7 +243,10 @@ def main() -> None:
     print(f"{heading}\n{', '.join(f'{name} {version}' for name, version in about['versions'].items())}")
     everything = []
     for path in options.files or models.paths():
-        results = measure(tools, load(path), options.rounds, options.slow)
+        try:
+            results = measure(tools, load(path), options.rounds, options.slow)
+        except Failed as error:
+            raise SystemExit(str(error)) from None
         if not results:
             continue
         everything.append(results)

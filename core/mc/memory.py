@@ -16,12 +16,12 @@ from mc.errors import McError
 
 KEPT = 1 << 24  # bytes
 HUGE = 1 << 21  # bytes of a huge page
-STRETCH = 1 << 23  # bytes for which huge pages are asked at once
 HUGEPAGE = getattr(mmap, "MADV_HUGEPAGE", None)  # only Linux has these
 NOHUGEPAGE = getattr(mmap, "MADV_NOHUGEPAGE", None)
 POPULATE = 23  # MADV_POPULATE_WRITE, which Python doesn't name yet: have pages as if they had been written
-SLOW = 0.001  # seconds for the first page of a stretch; it usually takes a fifth of this
-ENOUGH = 2  # slow ones
+SLOW = 0.001  # seconds for a huge page; it usually takes a fifth of this
+FEW, MANY = 2, 1 << 20  # slow ones that a result waits for
+SOON = 1.0  # seconds after the last result
 SHORT = 1 << 12  # bytes whose copying isn't worth letting the interpreter's lock go for
 
 
@@ -30,8 +30,8 @@ class Room:
 
     Where it can, the system backs it by pages of 2 MiB: filled the first time, pages of 4 KiB cost more than all the
     coding (2 GB/s, and 10 with huge ones). But on a virtual machine a huge page may be one that the host has to find
-    first, and then takes ten times as long; so they are given up once the first pages of two stretches came slowly.
-    What is in the pages doesn't depend on it."""
+    first, and then takes twenty times as long; so they are given up once a few came slowly. What is in the pages
+    doesn't depend on it."""
 
     def __init__(self, size: int) -> None:
         """McError if there isn't so much memory."""
@@ -39,7 +39,7 @@ class Room:
         self._address = self._place.ctypes.data
         self._at = 0
         self._asked = 0  # bytes from the front for which huge pages have been asked, or won't be
-        self._slow = 0  # stretches whose first page came slowly
+        self._patience = 0  # slow pages to wait for yet
         self._asking = threading.Lock()
 
     def part(self, start: int, stop: int) -> NDArray[np.uint8]:
@@ -53,26 +53,25 @@ class Room:
         return (self._address + start) % 8 == 0
 
     def _ask(self, stop: int) -> None:
-        """Ask for huge pages up to `stop`. The system is told of all of them at once, since that waits for whoever has
-        a page; then each stretch is tried by its first page."""
+        """Ask for huge pages up to `stop`, one by one. The system is told of all of them at once before, since that
+        waits for whoever has a page."""
         with self._asking:
-            if self._asked == 0 and not _advise(self._place, HUGEPAGE):
-                self._slow = ENOUGH
+            if self._asked == 0 and _advise(self._place, HUGEPAGE):
+                self._patience = _PATIENCE.next(time.monotonic())
             begin = self._asked
             while self._asked < stop:
                 self._asked = self._end(self._asked)
         while begin < stop:
             end = self._end(begin)
-            if self._slow < ENOUGH and not _quick(self._place[begin:end]):
-                self._slow += 1
-                _advise(self._place[begin : end if self._slow < ENOUGH else None], NOHUGEPAGE)
+            if self._patience > 0 and not _quick(self._place[begin:end]):
+                self._patience -= 1
+                if self._patience == 0:
+                    _advise(self._place[end:], NOHUGEPAGE)
             begin = end
 
     def _end(self, begin: int) -> int:
-        """Where the stretch ends that begins there: where a huge page does, as one that is asked for in part is filled
-        in small ones."""
-        end = begin + STRETCH
-        return end - (self._address + end) % HUGE
+        """Where the huge page ends that `begin` lies in."""
+        return begin + HUGE - (self._address + begin) % HUGE
 
     def ahead(self, skip: int, size: int) -> NDArray[np.uint8]:
         """Up to `size` bytes from `skip` bytes behind the position on. What is put there and then written from there
@@ -109,9 +108,33 @@ class Room:
 
     def result(self, size: int) -> bytes:
         """The first `size` bytes. The stream is empty then, and no view of it may be left."""
+        if len(self._place) >= HUGE:
+            _PATIENCE.done(time.monotonic())
         self._place = self._place[:0].copy()
         self._stream.truncate(size)
         return self._stream.getvalue()
+
+
+class Patience:
+    """How many slow pages results may wait for: twice as many from one to the next, as long as they come in quick
+    succession, since pages that were found once are quick for the next one; a few for the first after a pause, in which
+    the host may have taken its pages back. Times are in seconds."""
+
+    def __init__(self) -> None:
+        self._pages = FEW
+        self._done = -SOON  # when the last result was complete
+
+    def next(self, now: float) -> int:
+        """Of a result that is begun."""
+        self._pages = min(2 * self._pages, MANY) if now < self._done + SOON else FEW
+        return self._pages
+
+    def done(self, now: float) -> None:
+        """A result is complete."""
+        self._done = now
+
+
+_PATIENCE = Patience()
 
 
 def _blank(size: int) -> tuple[io.BytesIO, NDArray[np.uint8]]:
@@ -135,8 +158,8 @@ def _advise(stretch: NDArray[np.uint8], advice: int | None) -> bool:
 
 
 def _quick(stretch: NDArray[np.uint8]) -> bool:
-    """Whether the first huge page of these bytes comes quickly, if it hasn't come yet; True before Linux 5.14, where it
-    can't be had without being written, and others may be writing there."""
+    """Whether the huge page that begins in these bytes comes quickly, if it hasn't come yet; True before Linux 5.14,
+    where it can't be had without being written, and others may be writing there."""
     first = -stretch.ctypes.data % HUGE
     if first >= len(stretch):
         return True
