@@ -59,9 +59,9 @@ class Use(NamedTuple):
         return Path(folder, "-".join(self))
 
     @property
-    def coders(self) -> tuple[str, ...]:
-        """Those that tensors of this level are coded with; others are rare."""
-        return entropy.CODERS if fit.EFFORTS[self.level].coder == entropy.ANS else (entropy.HUFFMAN,)
+    def coder(self) -> str:
+        """The one that tensors of this level are coded with; the other is rare."""
+        return fit.EFFORTS[self.level].coder
 
 
 def compile_for(command: Command, source: Path | BinaryIO, level: str = "default") -> None:
@@ -132,19 +132,16 @@ def first_half(use: Use) -> None:
 
         raw = _weights(geometry)
         choose.code(use.dtype, (SIDE, SIDE), len(raw), lambda start, stop: raw[start:stop], use.level, map)
-        # Of small tensors both are compared; what either looks up is made with the first chunk.
-        for coder in use.coders:
-            entropy.encoder(coder, entropy.plan(coder, np.zeros((1, 256), np.int64)).tables)
+        # What it looks up is made with the first chunk.
+        entropy.encoder(use.coder, entropy.plan(use.coder, np.zeros((1, 256), np.int64)).tables)
         return
-    for coder in use.coders:  # what the other process soon needs too
-        entropy.decode(NOTHING, np.zeros(1, np.int64), _decoder(coder))
-    for coder in use.coders:
-        mantissa, number = _mantissa(geometry), entropy.CODERS.index(coder)
-        head = struct.pack("<" + floats.FIXED, mantissa, 0, floats.ROWS, number, COLS, 0, 0)
-        # Then come four tables with one symbol each, and arrays of one repeated byte.
-        head += bytes([NO_WINDOW, 0, symbols.CENTRE]) * 4 + bytes([1, 0]) * (1 + geometry.tails)
-        code = floats.read_head(Reader(memoryview(head)), geometry, COLS, 1)
-        entropy.decoder(coder, code.tables, COLS)
+    entropy.decode(NOTHING, np.zeros(1, np.int64), _decoder(use.coder))  # what the other process soon needs too
+    mantissa, number = _mantissa(geometry), entropy.CODERS.index(use.coder)
+    head = struct.pack("<" + floats.FIXED, mantissa, 0, floats.ROWS, number, COLS, 0, 0)
+    # Then come four tables with one symbol each, and arrays of one repeated byte.
+    head += bytes([NO_WINDOW, 0, symbols.CENTRE]) * 4 + bytes([1, 0]) * (1 + geometry.tails)
+    code = floats.read_head(Reader(memoryview(head)), geometry, COLS, 1)
+    entropy.decoder(use.coder, code.tables, COLS)
 
 
 def second_half(use: Use) -> None:
@@ -152,11 +149,10 @@ def second_half(use: Use) -> None:
     geometry = planes.GEOMETRIES[use.dtype]
     code, raw = _blank(geometry), np.zeros(COLS * geometry.width, np.uint8)
     if use.command == "unpack":
-        planes.unpack_fields(NOTHING, 0, 0)  # first, while Huffman decoding is compiled by the other
-        for coder in use.coders:
-            with suppress(DamagedError):  # the chunk ends behind its symbols
-                decoder = decoding.Decoder(code, decoding.heads_of(code, _decoder(coder)[0]))
-                decoder.decode_chunk(memoryview(bytes([chunks.CODED, 0, 0, 0, 0])), 0, raw)
+        planes.unpack_fields(NOTHING, 0, 0)  # first, while decoding of symbols is compiled by the other
+        with suppress(DamagedError):  # the chunk ends behind its symbols
+            decoder = decoding.Decoder(code, decoding.heads_of(code, _decoder(use.coder)[0]))
+            decoder.decode_chunk(memoryview(bytes([chunks.CODED, 0, 0, 0, 0])), 0, raw)
         return
     raw.flags.writeable = False
     window, counts = floats.window_of(code), np.zeros((1, 256), np.int64)
@@ -165,8 +161,7 @@ def second_half(use: Use) -> None:
         tails.tail_bytes(COLS, COLS, classes)
     words = planes.words_of(raw, geometry)
     symbols.tally(words, COLS, 0, 0, None, window, code.row_scales, code.column_scales, counts)
-    arrays: tuple[Ints, ...] = np.empty((1, 256), np.uint32), np.empty((1, huffman_tables.PAIRS), np.uint32), LONE
-    floats.encode_chunk(code, window, entropy.either(arrays) if len(use.coders) > 1 else arrays, raw, 0)
+    floats.encode_chunk(code, window, _encoder(use.coder), raw, 0)
 
 
 def _weights(geometry: planes.Geometry) -> Bytes:
@@ -197,6 +192,13 @@ def _blank(geometry: planes.Geometry) -> FloatCode:
         symbols.EMPTY_SCALES, symbols.EMPTY_WORDS, symbols.EMPTY_COUNTS, np.zeros((geometry.tails, 1), np.uint8),
         words, True, entropy.HUFFMAN, Tables(np.zeros((1, 256), np.uint8), LONE),
     )  # fmt: skip
+
+
+def _encoder(coder: str) -> tuple[Ints, ...]:
+    """What `entropy.encoder` makes, not filled."""
+    if coder == entropy.HUFFMAN:
+        return np.empty((1, 256), np.uint32), np.empty((1, huffman_tables.PAIRS), np.uint32), LONE
+    return np.empty((1, STATES), np.uint16), np.empty((1, 256), np.int64), np.empty((1, 256), np.int64), LONE
 
 
 def _decoder(coder: str) -> tuple[Ints, Counts]:

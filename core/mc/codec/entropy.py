@@ -18,9 +18,8 @@ from mc.errors import DamagedError
 
 HUFFMAN, ANS = "huffman", "ans"
 CODERS = (HUFFMAN, ANS)  # in the order of their numbers in a file (FORMAT.md, section 5)
-HUFFMAN_ARRAYS, ANS_ARRAYS = 3, 4  # that the encoders have
+HUFFMAN_ARRAYS = 3  # that its encoder has; that of ANS has more
 ANS_MUST_SAVE = 3  # per cent of the bits, for the time that it takes
-FEW_TABLES = 50  # if tables are a smaller share of the bits, Huffman's don't save what its codes lose
 FRACTION = 16  # binary digits after the point in the fixed-point logarithms that code lengths are counted with
 
 
@@ -108,13 +107,10 @@ def _frequency(steps: Bytes) -> Counts:
 
 def best_plan(coder: str, counts: Counts) -> Plan:
     """Tables for `coder`; or for ANS in place of Huffman where a code of whole bits loses much, as it does when one
-    symbol is most frequent by far; or for Huffman in place of ANS where tables are much of the whole."""
+    symbol is most frequent by far. Never the other way round: Huffman's tables would save a hundred bytes in a small
+    tensor, and cost seconds, once, for loops that nothing else in the file needs."""
     first = plan(coder, counts)
-    if coder == ANS:
-        few = 8 * first.table_bytes * FEW_TABLES > first.bits  # its tables take twice the bytes of Huffman's
-        second = plan(HUFFMAN, counts) if few else first
-        return second if second.bits < first.bits else first
-    if 5 * first.likeliest < 2 * first.symbols:
+    if coder == ANS or 5 * first.likeliest < 2 * first.symbols:
         return first
     second = plan(ANS, counts)
     return second if second.bits * 100 < first.bits * (100 - ANS_MUST_SAVE) else first
@@ -134,18 +130,6 @@ def thinned(counts: Counts, symbol: int, left: float) -> Counts:
 def described(plan: Plan) -> bytes:
     """The tables as they stand in a file."""
     return write_tables(plan.tables, plan.coder == ANS)
-
-
-NO_HUFFMAN = np.empty((0, 256), np.uint32), np.empty((0, huffman_tables.PAIRS), np.uint32)
-NO_ANS = np.empty((0, STATES), np.uint16), np.empty((0, 256), np.int64), np.empty((0, 256), np.int64)
-
-
-def either(arrays: tuple[Ints, ...]) -> tuple[Ints, ...]:
-    """The arrays of `encoder` with empty ones of the other coder: where tensors are coded with both, one loop for both
-    compiles sooner than two."""
-    if len(arrays) == HUFFMAN_ARRAYS:
-        return *arrays[:-1], *NO_ANS, arrays[-1]
-    return *NO_HUFFMAN, *arrays
 
 
 def encoder(coder: str, tables: Tables) -> tuple[Ints, ...]:
@@ -194,16 +178,7 @@ def code_symbols(symbols: Any, sizes: Any, coder: Any, out: Any, at: Any) -> Any
 def _code_symbols(symbols, sizes, coder, out, at):
     if len(coder) == HUFFMAN_ARRAYS:
         return lambda symbols, sizes, coder, out, at: huffman.encode(symbols, sizes, *coder, out, at)
-    if len(coder) == ANS_ARRAYS:
-        return lambda symbols, sizes, coder, out, at: ans.encode(symbols, sizes, *coder, out, at)
-
-    def with_either(symbols, sizes, coder, out, at):
-        singles, pairs, states, bits_from, offset, lone = coder
-        if len(pairs):
-            return huffman.encode(symbols, sizes, singles, pairs, lone, out, at)
-        return ans.encode(symbols, sizes, states, bits_from, offset, lone, out, at)
-
-    return with_either
+    return lambda symbols, sizes, coder, out, at: ans.encode(symbols, sizes, *coder, out, at)
 
 
 def decode_symbols(data: Any, sizes: Any, tables: Any, lone: Any, out: Any) -> Any:

@@ -150,9 +150,7 @@ def _fit(
     @cache
     def coder() -> tuple[Ints, ...]:
         """Made when the first chunk is coded: they are a hundred times as large as all else that a plan holds."""
-        arrays = entropy.encoder(plan.coder, plan.tables)
-        # Huffman's tables are best for small tensors.
-        return entropy.either(arrays) if effort.coder == entropy.ANS else arrays
+        return entropy.encoder(plan.coder, plan.tables)
 
     def encode_chunk(k: int, raw: Bytes, out: Bytes) -> Bytes:
         return floats.encode_chunk(code, window, coder(), raw, parts[k][0] // cols, None, out)
