@@ -46,9 +46,15 @@ class Model:
 
 
 def load(path: Path) -> Model:
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+        tensors = models.tensors(data)
+    except OSError as error:
+        raise SystemExit(f"{path} can't be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise SystemExit(f"{path} is no safetensors file.") from None
     sizes: Counter[str] = Counter()
-    for tensor in models.tensors(data):
+    for tensor in tensors:
         sizes[tensor.dtype] += tensor.stop - tensor.start
     if not sizes.total():
         raise SystemExit(f"{path.name} holds no tensor data, so there is nothing to measure. Leave it out.")

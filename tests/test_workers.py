@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -119,3 +120,35 @@ def test_who_has_had_enough_leaves_nothing_waiting() -> None:
         next(found)
         del found
     assert begun == [0]
+
+
+@pytest.mark.parametrize("helps", [False, True])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_what_was_begun_is_over_when_an_error_or_the_end_is_seen(helps: bool, interrupted: bool) -> None:
+    """Else it could write to a file that its owner has closed."""
+    begun, asked, over = threading.Event(), threading.Event(), threading.Event()
+
+    def work(n: int) -> int:
+        if n == 1:
+            begun.set()
+            asked.wait(PATIENCE)
+            time.sleep(0.05)
+            over.set()
+        elif n == 0:
+            assert begun.wait(PATIENCE)
+            if not interrupted:
+                asked.set()
+                raise ValueError("none")
+        return n
+
+    with ThreadPoolExecutor(2) as pool:
+        found = Workers(pool, 2, helps).each(work, range(9), more=3)
+        if interrupted:
+            assert next(found) == 0
+            asked.set()
+            assert isinstance(found, Generator)
+            found.close()
+        else:
+            with pytest.raises(ValueError, match="none"):
+                next(found)
+        assert over.is_set()

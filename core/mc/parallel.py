@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from mc.errors import UsageError
@@ -63,8 +64,9 @@ class Workers:
             while waiting:
                 yield from self._first(waiting, away, here)
         finally:  # also when the one who asked has had enough
-            for one in waiting:
-                one.taken()
+            # What was begun is waited for: it may write to a file that is closed next, whose number the system then
+            # gives to another.
+            wait([one.future for one in waiting if one.taken() is None])
 
     def _first(
         self, waiting: deque[_Waiting], away: Callable[[list[Any]], list[Any]],
@@ -72,18 +74,21 @@ class Workers:
     ) -> Iterable[Any]:  # fmt: skip
         """The results of the batch that has waited longest. To be put to sleep and woken takes as long as some of the
         work: so whoever helps does what nobody has begun yet."""
-        first = waiting.popleft()
+        first = waiting[0]  # where it stays while it is waited for
         if self.helps:
             batch = first.taken()
             if batch is not None:
+                waiting.popleft()
                 return here(batch)
-            for other in waiting:
+            for other in islice(waiting, 1, None):
                 if first.future.done():
                     break
                 batch = other.taken()
                 if batch is not None:
                     other.future = _done(away, batch)
-        return first.future.result()
+        results = first.future.result()
+        waiting.popleft()
+        return results
 
 
 class _Waiting:

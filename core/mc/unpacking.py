@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import BinaryIO, NamedTuple
@@ -181,10 +181,11 @@ def chunks(
     work: Workers,
     room: Room | None = None,
     put: Callable[[Tensor, int, Bytes], None] | None = None,
-) -> Iterator[Bytes]:
+) -> Generator[Bytes, None, None]:
     """The decoded bytes of the wanted tensors, chunk by chunk in data order. `put` may be given each tensor's bytes
     from a place on, by the thread that decoded them; or they are put into `room`, as long as the original: then none
-    come back, as a thread may hold what it returned for longer than its caller does."""
+    come back, as a thread may hold what it returned for longer than its caller does. Once it is closed no thread puts
+    anything."""
     names = {tensor.name for tensor in wanted}
 
     def every(spool: BinaryIO) -> Iterator[Unit]:
@@ -238,13 +239,15 @@ def restore(
     target.write(head)
     size = len(head)
     put = _writer(target, size, wanted) if own else None
-    for raw in chunks(stream, source, opening, wanted, work, put=put):
-        if put is None:
-            target.write(raw.data)
-        if sha256 is not None:
-            sha256.update(raw.data)
-        size += len(raw)
-        step(size, whole)
+    # Closed before the target is, also where `step` raises: until then threads may write to it.
+    with closing(chunks(stream, source, opening, wanted, work, put=put)) as found:
+        for raw in found:
+            if put is None:
+                target.write(raw.data)
+            if sha256 is not None:
+                sha256.update(raw.data)
+            size += len(raw)
+            step(size, whole)
     if isinstance(stream, FromPipe) and not stream.at_end():
         raise DamagedError(f"{stream.where} goes on after its last tensor. The file is damaged; fetch it again.")
     if sha256 is not None and sha256.hexdigest() != manifest.sha256:
