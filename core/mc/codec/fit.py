@@ -103,7 +103,8 @@ def _fit(
     wanted = [c for c in effort.contexts if (c != BOTH or has_columns) and (c == ALONE or words >= FEW)]
     rows, enough = -(-words // cols), effort.sample << mantissa
     stride = max(1, min(words // enough, rows // LEAST_ROWS), words // MOST_SAMPLED)
-    stride -= 1 - stride % 2  # odd: what comes again every so many rows, such as heads, does so at powers of two
+    while stride % 2 == 0 or stride % 3 == 0:  # what comes again every so many rows, such as heads, mostly does so at
+        stride -= 1  # multiples of two or three: of nine rows, the first was never one of those with small weights
     matrix = Matrix(
         geometry, words, cols, mantissa, 1 if ROWS in wanted else stride, stride,
         APART if words // stride >= APART * enough and cols >= APART * scales.PIECE else 1,
