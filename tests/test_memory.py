@@ -4,7 +4,11 @@ import threading
 from itertools import pairwise
 
 import numpy as np
+import pytest
+from safetensors.numpy import save
 
+import mc
+from mc import memory
 from mc.memory import FEW, HUGE, MANY, SOON, Patience, Room
 
 
@@ -41,3 +45,18 @@ def test_parts_that_threads_fill_side_by_side_make_up_the_result() -> None:
     for thread in threads:
         thread.join()
     assert room.result(size) == wanted.tobytes()
+
+
+def test_who_asks_for_a_result_finds_the_pages_for_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = np.random.default_rng(8).standard_normal((2048, 1024), np.float32)
+    data = save({"large": weights, **{f"small {i}": weights[i::16].copy() for i in range(16)}})
+    packed, asking, find = mc.compress(data, level="fast"), set(), memory._quick
+
+    def find_and_tell(stretch: np.ndarray) -> bool:
+        asking.add(threading.get_ident())
+        return find(stretch)
+
+    monkeypatch.setattr(memory, "_quick", find_and_tell)
+    monkeypatch.setattr(memory, "FEW", MANY)  # however slowly they come
+    assert mc.decompress(packed, threads=2) == data
+    assert asking == {threading.get_ident()}

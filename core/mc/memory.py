@@ -44,17 +44,20 @@ class Room:
 
     def part(self, start: int, stop: int) -> NDArray[np.uint8]:
         """The bytes from `start` to `stop`, to be filled, on any thread."""
-        if self._asked < stop:
-            self._ask(stop)
+        self.ask(stop)
         return self._place[start:stop]
 
     def aligned(self, start: int) -> bool:
         """Whether a word of eight bytes may lie at `start`."""
         return (self._address + start) % 8 == 0
 
-    def _ask(self, stop: int) -> None:
-        """Ask for huge pages up to `stop`, one by one. The system is told of all of them at once before, since that
-        waits for whoever has a page."""
+    def ask(self, stop: int) -> None:
+        """Ask for huge pages up to `stop`, one by one, where that hasn't been done. Whoever hands out work does it for
+        all threads: Linux keeps pages that a processor has freed for that one, so what the last result held comes at
+        once there, and elsewhere new ones have to be found by the host. The system is told of all of them at once
+        before, since that waits for whoever has a page."""
+        if self._asked >= stop:
+            return
         with self._asking:
             if self._asked == 0 and _advise(self._place, HUGEPAGE):
                 self._patience = _PATIENCE.next(time.monotonic())

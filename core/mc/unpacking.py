@@ -192,7 +192,12 @@ def chunks(
         blobs = _Blobs(stream, source, opening, spool)
         for number, tensor in enumerate(opening.original.tensors):
             try:
-                yield from blobs.units(number, tensor, tensor.name in names)
+                end = tensor.start
+                for unit in blobs.units(number, tensor, tensor.name in names):
+                    end += unit.size
+                    if room is not None:
+                        room.ask(end)
+                    yield unit
             except DamagedError as error:
                 raise named(error, stream.where, tensor) from error
 
