@@ -6,8 +6,9 @@ import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -120,6 +121,38 @@ def test_who_has_had_enough_leaves_nothing_waiting() -> None:
         next(found)
         del found
     assert begun == [0]
+
+
+@pytest.mark.parametrize("helps", [False, True])
+def test_what_an_executor_got_is_not_begun_once_handing_it_over_was_interrupted(helps: bool) -> None:
+    """An executor has the work before it starts a thread for it, and waits there."""
+
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = super().submit(*args, **kwargs)
+            if args[0] != wait_for and self._work_queue.qsize() == 3:
+                raise KeyboardInterrupt
+            return future
+
+    begun: list[int] = []
+    free = threading.Event()
+    wait_for = free.wait
+    with Interrupted(1) as pool:
+        pool.submit(wait_for, PATIENCE)
+        with pytest.raises(KeyboardInterrupt):
+            list(Workers(pool, 3, helps).each(begun.append, range(50), more=9))
+        free.set()
+    assert begun == []
+
+
+def test_an_executor_that_is_shut_down_meanwhile_is_no_reason_to_wait_for_ever() -> None:
+    with ThreadPoolExecutor(1) as pool, busy(pool):
+        found = Workers(pool, 2).each(str, range(9))
+        ending = threading.Timer(0.2, pool.shutdown, kwargs={"wait": False, "cancel_futures": True})
+        ending.start()
+        with pytest.raises(CancelledError):
+            next(found)
+        ending.join()
 
 
 @pytest.mark.parametrize("helps", [False, True])

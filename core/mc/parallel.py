@@ -58,7 +58,9 @@ class Workers:
         waiting: deque[_Waiting] = deque()
         try:
             for batch in batches:
-                waiting.append(_Waiting(executor, away, batch))
+                one = _Waiting(batch)
+                waiting.append(one)  # before it is handed over, which may end halfway
+                one.hand(executor, away)
                 if len(waiting) >= self.width + more:
                     yield from self._first(waiting, away, here)
             while waiting:
@@ -92,18 +94,32 @@ class Workers:
 
 
 class _Waiting:
-    """A batch that was handed to an executor."""
+    """A batch for an executor."""
 
-    def __init__(self, executor: Executor, function: Callable[[list[Any]], list[Any]], batch: list[Any]) -> None:
+    def __init__(self, batch: list[Any]) -> None:
         self._batch = batch
-        self.future = executor.submit(self._run, function)
+        self.future: Future[list[Any]] = Future()
+
+    def hand(self, executor: Executor, function: Callable[[list[Any]], list[Any]]) -> None:
+        """Give it to the executor. What raises meanwhile (an interrupt, no more threads) may do so when the executor
+        has it already, and before its own future is known: so there is one of ours, which can be cancelled then."""
+        executor.submit(self._run, function).add_done_callback(self._dropped)
+
+    def _dropped(self, handed: Future[None]) -> None:
+        """The executor is done with it, or was shut down before it came to it."""
+        self.future.cancel()
 
     def taken(self) -> list[Any] | None:
         """The batch, if no thread has begun it: then none will."""
         return self._left() if self.future.cancel() else None
 
-    def _run(self, function: Callable[[list[Any]], list[Any]]) -> list[Any]:
-        return function(self._left())
+    def _run(self, function: Callable[[list[Any]], list[Any]]) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.future.set_result(function(self._left()))
+        except BaseException as error:  # noqa: BLE001 - it is raised when the batch's turn comes
+            self.future.set_exception(error)
 
     def _left(self) -> list[Any]:
         """The batch, which isn't held any longer: an executor holds what was cancelled until it comes to it."""
