@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
+import mc
 from mc.codec import arrays, choose, fit, scales, symbols, tables
 from mc.codec.compiled import njit
 from mc.codec.fields import Reader, write_array
@@ -107,3 +110,11 @@ def test_rows_that_differ_by_a_period_have_tables_as_good_as_if_they_were_shuffl
         return sum(len(coded.encode(k, raw[start:stop], empty)) for k, (start, stop) in enumerate(coded.spans))
 
     assert packed(values) < 1.001 * packed(random.permutation(values))
+
+
+@pytest.mark.parametrize("shape", [(100,), (1024,), (64, 64)])
+def test_best_is_no_larger_than_default_on_a_file_of_small_tensors(shape: tuple[int, ...]) -> None:
+    """The tables of its coder are twice as long, which is much of so few weights."""
+    rng = np.random.default_rng(11)
+    data = save({f"tensor {i}": rng.normal(0, 0.02, shape).astype(ml_dtypes.bfloat16) for i in range(200)})
+    assert len(mc.compress(data, level="best")) <= len(mc.compress(data)) + 64

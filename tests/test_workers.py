@@ -42,13 +42,35 @@ def test_results_come_in_order_and_are_all_there(threads: int, weight: int) -> N
         assert list(work.each(str, ())) == []
 
 
-def test_whoever_asks_does_what_nobody_begins() -> None:
+def test_whoever_asks_does_what_nobody_begins(caplog: pytest.LogCaptureFixture) -> None:
     def ran(_: int) -> str:
         return threading.current_thread().name
 
     with ThreadPoolExecutor(1) as pool, busy(pool):
         found = Workers(pool, 2, helps=True).each(ran, range(9))
         assert list(found) == [threading.current_thread().name] * 9
+    assert not caplog.records  # the pool came to what had been taken back, and left it
+
+
+def test_what_is_done_ahead_by_whoever_asks_is_done_once(caplog: pytest.LogCaptureFixture) -> None:
+    started, done = threading.Event(), []
+
+    def work(n: int) -> int:
+        if n == 0:
+            started.set()
+            time.sleep(0.1)
+        done.append(n)
+        return n
+
+    def items() -> Iterator[int]:
+        yield 0
+        assert started.wait(PATIENCE)  # so that the first one is waited for, and the next are done meanwhile
+        yield from range(1, 9)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert list(Workers(pool, 2, helps=True).each(work, items(), more=3)) == list(range(9))
+    assert sorted(done) == list(range(9))
+    assert not caplog.records
 
 
 def test_what_was_taken_back_is_not_held_by_a_busy_executor() -> None:

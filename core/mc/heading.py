@@ -20,6 +20,10 @@ COMPARED_FROM = 4096  # bytes of a tensor below which a choice isn't explained
 # Choosing a code takes as long for a bias as for a matrix. Where tensors below COMPARED_FROM make less than one in
 # TRIFLE bytes of the file, all levels but `best` leave them as they are.
 TRIFLE = 512
+# At `best`, tables of small float tensors outweigh what its coder saves; those of `default` take half. Where tensors
+# below FEW bytes make less than one in FEW_SHARE bytes of the file they are coded as all are: other loops would have to
+# be compiled for them.
+FEW, FEW_SHARE = 1 << 15, 64
 
 
 def header_room(
@@ -58,3 +62,9 @@ def coded_from(sizes: Iterable[int], whole: int, level: str) -> int:
     `whole` bytes."""
     little = sum(size for size in sizes if size < COMPARED_FROM)
     return COMPARED_FROM if level != "best" and little * TRIFLE < whole else 0
+
+
+def few_below(sizes: Iterable[int], whole: int, level: str) -> int:
+    """Bytes of a float tensor below which it is coded as at `default`. sizes: of all tensors of a file of `whole`
+    bytes."""
+    return FEW if level == "best" and FEW_SHARE * sum(size for size in sizes if size < FEW) >= whole else 0

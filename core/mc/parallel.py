@@ -103,23 +103,21 @@ class _Waiting:
     def hand(self, executor: Executor, function: Callable[[list[Any]], list[Any]]) -> None:
         """Give it to the executor. What raises meanwhile (an interrupt, no more threads) may do so when the executor
         has it already, and before its own future is known: so there is one of ours, which can be cancelled then."""
-        executor.submit(self._run, function).add_done_callback(self._dropped)
-
-    def _dropped(self, handed: Future[None]) -> None:
-        """The executor is done with it, or was shut down before it came to it."""
-        self.future.cancel()
+        ours = self.future  # another may take its place
+        # Cancelled where the executor was shut down before it came to it.
+        executor.submit(self._run, ours, function).add_done_callback(lambda _: ours.cancel())
 
     def taken(self) -> list[Any] | None:
         """The batch, if no thread has begun it: then none will."""
         return self._left() if self.future.cancel() else None
 
-    def _run(self, function: Callable[[list[Any]], list[Any]]) -> None:
-        if not self.future.set_running_or_notify_cancel():
+    def _run(self, ours: Future[list[Any]], function: Callable[[list[Any]], list[Any]]) -> None:
+        if not ours.set_running_or_notify_cancel():
             return
         try:
-            self.future.set_result(function(self._left()))
+            ours.set_result(function(self._left()))
         except BaseException as error:  # noqa: BLE001 - it is raised when the batch's turn comes
-            self.future.set_exception(error)
+            ours.set_exception(error)
 
     def _left(self) -> list[Any]:
         """The batch, which isn't held any longer: an executor holds what was cancelled until it comes to it."""

@@ -17,8 +17,9 @@ from mc.checkpoint import Layout, Source, Tensor
 from mc.codec.choose import Coded, code, raw_code
 from mc.codec.codings import word_width
 from mc.codec.floats import NO_ROOM
+from mc.codec.planes import GEOMETRIES
 from mc.codec.typing import Bytes
-from mc.heading import WHOLE, coded_from, most_packed
+from mc.heading import WHOLE, coded_from, few_below, most_packed
 from mc.manifest import SAME
 from mc.memory import Room
 from mc.parallel import BATCH, Workers
@@ -120,7 +121,8 @@ def pack_tensors(
 def _planned(
     source: Source, layout: Layout, twins: Mapping[str, str], states: Mapping[str, int], level: str, work: Workers
 ) -> Iterator[_Piece]:
-    smallest = coded_from((tensor.stop - tensor.start for tensor in layout.tensors), layout.size, level)
+    sizes = [tensor.stop - tensor.start for tensor in layout.tensors]
+    smallest, few = coded_from(sizes, layout.size, level), few_below(sizes, layout.size, level)
 
     def each(function: Callable[[Any], Any], parts: Iterable[tuple[int, int]]) -> Iterator[Any]:
         return work.each(function, parts, lambda part: part[1] - part[0])  # words or bytes: looking is quick
@@ -139,7 +141,8 @@ def _planned(
         if nbytes < smallest:
             coded = raw_code(nbytes, word_width(tensor.dtype, nbytes), "")
         else:
-            coded = code(tensor.dtype, tensor.shape, nbytes, partial(_part_of, whole), level, map, walks)
+            effort = "default" if nbytes < few and tensor.dtype in GEOMETRIES else level
+            coded = code(tensor.dtype, tensor.shape, nbytes, partial(_part_of, whole), effort, map, walks)
         return [_Piece(number, tensor, coded, coded.name, coded.why, 0, len(coded.spans), whole)]
 
     for number, tensor in enumerate(layout.tensors):

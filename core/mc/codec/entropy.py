@@ -108,7 +108,7 @@ def _frequency(steps: Bytes) -> Counts:
 def best_plan(coder: str, counts: Counts) -> Plan:
     """Tables for `coder`; or for ANS in place of Huffman where a code of whole bits loses much, as it does when one
     symbol is most frequent by far. Never the other way round: Huffman's tables would save a hundred bytes in a small
-    tensor, and cost seconds, once, for loops that nothing else in the file needs."""
+    tensor, and cost seconds, once, for loops that nothing else in the file may need (see `heading.few_below`)."""
     first = plan(coder, counts)
     if coder == ANS or 5 * first.likeliest < 2 * first.symbols:
         return first
