@@ -3,7 +3,7 @@
 Every round has two new processes, since how fast one is depends on where its memory happened to be. Both work at the
 same time, then one of them alone with two threads; each again and again for a while. What is freed is not timed.
 
-    python bench/threads.py [--rounds 7] [--levels fast default best] [FILE ...]
+    python bench/threads.py [--rounds 7] [--levels fast,default,best] [FILE ...]
 
 Without a file: MiniLM in bf16 and in f32, and files of 256 MB of distinct weights, which hide what a call costs once.
 """
@@ -55,8 +55,9 @@ def compared(path: Path, level: str) -> dict[str, tuple[float, float]]:
     spawn, size = multiprocessing.get_context("spawn"), path.stat().st_size
     ends = [spawn.Pipe() for _ in range(2)]
     processes = [spawn.Process(target=serve, args=(far, path, level), daemon=True) for _, far in ends]
-    for process in processes:
+    for process, (_, far) in zip(processes, ends, strict=True):
         process.start()
+        far.close()  # else whoever waits for an answer doesn't see that the process has ended
     near = [end for end, _ in ends]
     for end in near:
         end.recv()
@@ -92,17 +93,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Two threads beside two processes.")
     parser.add_argument("file", type=Path, nargs="*", metavar="FILE")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--levels", nargs="+", default=["fast", "default", "best"])
+    parser.add_argument("--levels", default="fast,default,best", help="with commas")
     given = parser.parse_args()
+    levels = given.levels.split(",")
     print("file\tlevel\tdirection\tprocesses MB/s\tthreads MB/s\tquotient\tof each round")
     for path in given.file or [paths()[NAMES.index(name)] for name in ("minilm-bf16", "minilm-f32")]:
-        show(path, given.levels, given.rounds)
+        show(path, levels, given.rounds)
     if not given.file:
         with tempfile.TemporaryDirectory() as folder:
             for dtype in WIDTHS:
                 path = Path(folder, f"made-{dtype.lower()}.safetensors")
                 make(path, dtype, MADE)
-                show(path, given.levels, given.rounds)
+                show(path, levels, given.rounds)
 
 
 if __name__ == "__main__":
