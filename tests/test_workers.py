@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
-from mc.parallel import BATCH, Workers, workers
+from mc.parallel import BATCH, Crew, Task, Workers, workers
 
 PATIENCE = 60  # seconds; a test that waits as long has failed
 
@@ -207,3 +209,74 @@ def test_what_was_begun_is_over_when_an_error_or_the_end_is_seen(helps: bool, in
             with pytest.raises(ValueError, match="none"):
                 next(found)
         assert over.is_set()
+
+
+def test_a_task_is_done_once_by_whoever_takes_it_first() -> None:
+    done: list[int] = []
+    with ThreadPoolExecutor(1) as pool:
+        task = Task(done.append, 1)
+        assert task.taken()  # and an interrupt comes before it is done
+        assert not task.taken()
+        task.run()
+        assert not task.elsewhere()  # so nobody waits for it
+        assert pool.submit(task.elsewhere).result(PATIENCE)
+        task = Task(done.append, 2)
+        pool.submit(task.run).result(PATIENCE)
+        assert task.elsewhere()
+        task.run()
+        task.result()
+    assert done == [2]
+
+
+def test_an_interrupt_of_what_is_done_ahead_is_raised_at_once() -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def work(n: int) -> int:
+        if n == 0:
+            begun.set()
+            over.wait(PATIENCE)
+        elif begun.wait(PATIENCE):
+            over.set()
+            raise KeyboardInterrupt
+        return n
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
+        next(Workers(pool, 2, helps=True).each(work, items_once_begun(begun), more=3))
+
+
+def items_once_begun(begun: threading.Event) -> Iterator[int]:
+    """Items of which the first is on another thread before there is a second."""
+    yield 0
+    assert begun.wait(PATIENCE)
+    yield from range(1, 9)
+
+
+@pytest.mark.parametrize("most", [0, 1, 3])
+def test_threads_that_cannot_be_had_are_done_without(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    had: list[int] = []
+
+    def start_few(*args: Any) -> int:
+        if len(had) == most:
+            raise RuntimeError("can't start new thread")
+        had.append(_thread.start_new_thread(*args))
+        return had[-1]
+
+    monkeypatch.setattr("mc.parallel.start_new_thread", start_few)
+    with workers(5, None) as work:
+        assert work.width == 1 + most
+        assert list(work.each(str, range(99))) == [str(n) for n in range(99)]
+
+
+def test_a_crew_ends_when_all_is_done_and_holds_nothing_meanwhile() -> None:
+    done: list[int] = []
+    crew = Crew(3)
+    large = set[int]()
+    held = weakref.ref(large)
+    crew.hand(large.copy)
+    del large
+    crew.hand(lambda: 1 // 0)
+    for n in range(50):
+        crew.hand(partial(done.append, n))
+    crew.end()
+    assert sorted(done) == list(range(50))
+    assert held() is None

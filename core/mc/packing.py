@@ -12,7 +12,7 @@ from mc.checkpoint import LONGEST_HEADER, Layout, Source, read_layout
 from mc.errors import McError, UsageError
 from mc.heading import header_room, longest_note
 from mc.manifest import SAME, Entry, Manifest, is_packed, write_header
-from mc.parallel import Workers
+from mc.parallel import Crew, Task, Workers
 from mc.pieces import Target, pack_tensors
 from mc.recipe import Recipe, elements, read_recipe
 from mc.reports import TensorReport
@@ -127,11 +127,12 @@ class _Digest:
     with the others when that is done, or on one of its own where there are none of ours."""
 
     def __init__(self, source: Source, work: Workers) -> None:
-        self._source, self._pool = source, work.executor if work.helps else None
+        self._source, self._work = source, work
+        self._task = Task(lambda _: self._run(), None)
+        self._crew = Crew(0)
         self._sha256 = hashlib.sha256()
         self._stopped = threading.Event()
         self._failure: Exception | None = None
-        self._wait: Callable[[], object] = self._stopped.set
 
     def _run(self) -> None:
         try:
@@ -146,20 +147,22 @@ class _Digest:
 
     def result(self) -> str:
         """Wait for it; raises what reading the source raised."""
-        self._wait()
+        self._task.run()  # if nobody has begun
+        self._task.result()
         if self._failure is not None:
             raise self._failure
         return self._sha256.hexdigest()
 
     def __enter__(self) -> _Digest:
-        if self._pool is not None:
-            self._wait = self._pool.submit(self._run).result
+        if self._work.helps:
+            self._work.begin(self._task)
         else:
-            thread = threading.Thread(target=self._run, name="mc-sha256")
-            self._wait = thread.join
-            thread.start()
+            self._crew = Crew(1)
+            self._crew.hand(self._task.run)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._wait()
+        if self._task.elsewhere():
+            self._task.wait()
+        self._crew.end()

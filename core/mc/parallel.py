@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from _thread import LockType, allocate_lock, get_ident, start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, Executor
+from contextlib import contextmanager, suppress
 from itertools import islice
+from queue import SimpleQueue
 from typing import Any
+from weakref import ref
 
 from mc.errors import UsageError
 from mc.memory import keep_freed
@@ -17,14 +20,143 @@ TOGETHER = 32  # items in a batch, at most
 BATCH = 1 << 21  # bytes of work that are handed to a thread at once: every hand-over costs as much as some 50 KiB
 
 
-class Workers:
-    """What does work: an executor, if any, and how many batches are done at once; and the thread that asks, if it
-    `helps`. With no executor, that thread does all of it."""
+Calls = SimpleQueue[Callable[[], object] | None]  # None ends the threads
 
-    def __init__(self, executor: Executor | None, width: int, helps: bool = False) -> None:
+
+class Crew:
+    """Threads of our own, which do what they are handed, in order, and end with this object at the latest: an interrupt
+    may keep its owner from ending it."""
+
+    def __init__(self, count: int) -> None:
+        """So many threads, or as many as can be had. Nobody waits until they have started, which takes them as long as
+        reading a header."""
+        self._calls: Calls = SimpleQueue()
+        self._ended: list[LockType] = []
+        # Not a method that is called when the object goes: an interrupt that hits there is lost.
+        gone = ref(self, self._calls.put)
+        for _ in range(count):
+            ended = allocate_lock()
+            ended.acquire()
+            try:
+                start_new_thread(_serve, (self._calls, gone, ended))
+            except RuntimeError:
+                break
+            self._ended.append(ended)
+
+    def __len__(self) -> int:
+        return len(self._ended)
+
+    def hand(self, call: Callable[[], object]) -> None:
+        """Have it done; what it raises isn't seen."""
+        self._calls.put(call)
+
+    def end(self) -> None:
+        """Wait until all is done that was handed over."""
+        self._calls.put(None)
+        for ended in self._ended:
+            with ended:
+                pass
+
+
+def _serve(calls: Calls, gone: ref[Crew], ended: LockType) -> None:
+    """Do calls until there is None, or `gone` in its place, which is left to the next thread."""
+    try:
+        while (call := calls.get()) is not None and call is not gone:
+            with suppress(BaseException):
+                call()
+            del call  # it holds what came out
+    finally:
+        calls.put(None)
+        ended.release()
+
+
+class Task:
+    """What one of several threads does, whichever takes it first."""
+
+    def __init__(self, function: Callable[[Any], Any], batch: Any) -> None:
+        self._function, self._batch = function, batch
+        self._takers: list[tuple[int]] = []  # threads that wanted to do it: the first does
+        self._over = allocate_lock()
+        self._over.acquire()  # until it is done
+        self.done = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def taken(self) -> bool:
+        """Take it: nobody else will. False if somebody has done so before."""
+        me = (get_ident(),)
+        self._takers.append(me)  # in one step, so that an interrupt leaves no doubt about who has it
+        return self._takers[0] is me
+
+    def elsewhere(self) -> bool:
+        """Whether another thread has begun it. If nobody has, none will."""
+        self.taken()
+        return self._takers[0][0] != get_ident()
+
+    def left(self) -> Any:
+        """The batch, which isn't held any longer: an executor holds a task until it comes to it."""
+        batch, self._batch = self._batch, None
+        return batch
+
+    def run(self) -> None:
+        """Do it, unless it was taken."""
+        if self.taken():
+            self._run(lambda: self._function(self.left()))
+
+    def cancel(self) -> None:
+        """See to it that it isn't begun any more. Whoever waits for it gets a CancelledError."""
+        if self.taken():
+            self._run(_cancelled)
+
+    def wait(self) -> None:
+        """Wait until it is done."""
+        if not self.done:  # who was interrupted once it had the lock may ask again
+            with self._over:
+                pass
+
+    def result(self) -> Any:
+        """What came out of it, once; raises what it raised."""
+        self.wait()
+        result, error, self._result, self._error = self._result, self._error, None, None
+        if error is not None:
+            raise error
+        return result
+
+    def interrupted(self) -> bool:
+        """Whether it was ended by something else than an error of its own."""
+        return self._error is not None and not isinstance(self._error, Exception)
+
+    def _run(self, call: Callable[[], Any]) -> None:
+        try:
+            self._result = call()
+        except BaseException as error:  # noqa: BLE001 - it is raised when the task's turn comes
+            self._error = error
+        finally:
+            self.done = True
+            self._over.release()
+
+
+def _cancelled() -> None:
+    raise CancelledError
+
+
+class Workers:
+    """What does work: an executor or a crew of our own, if any, and how many batches are done at once; and the thread
+    that asks, if it `helps`. With neither, that thread does all of it."""
+
+    def __init__(self, executor: Executor | Crew | None, width: int, helps: bool = False) -> None:
         self.executor = executor
         self.width = width
         self.helps = helps
+
+    def begin(self, task: Task) -> None:
+        """Hand it to a thread. What raises meanwhile (an interrupt, no more threads) may do so when an executor has it
+        already: whoever is afraid of that takes it."""
+        if isinstance(self.executor, Crew):
+            self.executor.hand(task.run)
+        elif self.executor is not None:
+            # Cancelled where the executor was shut down before it came to it.
+            self.executor.submit(task.run).add_done_callback(lambda _: task.cancel())
 
     def each(
         self, function: Callable[[Any], Any], items: Iterable[Any], weight: Callable[[Any], int] = lambda _: BATCH,
@@ -36,8 +168,8 @@ class Workers:
         if self.executor is None:
             return map(own, items)
         return self._each(
-            self.executor, lambda batch: [function(item) for item in batch], lambda batch: map(own, batch),
-            _batches(items, weight), more,
+            lambda batch: [function(item) for item in batch], lambda batch: map(own, batch), _batches(items, weight),
+            more,
         )  # fmt: skip
 
     def each_of(
@@ -49,89 +181,46 @@ class Workers:
         or handed out: with more of them nobody runs out of work, and more results are held."""
         if self.executor is None:
             return (result for batch in _batches(items, weight) for result in function(batch))
-        return self._each(self.executor, function, function, _batches(items, weight), more)
+        return self._each(function, function, _batches(items, weight), more)
 
     def _each(
-        self, executor: Executor, away: Callable[[list[Any]], list[Any]], here: Callable[[list[Any]], Iterable[Any]],
+        self, away: Callable[[list[Any]], list[Any]], here: Callable[[list[Any]], Iterable[Any]],
         batches: Iterable[list[Any]], more: int,
     ) -> Iterator[Any]:  # fmt: skip
-        waiting: deque[_Waiting] = deque()
+        waiting: deque[Task] = deque()
         try:
             for batch in batches:
-                one = _Waiting(batch)
-                waiting.append(one)  # before it is handed over, which may end halfway
-                one.hand(executor, away)
+                task = Task(away, batch)
+                waiting.append(task)  # before it is handed over, which may end halfway
+                self.begin(task)
+                del batch, task
                 if len(waiting) >= self.width + more:
-                    yield from self._first(waiting, away, here)
+                    yield from self._first(waiting, here)
             while waiting:
-                yield from self._first(waiting, away, here)
+                yield from self._first(waiting, here)
         finally:  # also when the one who asked has had enough
             # What was begun is waited for: it may write to a file that is closed next, whose number the system then
             # gives to another.
-            wait([one.future for one in waiting if one.taken() is None])
+            for task in [task for task in waiting if task.elsewhere()]:
+                task.wait()
 
-    def _first(
-        self, waiting: deque[_Waiting], away: Callable[[list[Any]], list[Any]],
-        here: Callable[[list[Any]], Iterable[Any]],
-    ) -> Iterable[Any]:  # fmt: skip
+    def _first(self, waiting: deque[Task], here: Callable[[list[Any]], Iterable[Any]]) -> Iterable[Any]:
         """The results of the batch that has waited longest. To be put to sleep and woken takes as long as some of the
         work: so whoever helps does what nobody has begun yet."""
         first = waiting[0]  # where it stays while it is waited for
         if self.helps:
-            batch = first.taken()
-            if batch is not None:
+            if first.taken():
                 waiting.popleft()
-                return here(batch)
+                return here(first.left())
             for other in islice(waiting, 1, None):
-                if first.future.done():
+                if first.done:
                     break
-                batch = other.taken()
-                if batch is not None:
-                    other.future = _done(away, batch)
-        results = first.future.result()
+                other.run()
+                if other.interrupted():
+                    other.result()
+        results: list[Any] = first.result()
         waiting.popleft()
         return results
-
-
-class _Waiting:
-    """A batch for an executor."""
-
-    def __init__(self, batch: list[Any]) -> None:
-        self._batch = batch
-        self.future: Future[list[Any]] = Future()
-
-    def hand(self, executor: Executor, function: Callable[[list[Any]], list[Any]]) -> None:
-        """Give it to the executor. What raises meanwhile (an interrupt, no more threads) may do so when the executor
-        has it already, and before its own future is known: so there is one of ours, which can be cancelled then."""
-        ours = self.future  # another may take its place
-        # Cancelled where the executor was shut down before it came to it.
-        executor.submit(self._run, ours, function).add_done_callback(lambda _: ours.cancel())
-
-    def taken(self) -> list[Any] | None:
-        """The batch, if no thread has begun it: then none will."""
-        return self._left() if self.future.cancel() else None
-
-    def _run(self, ours: Future[list[Any]], function: Callable[[list[Any]], list[Any]]) -> None:
-        if not ours.set_running_or_notify_cancel():
-            return
-        try:
-            ours.set_result(function(self._left()))
-        except BaseException as error:  # noqa: BLE001 - it is raised when the batch's turn comes
-            ours.set_exception(error)
-
-    def _left(self) -> list[Any]:
-        """The batch, which isn't held any longer: an executor holds what was cancelled until it comes to it."""
-        batch, self._batch = self._batch, []
-        return batch
-
-
-def _done(function: Callable[[list[Any]], list[Any]], batch: list[Any]) -> Future[list[Any]]:
-    done: Future[list[Any]] = Future()
-    try:
-        done.set_result(function(batch))
-    except Exception as error:  # noqa: BLE001 - it is raised when the batch's turn comes
-        done.set_exception(error)
-    return done
 
 
 def _batches(items: Iterable[Any], weight: Callable[[Any], int]) -> Iterator[list[Any]]:
@@ -172,11 +261,9 @@ def workers(threads: int | None, executor: Executor | None) -> Iterator[Workers]
         raise UsageError(f"{count} threads were asked for, where at least one is needed")
     if executor is not None:
         yield Workers(executor, count)
-    elif count == 1:
-        yield Workers(None, 1)
     else:
-        pool = ThreadPoolExecutor(count - 1, thread_name_prefix="mc")
+        crew = Crew(count - 1)
         try:
-            yield Workers(pool, count, helps=True)
+            yield Workers(crew, 1 + len(crew), helps=True) if len(crew) else Workers(None, 1)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            crew.end()
