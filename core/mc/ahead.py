@@ -24,7 +24,8 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 
 from mc.checkpoint import Source, read_layout
-from mc.codec import chunks, decoding, entropy, fit, floats, huffman_tables, planes, symbols, tails
+from mc.codec import chunks, decoding, entropy, fit, fixed, floats, heads, huffman_tables, planes, symbols, tails, whole
+from mc.codec.codings import FLOATS
 from mc.codec.compiled import FOLDER
 from mc.codec.fields import Reader
 from mc.codec.floats import FloatCode
@@ -41,7 +42,7 @@ PATIENCE = 60.0  # seconds that the second process is waited for when this one i
 SIDE = 512  # rows and columns of what is planned: enough words for a sample of them
 # A copy of this process has imported all that it needs. Only Linux promises that copies work whatever was imported.
 WAY = "fork" if sys.platform == "linux" else "spawn"
-COLS = floats.NARROWEST  # of what is coded: one row
+COLS = fixed.NARROWEST  # of what is coded: one row
 
 Command = Literal["pack", "unpack"]
 COMMANDS: tuple[Command, ...] = ("pack", "unpack")
@@ -137,11 +138,13 @@ def first_half(use: Use) -> None:
         return
     entropy.decode(NOTHING, np.zeros(1, np.int64), _decoder(use.coder))  # what the other process soon needs too
     mantissa, number = _mantissa(geometry), entropy.CODERS.index(use.coder)
-    head = struct.pack("<" + floats.FIXED, mantissa, 0, floats.ROWS, number, COLS, 0, 0)
+    head = struct.pack("<" + fixed.FIXED, mantissa, 0, fixed.ROWS, number, COLS, 0, 0)
     # Then come four tables with one symbol each, and arrays of one repeated byte.
     head += bytes([NO_WINDOW, 0, symbols.CENTRE]) * 4 + bytes([1, 0]) * (1 + geometry.tails)
-    code = floats.read_head(Reader(memoryview(head)), geometry, COLS, 1)
-    entropy.decoder(use.coder, code.tables, COLS)
+    floats.read_head(Reader(memoryview(head)), geometry, COLS, 1)
+    blob = np.frombuffer(bytes([FLOATS]) + head + bytes(heads.FRAME + heads.ENTRY), np.uint8)
+    only = whole.Blob(0, 1 + len(head), len(blob), 0, 0, COLS * geometry.width)
+    whole.read_heads(blob, [only], geometry, use.coder)
 
 
 def second_half(use: Use) -> None:
@@ -153,6 +156,7 @@ def second_half(use: Use) -> None:
         with suppress(DamagedError):  # the chunk ends behind its symbols
             decoder = decoding.Decoder(code, decoding.heads_of(code, _decoder(use.coder)[0]))
             decoder.decode_chunk(memoryview(bytes([chunks.CODED, 0, 0, 0, 0])), 0, raw)
+        entropy.decoder(use.coder, code.tables, COLS)  # of which the other process has made the larger part
         return
     raw.flags.writeable = False
     window, counts = floats.window_of(code), np.zeros((1, 256), np.int64)
@@ -188,7 +192,7 @@ def _blank(geometry: planes.Geometry) -> FloatCode:
     """The code of one row of words, with no contexts and all low bits raw."""
     words = np.empty(0, f"<u{geometry.width}")
     return FloatCode(
-        geometry, _mantissa(geometry), COLS, floats.ALONE, np.zeros(1, np.int16),
+        geometry, _mantissa(geometry), COLS, fixed.ALONE, np.zeros(1, np.int16),
         symbols.EMPTY_SCALES, symbols.EMPTY_WORDS, symbols.EMPTY_COUNTS, np.zeros((geometry.tails, 1), np.uint8),
         words, True, entropy.HUFFMAN, Tables(np.zeros((1, 256), np.uint8), LONE),
     )  # fmt: skip

@@ -92,17 +92,17 @@ def most_decoded(size: int) -> int:
     return size // (FRAME.size + ENTRY.size) * (1 << 23)
 
 
-def front(data: memoryview, tensor: int) -> tuple[memoryview, int, int] | None:
-    """Of the whole blob of a tensor of that number: its head, where that ends, and how many chunks can follow; None if
-    it has no head that is what was written."""
-    if len(data) < HEAD.size:
+def front(data: memoryview, start: int, stop: int, tensor: int) -> int | None:
+    """Where the head ends of the whole blob of a tensor of that number, which lies in these bytes of `data`; None if it
+    has no head that is what was written."""
+    if start + HEAD.size > stop:
         return None
-    length, checksum = HEAD.unpack_from(data)
-    end = HEAD.size + length
-    head = data[HEAD.size : end]
-    if end > len(data) or xxhash.xxh3_64_intdigest(head, seed(tensor, OF_HEAD)) != checksum:
+    length, checksum = HEAD.unpack_from(data, start)
+    end: int = start + HEAD.size + length
+    if length == 0 or end > stop:
         return None
-    return head, end, (len(data) - end) // (FRAME.size + ENTRY.size)
+    found = xxhash.xxh3_64_intdigest(data[start + HEAD.size : end], seed(tensor, OF_HEAD))
+    return end if found == checksum else None
 
 
 class Chunk(NamedTuple):

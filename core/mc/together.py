@@ -13,9 +13,9 @@ import numpy as np
 
 from mc import blob
 from mc.checkpoint import Source, Tensor
-from mc.codec.decoding import Placed, decode_many
 from mc.codec.planes import GEOMETRIES
 from mc.codec.typing import Bytes
+from mc.codec.whole import Blob, decode_many
 from mc.memory import Room
 
 
@@ -69,15 +69,15 @@ def _restore(source: Source, wholes: Sequence[Whole], raw: Bytes, places: Sequen
     what was packed."""
     begin = wholes[0].start
     data = source.read(begin, wholes[-1].stop)
-    kinds: dict[str, tuple[list[int], list[Placed]]] = {}
-    for number, one in enumerate(wholes):
-        start, stop, dtype = one.start - begin, one.stop - begin, one.tensor.dtype
-        front = blob.front(data[start:stop], one.number)
-        if front is not None and places[number] % GEOMETRIES[dtype].width == 0:
+    kinds: dict[str, tuple[list[int], list[Blob]]] = {}
+    for number, ((tensor, index, start, stop), place) in enumerate(zip(wholes, places, strict=False)):
+        dtype, start, stop = tensor.dtype, start - begin, stop - begin
+        end = blob.front(data, start, stop, index)
+        if end is not None and place % GEOMETRIES[dtype].width == 0:
             numbers, blobs = kinds.setdefault(dtype, ([], []))
             numbers.append(number)
-            (head, end, most_chunks), seed = front, blob.seed(one.number, 0)
-            blobs.append(Placed(head, most_chunks, start + end, stop, seed, places[number], one.size))
+            head, size = start + blob.HEAD.size, tensor.stop - tensor.start
+            blobs.append(Blob(head, end, stop, blob.seed(index, 0), place, size))
     for dtype, (numbers, blobs) in kinds.items():
-        for number in decode_many(np.frombuffer(data, np.uint8), blobs, GEOMETRIES[dtype], raw):
+        for number in decode_many(data, blobs, GEOMETRIES[dtype], raw):
             yield numbers[number]

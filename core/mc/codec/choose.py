@@ -14,6 +14,7 @@ from mc.codec import (
     dictionary,
     entropy,
     fit,
+    fixed,
     floats,
     gridfit,
     grids,
@@ -153,7 +154,7 @@ def _floats(dtype: str, shape: tuple[int, ...], nbytes: int, read: Read, level: 
     if expected >= nbytes:
         return raw_code(nbytes, geometry.width, f"coded {fitted.bits / words:.2f} bits a word")
     spans = [(a * geometry.width, b * geometry.width) for a, b in fitted.parts]
-    name = f"{floats.CONTEXTS[fitted.code.context]}+{fitted.code.coder}"
+    name = f"{fixed.CONTEXTS[fitted.code.context]}+{fitted.code.coder}"
     return Coded(FLOATS, name, fitted.why, bytes([FLOATS]) + fitted.head, spans, fitted.encode)
 
 
@@ -191,7 +192,7 @@ def _integers(
     cols = matrix.columns_of(shape, nbytes)[0]
     grid = _grid(dtype, shape, nbytes, width, read, level, each)
     ahead = grid is not None and grid.bytes < min(costs.values())
-    rows_told = nbytes % cols == 0 and nbytes // cols >= 16 and floats.ROWS in fit.EFFORTS[level].contexts
+    rows_told = nbytes % cols == 0 and nbytes // cols >= 16 and fixed.ROWS in fit.EFFORTS[level].contexts
     if width == 1 and rows_told and not ahead:  # a grid that saves by its contexts has finer ones than these
         rows = planefit.by_rows(read, nbytes, cols, coder, each)
         counts = planefit.count(rows, floats.spans(nbytes, cols), read, each)
@@ -244,7 +245,7 @@ def _grid(
     dtype: str, shape: tuple[int, ...], nbytes: int, width: int, read: Read, level: str, each: Each
 ) -> gridfit.Fitted | None:
     """Contexts of rows and columns for signed integers; None where there are no rows, or speed comes first."""
-    if dtype not in SIGNED or nbytes % width or floats.ROWS not in fit.EFFORTS[level].contexts:
+    if dtype not in SIGNED or nbytes % width or fixed.ROWS not in fit.EFFORTS[level].contexts:
         return None
     words = nbytes // width
     cols = matrix.columns_of(shape, words)[0]
@@ -262,7 +263,7 @@ def _walk(
     if not states or dtype not in SIGNED or nbytes % (width * rows) or level == "fast":
         return None
     cols = nbytes // width // rows
-    return gridfit.fit(nbytes, width, cols, entropy.ANS, read, each, states) if cols <= floats.WIDEST else None
+    return gridfit.fit(nbytes, width, cols, entropy.ANS, read, each, states) if cols <= fixed.WIDEST else None
 
 
 def _sparse(

@@ -1,7 +1,7 @@
 """The codings by their numbers, the words of every dtype, and the chunks of tensors without rows."""
 
 from mc.codec import planes
-from mc.codec.floats import CHUNK
+from mc.codec.fixed import CHUNK
 
 # Codings by their numbers in a file (FORMAT.md, section 4).
 RAW, FLOATS, AFFINE, PLANES, ZSTD, GRID, TRELLIS, SPARSE = range(8)

@@ -18,6 +18,13 @@ from mc.errors import DamagedError
 
 HUFFMAN, ANS = "huffman", "ans"
 CODERS = (HUFFMAN, ANS)  # in the order of their numbers in a file (FORMAT.md, section 5)
+TABLE_FAULTS = (
+    "",
+    "the lengths of a Huffman table make no complete code",
+    "a code table lists no symbols",
+    "the frequencies of a code table don't add up",
+)
+NO_CODE, UNLISTED, NO_SUM = range(1, len(TABLE_FAULTS))
 HUFFMAN_ARRAYS = 3  # that its encoder has; that of ANS has more
 ANS_MUST_SAVE = 3  # per cent of the bits, for the time that it takes
 FRACTION = 16  # binary digits after the point in the fixed-point logarithms that code lengths are counted with
@@ -98,13 +105,6 @@ def plan(coder: str, counts: Counts) -> Plan:
     return Plan(coder, Tables(numbers, lone), *measured(counts, costs(coder), numbers, lone))
 
 
-def _frequency(steps: Bytes) -> Counts:
-    frequency = np.zeros(steps.shape, np.int64)
-    if frequencies(steps, frequency) >= 0:
-        raise DamagedError("the frequencies of a code table don't add up")
-    return frequency
-
-
 def best_plan(coder: str, counts: Counts) -> Plan:
     """Tables for `coder`; or for ANS in place of Huffman where a code of whole bits loses much, as it does when one
     symbol is most frequent by far. Never the other way round: Huffman's tables would save a hundred bytes in a small
@@ -141,26 +141,62 @@ def encoder(coder: str, tables: Tables) -> tuple[Ints, ...]:
         return singles, pairs, lone
     states = np.zeros((shape[0], STATES), np.uint16)
     bits_from, offset = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    ans.encoder(_frequency(tables.numbers), states, bits_from, offset)
+    frequency = np.zeros(shape, np.int64)
+    if frequencies(tables.numbers, frequency) >= 0:
+        raise ValueError("the frequencies of a code table don't add up")
+    ans.encoder(frequency, states, bits_from, offset)
     return states, bits_from, offset, lone
 
 
 def decoder(coder: str, tables: Tables, symbols: int) -> tuple[Ints, Counts]:
     """The arrays with which `decode_symbols` works; DamagedError if the tables are none that can be decoded with.
     `symbols` is about how many there are in all: with few of them, look-ups that yield several don't pay."""
-    count, lone = len(tables.lone), tables.lone
+    found = look_ups(coder, len(tables.lone))
+    fault = _looked_up(tables.numbers, tables.lone, symbols, found)
+    if fault:
+        raise DamagedError(TABLE_FAULTS[fault])
+    return found, tables.lone
+
+
+def look_ups(coder: str, tables: int) -> Ints:
+    """Room for what is looked up to decode with so many tables."""
     if coder == HUFFMAN:
-        look_ups = np.empty((count, huffman_tables.LOOKUP), np.uint64)
-        most = huffman_tables.most_at_once(symbols // max(count, 1))
-        if huffman_tables.decoder(tables.numbers, lone, most, look_ups) >= 0:
-            raise DamagedError("the lengths of a Huffman table make no complete code")
-        return look_ups, lone
-    # A table is either listed or has a lone symbol, or none: the loops look up nothing for the latter two.
-    if (tables.numbers.any(axis=1) != (lone == SEVERAL)).any():
-        raise DamagedError("a code table lists no symbols")
-    entries = np.empty((count, STATES), np.uint32)
-    ans.decoder(_frequency(tables.numbers), entries)
-    return entries, lone
+        return np.empty((tables, huffman_tables.LOOKUP), np.uint64)
+    return np.empty((tables, STATES), np.uint32)
+
+
+@released
+def _looked_up(numbers, lone, symbols, found):
+    return looked_up(numbers, lone, symbols, found)
+
+
+def looked_up(numbers: Any, lone: Any, symbols: Any, found: Any) -> Any:
+    """Fill `found`, made by `look_ups`, for these tables and about so many symbols; a fault of the tables, or 0."""
+    raise NotImplementedError  # only loops call it: it becomes the loop whose arrays these are
+
+
+@overload(looked_up)
+def _look_ups(numbers, lone, symbols, found):
+    return _look_ups_of_huffman if found.dtype == types.uint64 else _look_ups_of_ans
+
+
+def _look_ups_of_huffman(numbers, lone, symbols, found):
+    most = huffman_tables.most_at_once(symbols // max(len(lone), 1))
+    return NO_CODE if huffman_tables.decoder(numbers, lone, most, found) >= 0 else 0
+
+
+def _look_ups_of_ans(numbers, lone, symbols, found):
+    frequency = np.zeros(numbers.shape, np.int64)
+    for t in range(len(lone)):  # a table is either listed or has a lone symbol, or none: nothing is looked up for these
+        listed = np.uint8(0)
+        for s in range(256):
+            listed |= numbers[t, s]
+        if (listed > 0) != (lone[t] == SEVERAL):
+            return UNLISTED
+    if frequencies(numbers, frequency) >= 0:
+        return NO_SUM
+    ans.decoder(frequency, found)
+    return 0
 
 
 @inlined

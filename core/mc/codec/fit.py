@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mc.codec import chunks, entropy, floats, planes, scales, symbols, tails
-from mc.codec.floats import ALONE, BOTH, CONTEXTS, ROWS, FloatCode
+from mc.codec import chunks, entropy, fixed, floats, planes, scales, symbols, tails
+from mc.codec.fixed import ALONE, BOTH, CONTEXTS, ROWS
+from mc.codec.floats import FloatCode
 from mc.codec.matrix import FEW, Matrix, Scan, columns_of, measure, sampled
 from mc.codec.typing import Bytes, Counts, Ints, Scales
 
@@ -218,7 +219,7 @@ def _count(
 ) -> Counts:
     """How often each symbol stands in words of these rows and columns, [tables, 256]. shape: columns, bits of the head
     below the symbol, mantissa bits in it."""
-    counts = np.zeros((floats.tables_of(context), 256), np.int64)
+    counts = np.zeros((fixed.tables_of(context), 256), np.int64)
     symbols.tally(
         words, *shape, frequent if len(frequent) else None, floats.widest_window(frequent),
         np.ascontiguousarray(rows), columns, counts,
@@ -243,7 +244,7 @@ def frequent_words(sample: Ints, step_shift: int) -> Ints:
         return sample[:0]
     heads = sample >> (8 * sample.itemsize - 16) if sample.itemsize > 1 else sample.astype(np.uint16) << 8
     found, counts = np.unique(sample[(heads & 0x7FFF) >> step_shift == 0], return_counts=True)
-    order = np.argsort(-counts, kind="stable")[: floats.MOST_FREQUENT]
+    order = np.argsort(-counts, kind="stable")[: fixed.MOST_FREQUENT]
     order = order[counts[order] * RARE * 4 >= len(sample)]
     rest = zero - int(counts[order].sum())
     chosen: Ints = found[order] if 8 * rest <= zero else found[:0]

@@ -7,37 +7,18 @@ in its head; each chunk, a run of whole rows, is coded alone with them (FORMAT.m
 import struct
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
-from mc.codec import chunks, entropy, planes, scales, symbols
+from mc.codec import chunks, entropy, fixed, planes, scales, symbols
 from mc.codec.fields import Reader, write_array
 from mc.codec.rows import read_described
-from mc.codec.segments import TABLES
 from mc.codec.tables import Tables, narrow
 from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
 from mc.codec.ways import raw_chunk
 from mc.errors import DamagedError
 
-CHUNK = 1 << 18  # words in a chunk, at most, unless a single row has more
-NARROWEST, WIDEST = 64, 1 << 20  # columns of a matrix
-ALONE, ROWS, BOTH = (
-    0,
-    1,
-    2,
-)  # which scales give the contexts: one for the whole tensor, of rows, of rows and columns
-CONTEXTS = ("alone", "rows", "both")
-
-FIXED, FIXED_BYTES = "BBBBIhB", 11  # how each head begins: mantissa, flags, context, coder, cols, base, frequent
-UNSIGNED = 1  # flag of a float tensor
-MOST_FREQUENT = 8  # frequent words
 NO_ROOM: Bytes = np.empty(0, np.uint8)
-
-
-def tables_of(context: int) -> int:
-    """Tables, one for each segment of a chunk."""
-    return 1 if context == ALONE else TABLES
 
 
 @dataclass(frozen=True)
@@ -71,7 +52,8 @@ class FloatCode:
     @property
     def tables_wanted(self) -> int:
         """Tables, one for each segment of a chunk."""
-        return tables_of(self.context)
+        tables: int = fixed.tables_of(self.context)
+        return tables
 
     @property
     def frequent_if_any(self) -> Ints | None:
@@ -108,14 +90,9 @@ class FloatCode:
         return self.low + self.geometry.padding
 
 
-def rows_in_chunk(cols: int) -> int:
-    """Whole rows that make a chunk."""
-    return max(1, CHUNK // cols)
-
-
 def spans(words: int, cols: int) -> list[tuple[int, int]]:
     """First and last word (exclusive) of each chunk."""
-    step = rows_in_chunk(cols) * cols
+    step = fixed.rows_in_chunk(cols) * cols
     return [(at, min(at + step, words)) for at in range(0, words, step)]
 
 
@@ -134,9 +111,9 @@ def write_head(code: FloatCode, described_tables: bytes, described_scales: bytes
     base = int(code.row_scales.min()) if len(code.row_scales) else 0
     parts = [
         struct.pack(
-            "<" + FIXED,
+            "<" + fixed.FIXED,
             code.mantissa,
-            UNSIGNED * (not code.signed),
+            fixed.UNSIGNED * (not code.signed),
             code.context,
             entropy.CODERS.index(code.coder),
             code.cols,
@@ -151,71 +128,27 @@ def write_head(code: FloatCode, described_tables: bytes, described_scales: bytes
     return b"".join(parts)
 
 
-class Fixed(NamedTuple):
-    """The part of a head that is as long in every tensor, and how many rows there are."""
-
-    mantissa: int
-    unsigned: bool
-    context: int
-    coder: str
-    cols: int
-    base: int  # row scale that the others are counted from
-    frequent: int  # words
-    rows: int
-
-    @property
-    def scaled_columns(self) -> int:
-        """Columns that have scales."""
-        return self.cols if self.context == BOTH else 0
-
-    @property
-    def scaled(self) -> bool:
-        """Whether rows have scales of their own."""
-        return self.context != ALONE
-
-    @property
-    def wide(self) -> bool:
-        """Whether tables are listed in bytes."""
-        return self.coder == entropy.ANS
-
-
-def read_fixed(reader: Reader, geometry: planes.Geometry, words: int, most_chunks: int) -> Fixed:
-    """The front of what `write_head` wrote for a tensor of that many words, in as many chunks at most; DamagedError
-    for anything that can't have been written."""
-    mantissa, flags, context, coder, cols, base, frequent = reader.numbers(FIXED)
-    fits = mantissa <= geometry.mantissa < mantissa + planes.MOST_FIELD_BITS
-    if not fits or flags > UNSIGNED or frequent > MOST_FREQUENT or context > BOTH or coder >= len(entropy.CODERS):
-        raise DamagedError(
-            f"its head asks for {mantissa} mantissa bits, flags {flags}, context {context}, coder {coder}"
-        )
-    if not min(NARROWEST, words) <= cols <= min(words, WIDEST) or (context == BOTH and (words % cols or cols > 0xFFFF)):
-        raise DamagedError(f"its head says {cols} columns, which doesn't fit {words} words")
-    rows = -(-words // cols)
-    if -(-rows // rows_in_chunk(cols)) > most_chunks:
-        raise DamagedError(f"it has room for {most_chunks} chunks, too few for its {rows} rows")
-    return Fixed(mantissa, flags == UNSIGNED, context, entropy.CODERS[coder], cols, base, frequent, rows)
-
-
 def read_head(reader: Reader, geometry: planes.Geometry, words: int, most_chunks: int) -> FloatCode:
-    """Undo `write_head`, as `read_fixed` does its front."""
-    of = read_fixed(reader, geometry, words, most_chunks)
+    """Undo `write_head` for a tensor of that many words, in as many chunks at most; DamagedError for what can't have
+    been written."""
+    of = fixed.read_fixed(reader, geometry, words, most_chunks)
     frequent = reader.words(of.frequent, geometry.width)
-    count = tables_of(of.context)
+    count = fixed.tables_of(of.context)
     tables = Tables(np.empty((count, 256), np.uint8), np.empty(count, np.int64))
     row_scales, classes = np.empty(of.rows, np.int16), np.empty((geometry.tails, of.rows), np.uint8)
     columns, order, starts = symbols.EMPTY_SCALES, symbols.EMPTY_WORDS, symbols.EMPTY_COUNTS
-    if of.scaled_columns:
+    if of.context == fixed.BOTH:
         columns, order = np.empty(of.cols, np.int16), np.empty(2 * of.cols, np.uint16)
         starts = np.empty(scales.OCTAVE + 1, np.int64)
     reader.filled(
-        read_described, of.base, of.scaled, of.wide, tables.numbers, tables.lone, row_scales, columns, order, starts,
+        read_described, of.base, of.context, of.coder, tables.numbers, tables.lone, row_scales, columns, order, starts,
         classes,
     )  # fmt: skip
     if of.frequent and (classes != classes[:, :1]).any():
         raise DamagedError("it has frequent words, and rows of different classes")
     return FloatCode(
         geometry, of.mantissa, of.cols, of.context, row_scales, columns, order, starts, classes, frequent,
-        not of.unsigned, of.coder, tables,
+        of.flags != fixed.UNSIGNED, entropy.CODERS[of.coder], tables,
     )  # fmt: skip
 
 

@@ -83,7 +83,8 @@ def _pair_up(entries, second, start, count, pairs):
         pairs[start + U64(k)] = U32(entry + length) | shift_left(code, U32(entry & LENGTH))
 
 
-def most_at_once(symbols: int) -> int:
+@inlined
+def most_at_once(symbols):
     """How many symbols an entry of the decoder's table should hold, if so many are to be decoded with the table: more
     of them take less time to decode, but the table takes longer to make (5, 9, 11 and 12 us)."""
     return FEWEST if symbols < FEW else 2 if symbols < MANY else MOST

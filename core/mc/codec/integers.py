@@ -13,7 +13,8 @@ from mc.codec import entropy
 from mc.codec.chunks import CODED
 from mc.codec.codings import plain_spans
 from mc.codec.fields import Reader, write_array
-from mc.codec.floats import NARROWEST, WIDEST, rows_in_chunk, spans
+from mc.codec.fixed import NARROWEST, WIDEST, rows_in_chunk
+from mc.codec.floats import spans
 from mc.codec.tables import Tables, histogram
 from mc.codec.typing import Bytes, Counts, Ints
 from mc.codec.ways import opened_chunk, raw_chunk

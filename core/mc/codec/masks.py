@@ -14,7 +14,7 @@ from mc.codec import entropy, gridfit, grids, groups
 from mc.codec.compiled import released
 from mc.codec.fields import Reader, write_array
 from mc.codec.fit import Each
-from mc.codec.floats import rows_in_chunk
+from mc.codec.fixed import rows_in_chunk
 from mc.codec.grids import MOST_SHIFT, MOST_TABLES, GridCode
 from mc.codec.groups import GroupCode
 from mc.codec.tables import Tables, counted

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mc.codec import floats, planes, scales, symbols
+from mc.codec import fixed, planes, scales, symbols
 from mc.codec.typing import Bytes, Ints, Scales
 
 PSEUDO_ROW = 512  # words a row where a tensor has no rows of its own
@@ -20,12 +20,12 @@ def columns_of(shape: tuple[int, ...], words: int) -> tuple[int, bool]:
     narrow rows are put side by side."""
     if len(shape) < 2 or words < FEW:
         return min(PSEUDO_ROW, words), False
-    cols = shape[-1] if shape[-1] >= floats.NARROWEST else prod(shape[1:])
+    cols = shape[-1] if shape[-1] >= fixed.NARROWEST else prod(shape[1:])
     if cols == 0:
         return min(PSEUDO_ROW, words), False  # of an unknown dtype, whose shape says nothing about its bytes
-    if cols < floats.NARROWEST:
-        cols *= -(-floats.NARROWEST // cols)
-    if cols > floats.WIDEST or cols > words:
+    if cols < fixed.NARROWEST:
+        cols *= -(-fixed.NARROWEST // cols)
+    if cols > fixed.WIDEST or cols > words:
         return PSEUDO_ROW, False
     return cols, words % cols == 0 and cols <= 0xFFFF
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mc.codec import dictionary, entropy, floats, grids, integers, planes, runs, scarce, sparse, split, trellis
+from mc.codec import dictionary, entropy, fixed, floats, grids, integers, planes, runs, scarce, sparse, split, trellis
 from mc.codec.codings import (
     AFFINE,
     FLOATS,
@@ -107,7 +107,7 @@ def _open_floats(reader: Reader, dtype: str, nbytes: int, most_chunks: int) -> O
     code = floats.read_head(reader, geometry, words, most_chunks)
     reader.end()
     decoder = decoder_of(code, words)
-    rows = floats.rows_in_chunk(code.cols)
+    rows = fixed.rows_in_chunk(code.cols)
     step = rows * code.cols * geometry.width
 
     def decode_chunk(k: int, coded: memoryview, raw: Bytes) -> None:

@@ -5,17 +5,18 @@ import numpy as np
 from mc.codec import arrays, tables
 from mc.codec.arrays import CUT, NO_CLASS, NO_TABLE, TOO_FAR
 from mc.codec.compiled import compiled, inlined
+from mc.codec.fixed import ALONE, WIDE
 from mc.codec.scales import order_columns
 
 
 @compiled
-def read_described(data, base, scaled, wide, numbers, lone, rows, columns, order, starts, classes):
-    """Fill what follows the fixed part of a head: tables as Tables has them, listed in bytes if they are `wide`, and
-    what `_read_rows` fills. Returns the byte behind, or a fault of `arrays`."""
-    at = tables.read(data, wide, numbers, lone)
+def read_described(data, base, context, coder, numbers, lone, rows, columns, order, starts, classes):
+    """Fill what follows the fixed part of a head, which says `base`, `context` and `coder`: tables as Tables has them,
+    and what `_read_rows` fills. Returns the byte behind, or a fault of `arrays`."""
+    at = tables.read(data, coder == WIDE, numbers, lone)
     if at < 0:
         return CUT if at == tables.TOO_SHORT else NO_TABLE
-    return _read_rows(data, at, base, scaled, rows, columns, order, starts, classes)
+    return _read_rows(data, at, base, context != ALONE, rows, columns, order, starts, classes)
 
 
 @inlined

@@ -19,7 +19,8 @@ from mc.codec.decoding import decoder_of
 from mc.codec.fields import Reader
 from mc.codec.fit import Each, Read
 from mc.codec.fitted import Fitted
-from mc.codec.floats import WIDEST, FloatCode, rows_in_chunk, spans
+from mc.codec.fixed import WIDEST, rows_in_chunk
+from mc.codec.floats import FloatCode, spans
 from mc.codec.grids import GridCode
 from mc.codec.masks import MaskCode
 from mc.codec.tables import counted
