@@ -64,13 +64,9 @@ def test_what_is_done_ahead_by_whoever_asks_is_done_once(caplog: pytest.LogCaptu
         done.append(n)
         return n
 
-    def items() -> Iterator[int]:
-        yield 0
-        assert started.wait(PATIENCE)  # so that the first one is waited for, and the next are done meanwhile
-        yield from range(1, 9)
-
     with ThreadPoolExecutor(1) as pool:
-        assert list(Workers(pool, 2, helps=True).each(work, items(), more=3)) == list(range(9))
+        found = Workers(pool, 2, helps=True).each(work, items_once_begun(started), more=3)
+        assert list(found) == list(range(9))  # the first one is waited for, and the next are done meanwhile
     assert sorted(done) == list(range(9))
     assert not caplog.records
 

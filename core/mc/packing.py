@@ -132,25 +132,19 @@ class _Digest:
         self._crew = Crew(0)
         self._sha256 = hashlib.sha256()
         self._stopped = threading.Event()
-        self._failure: Exception | None = None
 
     def _run(self) -> None:
-        try:
-            # Memory is hashed in few calls: every return from one waits for the interpreter's lock.
-            most = DIGEST_STRIDE if self._source.in_memory else DIGEST_STEP
-            for at in range(0, self._source.size, most):
-                if self._stopped.is_set():
-                    return
-                self._sha256.update(self._source.read(at, min(at + most, self._source.size)))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the digest isn't that of the whole
-            self._failure = error
+        # Memory is hashed in few calls: every return from one waits for the interpreter's lock.
+        most = DIGEST_STRIDE if self._source.in_memory else DIGEST_STEP
+        for at in range(0, self._source.size, most):
+            if self._stopped.is_set():
+                return
+            self._sha256.update(self._source.read(at, min(at + most, self._source.size)))
 
     def result(self) -> str:
         """Wait for it; raises what reading the source raised."""
         self._task.run()  # if nobody has begun
         self._task.result()
-        if self._failure is not None:
-            raise self._failure
         return self._sha256.hexdigest()
 
     def __enter__(self) -> _Digest:

@@ -1,4 +1,4 @@
-"""How the head of a float tensor begins: the part that is as long in all of them, read and checked (FORMAT.md, 5.1)."""
+"""How the head of a float tensor begins: what is as long in all of them, read and checked (FORMAT.md, section 5)."""
 
 from typing import NamedTuple
 
