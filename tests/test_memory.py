@@ -8,7 +8,11 @@ import pytest
 from safetensors.numpy import save
 
 import mc
-from mc import memory
+from anatomy import dissect, seal
+from mc import memory, unpacking
+from mc.codec.pages import touch
+from mc.errors import DamagedError
+from mc.manifest import CLAIMED, claimed_size
 from mc.memory import FEW, HUGE, MANY, SOON, Patience, Room
 
 
@@ -60,3 +64,84 @@ def test_who_asks_for_a_result_finds_the_pages_for_all_threads(monkeypatch: pyte
     monkeypatch.setattr(memory, "FEW", MANY)  # however slowly they come
     assert mc.decompress(packed, threads=2) == data
     assert asking == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("size", [1, HUGE, memory.WHOLE_FROM - 1, memory.WHOLE_FROM, memory.WHOLE_FROM + 1])
+def test_a_room_is_as_large_as_was_asked_for_and_blank(size: int) -> None:
+    room = Room(size)
+    assert not room.part(0, size).any()
+    assert len(room.part(0, size)) == size
+    room.write(bytes([7]) * size)
+    assert room.result(size) == bytes([7]) * size
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_pages_are_had_one_by_one_until_another_thread_says_stop(small: bool) -> None:
+    room, told = Room(memory.WHOLE_FROM + 1), np.zeros(1, np.uint8)
+    place = room.part(0, memory.WHOLE_FROM + 1)
+    pages = memory.WHOLE_FROM // HUGE + 1
+    small = small and room._address % HUGE < 4096  # else it lies so that its first page needs nothing
+    assert touch(place, small, told) == pages
+    assert touch(place[:0], small, told) == 0
+    told[0] = 1
+    assert touch(place, small, told) == 0
+
+    told[0] = 0
+    threading.Timer(0.2, lambda: told.fill(1)).start()
+    rounds = 0
+    while touch(place, small, told) == pages:
+        rounds += 1
+    assert rounds > 0  # it ends, and not before it is told
+    assert not place.any()
+
+
+def test_pages_that_were_had_early_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def find(stretch: np.ndarray) -> bool:
+        asked.append(len(stretch))
+        return True
+
+    monkeypatch.setattr(memory, "_quick", find)
+    monkeypatch.setattr(memory, "_advise", lambda stretch, advice: True)
+    room = Room(memory.WHOLE_FROM)
+    room.early(lambda place, small: 3)
+    room.part(0, 2 * HUGE)
+    assert asked == []
+    room.part(2 * HUGE, memory.WHOLE_FROM)
+    assert sum(asked) <= memory.WHOLE_FROM - 2 * HUGE
+
+
+def packed_file() -> tuple[bytes, bytes]:
+    """A file so large that its headers are read by another thread, and its packed form."""
+    data = save({"w": np.random.default_rng(9).standard_normal((2048, 1100), np.float32)})
+    assert len(data) >= unpacking.EARLY_FROM
+    return data, mc.compress(data, level="fast")
+
+
+def test_a_packed_file_says_early_how_large_the_original_is() -> None:
+    data, packed = packed_file()
+    assert claimed_size(packed[:CLAIMED]) == len(data)
+    assert claimed_size(data[:CLAIMED]) is None
+
+
+@pytest.mark.parametrize("claim", [unpacking.EARLY_FROM, 3 * unpacking.EARLY_FROM, 10**17])
+def test_what_a_header_says_in_passing_is_not_relied_on(claim: int) -> None:
+    data, packed = packed_file()
+    parts = dissect(packed)
+    parts.metadata = {"mc.format": "1", "note": f'"bytes":{claim},'}
+    misleading = seal(parts)
+    assert claimed_size(misleading[:CLAIMED]) == claim
+    assert mc.decompress(misleading, threads=2) == mc.decompress(misleading, threads=1) == data
+
+
+def test_damage_in_a_header_that_another_thread_reads_is_told_as_it_is_by_one() -> None:
+    _, packed = packed_file()
+    damaged = packed.replace(b"2048", b"2049", 1)
+    messages = []
+    for threads in (1, 2):
+        with pytest.raises(DamagedError) as told:
+            mc.decompress(damaged, threads=threads)
+        messages.append(str(told.value))
+    assert messages[0] == messages[1]
+    assert "digest" in messages[0]

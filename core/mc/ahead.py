@@ -153,10 +153,10 @@ def second_half(use: Use) -> None:
     code, raw = _blank(geometry), np.zeros(COLS * geometry.width, np.uint8)
     if use.command == "unpack":
         planes.unpack_fields(NOTHING, 0, 0)  # first, while decoding of symbols is compiled by the other
+        entropy.decoder(use.coder, code.tables, COLS)
         with suppress(DamagedError):  # the chunk ends behind its symbols
             decoder = decoding.Decoder(code, decoding.heads_of(code, _decoder(use.coder)[0]))
             decoder.decode_chunk(memoryview(bytes([chunks.CODED, 0, 0, 0, 0])), 0, raw)
-        entropy.decoder(use.coder, code.tables, COLS)  # of which the other process has made the larger part
         return
     raw.flags.writeable = False
     window, counts = floats.window_of(code), np.zeros((1, 256), np.int64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -23,6 +24,8 @@ FORMAT_KEY, MANIFEST_KEY, DIGEST_KEY = "mc.format", "mc.manifest", "mc.digest"  
 RECIPE_KEY = "mc.recipe"  # what a quantized file was made with: no mark, since such a file is a plain one
 BLANK_DIGEST = "0" * 64
 SAME = "same"
+CLAIMED = 512  # bytes of a packed file among which it says how large the original is
+_CLAIM = re.compile(rb'\\"bytes\\":([0-9]{1,18}),')
 ALIGNMENT = 8  # the header is padded with spaces to a multiple
 
 
@@ -60,6 +63,13 @@ class Packed:
     def sizes(self) -> dict[str, int]:
         """Bytes of each tensor's blob, by its name."""
         return {name: one.stop - one.start for name, one in zip(self.manifest.entries, self.blobs, strict=True)}
+
+
+def claimed_size(front: bytes | memoryview) -> int | None:
+    """Bytes of the original as the front of a packed file, CLAIMED bytes or more, says in passing: None if it says
+    nothing, and not to be relied on before the header has been checked."""
+    found = _CLAIM.search(front)
+    return int(found[1]) if found else None
 
 
 def is_packed(layout: Layout, where: str) -> bool:

@@ -7,6 +7,7 @@ import io
 import mmap
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -16,8 +17,11 @@ from mc.errors import McError
 
 KEPT = 1 << 24  # bytes
 HUGE = 1 << 21  # bytes of a huge page
+WHOLE_FROM = 1 << 24  # bytes of a result from which it is allocated in whole huge pages
+OVERHEAD = 64  # bytes at most that Python and the C library allocate with those of a result
 HUGEPAGE = getattr(mmap, "MADV_HUGEPAGE", None)  # only Linux has these
 NOHUGEPAGE = getattr(mmap, "MADV_NOHUGEPAGE", None)
+COLLAPSE = 25  # MADV_COLLAPSE, of Linux 6.1, which Python doesn't name yet: make a huge page of small ones
 POPULATE = 23  # MADV_POPULATE_WRITE, which Python doesn't name yet: have pages as if they had been written
 SLOW = 0.001  # seconds for a huge page; it usually takes a fifth of this
 FEW, MANY = 2, 1 << 20  # slow ones that a result waits for
@@ -35,17 +39,32 @@ class Room:
 
     def __init__(self, size: int) -> None:
         """McError if there isn't so much memory."""
-        self._stream, self._place = _blank(size)
-        self._address = self._place.ctypes.data
+        self._stream, whole = _blank(size)
+        self._place = whole[:size]
+        self._address = whole.ctypes.data
         self._at = 0
         self._asked = 0  # bytes from the front for which huge pages have been asked, or won't be
-        self._patience = 0  # slow pages to wait for yet
         self._asking = threading.Lock()
+        # The system is told of all pages before the first is had: telling it waits for whoever has one.
+        huge = _advise(whole, HUGEPAGE)
+        self._patience = _PATIENCE.next(time.monotonic()) if huge else 0  # slow pages to wait for yet
 
     def part(self, start: int, stop: int) -> NDArray[np.uint8]:
         """The bytes from `start` to `stop`, to be filled, on any thread."""
         self.ask(stop)
         return self._place[start:stop]
+
+    def early(self, touch: Callable[[NDArray[np.uint8], bool], int]) -> None:
+        """Let `touch` have huge pages of this room, where there are any. It gets all bytes, which are blank yet, and
+        whether they begin in a huge page that is there as a small one; it writes to one in each page, from the first
+        on, and returns to how many."""
+        if self._patience > 0 and (count := touch(self._place, self._begins_small())) > 0:
+            self._asked = self._end((count - 1) * HUGE)
+
+    def _begins_small(self) -> bool:
+        """Whether the room begins where a huge page does. The allocation has written there, so that it is there as a
+        small one."""
+        return self._address % HUGE < mmap.PAGESIZE
 
     def aligned(self, start: int) -> bool:
         """Whether a word of eight bytes may lie at `start`."""
@@ -54,13 +73,12 @@ class Room:
     def ask(self, stop: int) -> None:
         """Ask for huge pages up to `stop`, one by one, where that hasn't been done. Whoever hands out work does it for
         all threads: Linux keeps pages that a processor has freed for that one, so what the last result held comes at
-        once there, and elsewhere new ones have to be found by the host. The system is told of all of them at once
-        before, since that waits for whoever has a page."""
+        once there, and elsewhere new ones have to be found by the host."""
         if self._asked >= stop:
             return
         with self._asking:
-            if self._asked == 0 and _advise(self._place, HUGEPAGE):
-                self._patience = _PATIENCE.next(time.monotonic())
+            if self._asked == 0 and self._patience > 0 and self._begins_small():
+                _advise(self._place[:HUGE], COLLAPSE)
             begin = self._asked
             while self._asked < stop:
                 self._asked = self._end(self._asked)
@@ -88,7 +106,8 @@ class Room:
         end = self._at + len(data)
         if end > len(self._place):  # a small file whose headers outweigh what coding saves
             before = self._place
-            self._stream, self._place = _blank(2 * end)
+            self._stream, whole = _blank(2 * end)
+            self._place = whole[: 2 * end]
             self._address = self._place.ctypes.data
             self._place[: len(before)] = before
         if len(data) < SHORT:
@@ -141,34 +160,36 @@ _PATIENCE = Patience()
 
 
 def _blank(size: int) -> tuple[io.BytesIO, NDArray[np.uint8]]:
-    """A stream over zero bytes, and its bytes as an array. They are allocated as zero pages, so not touched yet, and
-    nobody else holds them, so that `getvalue` copies nothing."""
+    """A stream over `size` zero bytes or some more, and its bytes as an array. They are allocated as zero pages, so not
+    touched yet, and nobody else holds them, so that `getvalue` copies nothing.
+
+    Many are allocated as whole huge pages: Linux then has them begin at one, and without that what lies before the
+    first and behind the last, a huge page together, comes in small ones, which takes five times as long."""
+    whole = -(-(size + OVERHEAD) // HUGE) * HUGE - OVERHEAD if size >= WHOLE_FROM else size
     try:
-        stream = io.BytesIO(bytes(size))
+        stream = io.BytesIO(bytes(whole))
     except (MemoryError, OverflowError):
         raise McError(f"{size} bytes are more than there is memory. Use files instead of bytes.") from None
     return stream, np.frombuffer(stream.getbuffer(), np.uint8)
 
 
 def _advise(stretch: NDArray[np.uint8], advice: int | None) -> bool:
-    """Tell the system something about the pages in these bytes; False where that can't be (no Linux, too few)."""
-    front = -stretch.ctypes.data % mmap.PAGESIZE
-    size = (len(stretch) - front) // mmap.PAGESIZE * mmap.PAGESIZE
-    if advice is None or size < HUGE:
+    """Tell the system something about the pages in which these bytes lie; False where that can't be (no Linux, too
+    few)."""
+    start = stretch.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
+    stop = -(-(stretch.ctypes.data + len(stretch)) // mmap.PAGESIZE) * mmap.PAGESIZE
+    if advice is None or stop - start < HUGE:
         return False
-    start = ctypes.c_void_p(stretch.ctypes.data + front)
-    return bool(_library().madvise(start, ctypes.c_size_t(size), advice) == 0)
+    return bool(_library().madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), advice) == 0)
 
 
 def _quick(stretch: NDArray[np.uint8]) -> bool:
-    """Whether the huge page that begins in these bytes comes quickly, if it hasn't come yet; True before Linux 5.14,
-    where it can't be had without being written, and others may be writing there."""
-    first = -stretch.ctypes.data % HUGE
-    if first >= len(stretch):
-        return True
+    """Whether the page in which these bytes begin comes quickly, if it hasn't come yet; True before Linux 5.14, where
+    it can't be had without being written, and others may be writing there."""
+    page = stretch.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
     began = time.perf_counter()
     # Without the interpreter's lock: it takes as long as decoding half a megabyte.
-    _library().madvise(ctypes.c_void_p(stretch.ctypes.data + first), ctypes.c_size_t(mmap.PAGESIZE), POPULATE)
+    _library().madvise(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), POPULATE)
     return time.perf_counter() - began < SLOW
 
 

@@ -37,6 +37,13 @@ def pack_file(
     DamagedError if the source is no sound safetensors file; McError if it is packed already, or changes meanwhile."""
     if level not in LEVELS:
         raise UsageError(f"level {level!r} isn't one of {', '.join(LEVELS)}")
+    with _Digest(source, work) as digest:  # first: another thread has nothing else to do until a tensor is planned
+        return _pack(source, target, level, work, step, plan, digest)
+
+
+def _pack(
+    source: Source, target: Target, level: str, work: Workers, step: Step, plan: dict[str, Any] | None, digest: _Digest
+) -> tuple[Manifest, tuple[TensorReport, ...], int]:
     layout = read_layout(source)
     if is_packed(layout, source.where):
         raise McError(f"{source.where} is packed already, or marked as if it were. Unpack it first if it is.")
@@ -55,19 +62,16 @@ def pack_file(
     entries: dict[str, Entry] = {}
     reports: list[TensorReport] = []
     sizes: list[int] = []
-    with _Digest(source, work) as digest:
-        for tensor, packed in pack_tensors(source, layout, twins, states_of(recipe), level, work, target):
-            why = packed.why if packed.coding == SAME else packed.why[: longest_note(tensor, level)]
-            entries[tensor.name] = Entry(tensor.dtype, tensor.shape, packed.coding, why)
-            sizes.append(packed.size)
-            nbytes = tensor.stop - tensor.start
-            reports.append(
-                TensorReport(
-                    tensor.name, tensor.dtype, tensor.shape, nbytes, packed.size, packed.coding, why, packed.head
-                )
-            )
-            step(nbytes)
-        sha256 = digest.result()
+    for tensor, packed in pack_tensors(source, layout, twins, states_of(recipe), level, work, target):
+        why = packed.why if packed.coding == SAME else packed.why[: longest_note(tensor, level)]
+        entries[tensor.name] = Entry(tensor.dtype, tensor.shape, packed.coding, why)
+        sizes.append(packed.size)
+        nbytes = tensor.stop - tensor.start
+        reports.append(
+            TensorReport(tensor.name, tensor.dtype, tensor.shape, nbytes, packed.size, packed.coding, why, packed.head)
+        )
+        step(nbytes)
+    sha256 = digest.result()
     source.unchanged()
     facts = {} if plan is not None else facts_of(recipe, {one.name: one.packed_bytes for one in reports})
     manifest = Manifest(sha256, layout.size, level, entries, facts, plan)

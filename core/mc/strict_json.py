@@ -80,12 +80,13 @@ def parse_json(text: bytes | memoryview, what: str) -> object:
         ) from None
     try:
         # A header is mostly integers: where none can be too long or "-0", they are read without a call for each.
+        # Looking for one character takes a tenth of the time that two take.
         digits = bytes(text).translate(_DIGITS_AS_ZEROS)
-        whole = integer if b"-0" in digits or b"0" * _LONGEST_INTEGER in digits else int
+        whole = integer if (b"-" in digits and b"-0" in digits) or b"0" * _LONGEST_INTEGER in digits else int
         value: object = json.loads(
             decoded, object_pairs_hook=unique, parse_int=whole, parse_float=real, parse_constant=constant
         )
-        if "\\u" in decoded:  # half of a surrogate pair can only come from an escape
+        if "\\" in decoded and "\\u" in decoded:  # half of a surrogate pair can only come from an escape
             check(value)
         return value
     except json.JSONDecodeError as error:

@@ -11,17 +11,20 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
 from mc import blob
 from mc.checkpoint import Layout, Source, Tensor, write_prefix
+from mc.codec.pages import touch
 from mc.codec.planes import GEOMETRIES
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, McError, quote
 from mc.heading import WHOLE, most_packed
-from mc.manifest import RECIPE_KEY, SAME
+from mc.manifest import CLAIMED, RECIPE_KEY, SAME, claimed_size
 from mc.memory import Room
 from mc.opening import Opening, open_packed
 from mc.packing import recipe_of
-from mc.parallel import BATCH, Workers
+from mc.parallel import BATCH, Task, Workers
 from mc.recipe import restricted, write_recipe
 from mc.scratch import scratch
 from mc.streams import FromMemory, FromPipe, FromSource
@@ -30,6 +33,9 @@ from mc.together import Whole, restored
 # Bytes that the system is given at once. It looks for a place in memory as large as that, and of a megabyte it took a
 # quarter longer to write a file of 1 GB.
 PIECE = 1 << 17
+EARLY_FROM = 1 << 23  # bytes of an original from which its headers may be read by another thread
+EARLY = 1 << 26  # bytes of it at most whose pages are had meanwhile
+EARLY_RATIO = 16  # of a packed file: no more memory is taken for what its header claims and nobody has checked
 
 
 class Unit(NamedTuple):
@@ -285,11 +291,33 @@ def _writer(target: BinaryIO, start: int, tensors: Sequence[Tensor]) -> Callable
 def restore_bytes(source: Source, work: Workers) -> bytes:
     """The original of the packed file in `source`, decoded in place into the bytes that are returned."""
     stream = FromSource(source)
-    opening = open_packed(stream, source.size)
-    out = Room(opening.original.size)
+    opening, out = _opened(stream, source, work)
     out.write(opening.original.prefix)
     _fill(out, stream, source, opening, work)
     return out.result(opening.original.size)
+
+
+def _opened(stream: FromSource, source: Source, work: Workers) -> tuple[Opening, Room]:
+    """Both headers, and room for the original. Where another thread can read the headers, this one has the first pages
+    of that room meanwhile, if it isn't small: that keeps a processor as busy, and needs no lock."""
+    claimed = claimed_size(source.read(0, min(CLAIMED, source.size)))
+    if not work.helps or claimed is None or not EARLY_FROM <= claimed <= EARLY_RATIO * source.size:
+        opening = open_packed(stream, source.size)
+        return opening, Room(opening.original.size)
+    told = np.zeros(1, np.uint8)
+
+    def read(size: int) -> Opening:
+        try:
+            return open_packed(stream, size)
+        finally:
+            told[0] = 1
+
+    reading, out = Task(read, source.size), Room(claimed)
+    work.begin(reading)
+    out.early(lambda place, small: touch(place[:EARLY], small, told))
+    reading.run()  # where the other thread has something else to do
+    opening = reading.result()
+    return opening, out if opening.original.size == claimed else Room(opening.original.size)
 
 
 def _fill(out: Room, stream: FromSource, source: Source, opening: Opening, work: Workers) -> None:

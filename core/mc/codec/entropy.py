@@ -152,7 +152,7 @@ def decoder(coder: str, tables: Tables, symbols: int) -> tuple[Ints, Counts]:
     """The arrays with which `decode_symbols` works; DamagedError if the tables are none that can be decoded with.
     `symbols` is about how many there are in all: with few of them, look-ups that yield several don't pay."""
     found = look_ups(coder, len(tables.lone))
-    fault = _looked_up(tables.numbers, tables.lone, symbols, found)
+    fault = look_up(tables.numbers, tables.lone, symbols, found)
     if fault:
         raise DamagedError(TABLE_FAULTS[fault])
     return found, tables.lone
@@ -166,16 +166,16 @@ def look_ups(coder: str, tables: int) -> Ints:
 
 
 @released
-def _looked_up(numbers, lone, symbols, found):
-    return looked_up(numbers, lone, symbols, found)
-
-
-def looked_up(numbers: Any, lone: Any, symbols: Any, found: Any) -> Any:
+def look_up(numbers, lone, symbols, found):
     """Fill `found`, made by `look_ups`, for these tables and about so many symbols; a fault of the tables, or 0."""
+    return _looked_up(numbers, lone, symbols, found)
+
+
+def _looked_up(numbers: Any, lone: Any, symbols: Any, found: Any) -> Any:
     raise NotImplementedError  # only loops call it: it becomes the loop whose arrays these are
 
 
-@overload(looked_up)
+@overload(_looked_up)
 def _look_ups(numbers, lone, symbols, found):
     return _look_ups_of_huffman if found.dtype == types.uint64 else _look_ups_of_ans
 

@@ -5,8 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mc.codec import entropy
-from mc.codec.bitstream import U64, read32
-from mc.codec.compiled import compiled, inlined
+from mc.codec.compiled import inlined
 from mc.codec.fields import Reader
 from mc.codec.planes import MOST_FIELD_BITS, Geometry
 from mc.codec.segments import TABLES
@@ -18,6 +17,7 @@ ALONE, ROWS, BOTH = 0, 1, 2  # which scales give the contexts: one for the whole
 CONTEXTS = ("alone", "rows", "both")
 
 FIXED, FIXED_BYTES = "BBBBIhB", 11  # mantissa, flags, context, coder, cols, base, frequent
+SIGN = 1 << 15  # bit of `base`
 UNSIGNED = 1  # flag of a float tensor
 MOST_FREQUENT = 8  # frequent words
 WIDEST_ORDERED = 0xFFFF  # columns that can be told apart by u16
@@ -60,13 +60,22 @@ def scaled_columns(of):
 
 
 @inlined
+def _whole_number(data, at, size):
+    """The `size` bytes from byte `at` on."""
+    number = np.int64(0)
+    for k in range(size):
+        number |= np.int64(data[at + k]) << (8 * k)
+    return number
+
+
+@inlined
 def fixed_at(data, at, mantissa, words, most_chunks):
     """What the FIXED_BYTES from byte `at` of `data` u8 on say of a tensor of so many words, in as many chunks at most,
     whose dtype has so many mantissa bits; with a fault for what can't have been written."""
     of, flags = np.int64(data[at]), np.int64(data[at + 1])
     context, coder = np.int64(data[at + 2]), np.int64(data[at + 3])
-    cols, frequent = np.int64(read32(data, U64(at + 4))), np.int64(data[at + 10])
-    base = np.int64(np.int8(data[at + 9])) << 8 | np.int64(data[at + 8])
+    cols, frequent = _whole_number(data, at + 4, 4), np.int64(data[at + 10])
+    base = (_whole_number(data, at + 8, 2) ^ SIGN) - SIGN
     fault, rows = 0, np.int64(0)
     fits = of <= mantissa < of + MOST_FIELD_BITS
     matrix = min(NARROWEST, words) <= cols <= min(words, WIDEST)
@@ -81,20 +90,11 @@ def fixed_at(data, at, mantissa, words, most_chunks):
     return Fixed(np.int64(fault), of, flags, context, coder, cols, base, frequent, rows)
 
 
-@compiled
-def _fixed(data, mantissa, words, most_chunks, numbers):
-    """Fill `numbers` i64, one for each of Fixed: an interrupt that comes while numba makes a tuple is fatal."""
-    of = fixed_at(data, 0, mantissa, words, most_chunks)
-    for k in range(len(numbers)):
-        numbers[k] = of[k]
-
-
 def read_fixed(reader: Reader, geometry: Geometry, words: int, most_chunks: int) -> Fixed:
     """The front of the head of a tensor of that many words, in as many chunks at most; DamagedError for anything that
     can't have been written."""
-    numbers = np.empty(len(Fixed._fields), np.int64)
-    _fixed(reader.bytes(FIXED_BYTES), geometry.mantissa, words, most_chunks, numbers)
-    of = Fixed(*numbers.tolist())
+    # In Python, which takes microseconds: a loop for it would have to be compiled at first.
+    of = Fixed(*map(int, fixed_at(reader.bytes(FIXED_BYTES), 0, geometry.mantissa, words, most_chunks)))
     if of.fault == UNKNOWN:
         raise DamagedError(
             f"its head asks for {of.mantissa} mantissa bits, flags {of.flags}, context {of.context}, coder {of.coder}"

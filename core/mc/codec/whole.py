@@ -13,7 +13,7 @@ from mc.codec import chunks, entropy, heads, planes
 from mc.codec.codings import FLOATS, RAW
 from mc.codec.compiled import compiled, inlined, released
 from mc.codec.decoding import NOWHERE
-from mc.codec.entropy import looked_up
+from mc.codec.entropy import look_up
 from mc.codec.fixed import (
     CHUNK,
     FIXED_BYTES,
@@ -175,7 +175,7 @@ def _read_heads(data, blobs, geometry, words, numbers, told, jobs):
             for r in range(of.rows):  # as a slice it would be compiled with all that an error might say
                 classes[tail, row + r] = of_rows[tail, r]
         row, column, start, table = last, right, after, behind
-    return looked_up(numbers, lone, words, found)
+    return look_up(numbers, lone, words, found)
 
 
 @inlined
