@@ -1,7 +1,11 @@
 """What a result in memory waits for: huge pages that come slowly, the longer the more results follow each other."""
 
+import gc
+import subprocess
+import sys
 import threading
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +66,7 @@ def test_who_asks_for_a_result_finds_the_pages_for_all_threads(monkeypatch: pyte
 
     monkeypatch.setattr(memory, "_quick", find_and_tell)
     monkeypatch.setattr(memory, "FEW", MANY)  # however slowly they come
+    monkeypatch.setattr(unpacking, "EARLY_FROM", len(data) + 1)  # or they are there before anybody asks
     assert mc.decompress(packed, threads=2) == data
     assert asking == {threading.get_ident()}
 
@@ -145,3 +150,40 @@ def test_damage_in_a_header_that_another_thread_reads_is_told_as_it_is_by_one() 
         messages.append(str(told.value))
     assert messages[0] == messages[1]
     assert "digest" in messages[0]
+
+
+def test_nothing_is_held_once_damage_that_another_thread_found_has_been_seen() -> None:
+    parts = dissect(packed_file()[1])
+    parts.reserved = parts.reserved[:-1] + bytes([parts.reserved[-1] ^ 1])
+    damaged = bytearray(seal(parts))
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(DamagedError):
+            mc.decompress(damaged, threads=2)
+        damaged.append(0)  # a BufferError while anything looks into it
+    finally:
+        gc.enable()
+
+
+SHORT_OF_MEMORY = """
+import resource, sys
+import mc
+
+packed = open(sys.argv[1], "rb").read()
+whole = mc.decompress(packed, threads=2)
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 2 * len(whole), resource.RLIM_INFINITY))
+assert mc.decompress(packed, threads=2) == whole
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how much memory a process has is read from /proc")
+def test_no_memory_for_what_a_header_claims_falsely_is_no_error(tmp_path: Path) -> None:
+    _, packed = packed_file()
+    parts = dissect(packed)
+    parts.metadata = {"mc.format": "1", "note": f'"bytes":{15 * len(packed)},'}
+    path = tmp_path / "file"
+    path.write_bytes(seal(parts))
+    done = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY, str(path)], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()

@@ -21,7 +21,7 @@ from mc.twins import find_twins
 
 LEVELS = ("fast", "default", "best")
 DIGEST_STEP = 1 << 22  # bytes of a file hashed at once
-DIGEST_STRIDE = 1 << 28  # bytes of memory: a tenth of a second, after which an interruption is noticed
+DIGEST_STRIDE = 1 << 26  # bytes of memory: a thirtieth of a second, after which it is noticed that nobody wants it
 MOST_SAID = 1 << 62  # bytes of a tensor, for the longest number of bits a weight that a manifest can say
 MOST_BITS = 99999999.9999
 

@@ -118,9 +118,12 @@ class Task:
         """What came out of it, once; raises what it raised."""
         self.wait()
         result, error, self._result, self._error = self._result, self._error, None, None
-        if error is not None:
-            raise error
-        return result
+        try:
+            if error is not None:
+                raise error
+            return result
+        finally:
+            del error  # it holds this frame, and all that is held by those who wait for it, until it is collected
 
     def interrupted(self) -> bool:
         """Whether it was ended by something else than an error of its own."""

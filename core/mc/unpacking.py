@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import BinaryIO, NamedTuple
@@ -34,7 +34,7 @@ from mc.together import Whole, restored
 # quarter longer to write a file of 1 GB.
 PIECE = 1 << 17
 EARLY_FROM = 1 << 23  # bytes of an original from which its headers may be read by another thread
-EARLY = 1 << 26  # bytes of it at most whose pages are had meanwhile
+EARLY = 1 << 25  # bytes of it at most whose pages are had meanwhile
 EARLY_RATIO = 16  # of a packed file: no more memory is taken for what its header claims and nobody has checked
 
 
@@ -312,12 +312,19 @@ def _opened(stream: FromSource, source: Source, work: Workers) -> tuple[Opening,
         finally:
             told[0] = 1
 
-    reading, out = Task(read, source.size), Room(claimed)
+    reading = Task(read, source.size)
+    out: Room | None = None
+    with suppress(McError):  # not so much memory: it may be a false claim
+        out = Room(claimed)
     work.begin(reading)
-    out.early(lambda place, small: touch(place[:EARLY], small, told))
+    if out is not None:
+        out.early(lambda place, small: touch(place[:EARLY], small, told))
     reading.run()  # where the other thread has something else to do
     opening = reading.result()
-    return opening, out if opening.original.size == claimed else Room(opening.original.size)
+    if out is None or opening.original.size != claimed:
+        out = None  # before there is another
+        out = Room(opening.original.size)
+    return opening, out
 
 
 def _fill(out: Room, stream: FromSource, source: Source, opening: Opening, work: Workers) -> None:
