@@ -143,7 +143,7 @@ def first_half(use: Use) -> None:
     head += bytes([NO_WINDOW, 0, symbols.CENTRE]) * 4 + bytes([1, 0]) * (1 + geometry.tails)
     floats.read_head(Reader(memoryview(head)), geometry, COLS, 1)
     blob = np.frombuffer(bytes([FLOATS]) + head + bytes(heads.FRAME + heads.ENTRY), np.uint8)
-    only = whole.Blob(0, 1 + len(head), len(blob), 0, 0, COLS * geometry.width)
+    only = heads.Blob(0, 1 + len(head), len(blob), 0, 0, COLS * geometry.width)
     whole.read_heads(blob, [only], geometry, use.coder)
 
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from mc import blob
 from mc.checkpoint import Source, Tensor
+from mc.codec.heads import Blob
 from mc.codec.planes import GEOMETRIES
 from mc.codec.typing import Bytes
-from mc.codec.whole import Blob, decode_many
+from mc.codec.whole import decode_many
 from mc.memory import Room
 
 

@@ -43,9 +43,19 @@ FACTS = _numbers(
 JOB = _numbers("tensor", "row", "seed", "begin", "end", "directory", "place", "nbytes")
 FRAMELESS = -1
 
-# A whole blob of a tensor: where its head begins, its frames, and what follows it; the seed of the first chunk's
-# checksums; and where its decoded bytes belong.
-BLOB = _numbers("head", "begin", "stop", "seed", "place", "nbytes")
+
+class Blob(NamedTuple):
+    """A whole blob of a tensor, whose head is what its checksum says."""
+
+    head: int  # where it begins
+    begin: int  # of its frames
+    stop: int  # behind it
+    seed: int  # of the first chunk's checksums
+    place: int  # where its decoded bytes belong
+    nbytes: int  # of these
+
+
+BLOB = _numbers(*Blob._fields)
 
 
 class Heads(NamedTuple):

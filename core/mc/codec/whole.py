@@ -4,7 +4,7 @@ A tensor that isn't coded as most are, or isn't sound, is left: whoever decodes 
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from mc.codec.fixed import (
     scaled_columns,
     tables_of,
 )
-from mc.codec.heads import ENTRY, FRAME, STARTS, Heads
+from mc.codec.heads import ENTRY, FRAME, STARTS, Blob, Heads
 from mc.codec.rows import read_described
 from mc.codec.tables import EMPTY
 from mc.codec.typing import Bytes
@@ -34,17 +34,6 @@ Jobs = NDArray[Any]  # of heads.JOB
 
 CODER = 4  # bytes from where a head begins to the number of its coder
 NOT_FLOATS = Fixed(NO_FLOATS, 0, 0, 0, 0, 0, 0, 0, 0)
-
-
-class Blob(NamedTuple):
-    """A heads.BLOB, whose head is what its checksum says."""
-
-    head: int
-    begin: int
-    stop: int
-    seed: int
-    place: int
-    nbytes: int
 
 
 def decode_many(data: memoryview, blobs: Sequence[Blob], geometry: planes.Geometry, raw: Bytes) -> list[int]:
