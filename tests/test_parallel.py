@@ -48,3 +48,19 @@ assert not failed, failed
 def test_a_first_loop_changes_nothing_that_other_threads_look_at() -> None:
     done = subprocess.run([sys.executable, "-c", FIRST_CALLS], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+LOADED = """
+import sys
+import numpy as np
+from mc.lossy.loops import squares
+
+before = set(sys.modules)
+squares(np.zeros(1, np.float32), np.zeros(1, np.float32))
+print(*(name for name in sys.modules if name not in before and name.startswith("numpy")))
+"""
+
+
+def test_a_first_loop_loads_nothing_of_numpy() -> None:  # its tables may be changed meanwhile: ml_dtypes does that
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr + done.stdout

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import numba
+import numpy.ma  # noqa: F401 - see below
 from numba.core.registry import cpu_target
 from numba.extending import overload, register_jitable
 
@@ -41,7 +42,9 @@ def _blas_as_found() -> Iterator[None]:
 
 # What numba knows of types grows when the first loop is called. A thread that asks for the type of an argument then
 # fails ("dictionary changed size during iteration"). So numba learns all of it before there is a loop. On the way it
-# looks for scipy's BLAS, which no loop needs, and to load that takes a sixth of a command's start.
+# looks for scipy's BLAS, which no loop needs, and to load that takes a sixth of a command's start. numpy.ma is another
+# thing that it wants with the first array: to load it is to go through a table of numpy's, to which ml_dtypes, which
+# another thread may just load, adds its own.
 with _blas_as_found():
     cpu_target.target_context.refresh()
 
