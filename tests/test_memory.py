@@ -60,9 +60,9 @@ def test_who_asks_for_a_result_finds_the_pages_for_all_threads(monkeypatch: pyte
     data = save({"large": weights, **{f"small {i}": weights[i::16].copy() for i in range(16)}})
     packed, asking, find = mc.compress(data, level="fast"), set(), memory._quick
 
-    def find_and_tell(stretch: np.ndarray) -> bool:
+    def find_and_tell(stretch: np.ndarray, full: bool) -> bool:
         asking.add(threading.get_ident())
-        return find(stretch)
+        return find(stretch, full)
 
     monkeypatch.setattr(memory, "_quick", find_and_tell)
     monkeypatch.setattr(memory, "FEW", MANY)  # however slowly they come
@@ -80,21 +80,19 @@ def test_a_room_is_as_large_as_was_asked_for_and_blank(size: int) -> None:
     assert room.result(size) == bytes([7]) * size
 
 
-@pytest.mark.parametrize("small", [False, True])
-def test_pages_are_had_one_by_one_until_another_thread_says_stop(small: bool) -> None:
+def test_pages_are_had_one_by_one_until_another_thread_says_stop() -> None:
     room, told = Room(memory.WHOLE_FROM + 1), np.zeros(1, np.uint8)
     place = room.part(0, memory.WHOLE_FROM + 1)
     pages = memory.WHOLE_FROM // HUGE + 1
-    small = small and room._address % HUGE < 4096  # else it lies so that its first page needs nothing
-    assert touch(place, small, told) == pages
-    assert touch(place[:0], small, told) == 0
+    assert touch(place, told) == pages
+    assert touch(place[:0], told) == 0
     told[0] = 1
-    assert touch(place, small, told) == 0
+    assert touch(place, told) == 0
 
     told[0] = 0
     threading.Timer(0.2, lambda: told.fill(1)).start()
     rounds = 0
-    while touch(place, small, told) == pages:
+    while touch(place, told) == pages:
         rounds += 1
     assert rounds > 0  # it ends, and not before it is told
     assert not place.any()
@@ -103,18 +101,75 @@ def test_pages_are_had_one_by_one_until_another_thread_says_stop(small: bool) ->
 def test_pages_that_were_had_early_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def find(stretch: np.ndarray) -> bool:
+    def find(stretch: np.ndarray, full: bool) -> bool:
         asked.append(len(stretch))
-        return True
+        return full
 
     monkeypatch.setattr(memory, "_quick", find)
-    monkeypatch.setattr(memory, "_advise", lambda stretch, advice: True)
+    monkeypatch.setattr(memory, "_collapsing", lambda: True)
+    monkeypatch.setattr(Room, "_in_full", lambda room, begin: True)
     room = Room(memory.WHOLE_FROM)
-    room.early(lambda place, small: 3)
+    room.early(lambda place: 3)
     room.part(0, 2 * HUGE)
     assert asked == []
     room.part(2 * HUGE, memory.WHOLE_FROM)
     assert sum(asked) <= memory.WHOLE_FROM - 2 * HUGE
+
+
+FAULTS = """
+import resource, sys
+from pathlib import Path
+import mc
+from mc import memory
+
+memory._collapsing = lambda: sys.argv[2] == "collapsed"
+memory.FEW = memory.MANY  # however slowly pages come
+data = Path(sys.argv[1]).read_bytes()
+packed = mc.compress(data, threads=1)
+for threads in (1, 2):
+    for again in range(2):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        assert mc.decompress(packed, threads=threads) == data
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    print(faults)
+"""
+
+
+@pytest.mark.skipif(not memory._collapsing(), reason="the system has no huge pages to give, or is older than Linux 6.1")
+@pytest.mark.parametrize("way", ["collapsed", "advised"])
+def test_a_result_comes_in_huge_pages(tmp_path: Path, way: str) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save({"w": np.random.default_rng(6).standard_normal((3000, 3000), np.float32)}))
+    done = subprocess.run([sys.executable, "-c", FAULTS, str(path), way], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    small = path.stat().st_size // 4096
+    assert all(int(faults) < small / 4 for faults in done.stdout.split()), done.stdout
+
+
+RESIDENT = """
+import resource
+from mc import memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+memory.FEW = memory.MANY  # however slowly pages come
+memory.Room(9 << 20).part(0, 9 << 20).fill(1)  # so that all that is needed once is there
+for size in range(9 << 20, 15 << 20, 777777):  # rooms that don't begin where huge pages do
+    above = bytes(64 << 20)  # which isn't touched
+    before = resident()
+    room = memory.Room(size)
+    room.part(0, size).fill(1)
+    print(resident() - before - size)
+    del room, above
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is in memory is read from /proc")
+def test_memory_around_a_room_does_not_become_huge_pages() -> None:
+    done = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert all(int(more) < HUGE // 4 for more in done.stdout.split()), done.stdout
 
 
 def packed_file() -> tuple[bytes, bytes]:

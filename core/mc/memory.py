@@ -8,7 +8,9 @@ import mmap
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ OVERHEAD = 64  # bytes at most that Python and the C library allocate with those
 HUGEPAGE = getattr(mmap, "MADV_HUGEPAGE", None)  # only Linux has these
 NOHUGEPAGE = getattr(mmap, "MADV_NOHUGEPAGE", None)
 COLLAPSE = 25  # MADV_COLLAPSE, of Linux 6.1, which Python doesn't name yet: make a huge page of small ones
+SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # whether anybody may have huge pages
 POPULATE = 23  # MADV_POPULATE_WRITE, which Python doesn't name yet: have pages as if they had been written
 SLOW = 0.001  # seconds for a huge page; it usually takes a fifth of this
 FEW, MANY = 2, 1 << 20  # slow ones that a result waits for
@@ -39,32 +42,30 @@ class Room:
 
     def __init__(self, size: int) -> None:
         """McError if there isn't so much memory."""
-        self._stream, whole = _blank(size)
-        self._place = whole[:size]
-        self._address = whole.ctypes.data
+        self._begin(size)
         self._at = 0
         self._asked = 0  # bytes from the front for which huge pages have been asked, or won't be
         self._asking = threading.Lock()
-        # The system is told of all pages before the first is had: telling it waits for whoever has one.
-        huge = _advise(whole, HUGEPAGE)
+        # An older system is told of all pages before the first is had: telling it waits for whoever has one.
+        huge = self._size >= HUGE if _collapsing() else self._advise(0, HUGEPAGE)
         self._patience = _PATIENCE.next(time.monotonic()) if huge else 0  # slow pages to wait for yet
+
+    def _begin(self, size: int) -> None:
+        """Have a stream over so many zero bytes."""
+        self._stream, whole = _blank(size)
+        self._place = whole[:size]
+        self._address, self._size = whole.ctypes.data, len(whole)
 
     def part(self, start: int, stop: int) -> NDArray[np.uint8]:
         """The bytes from `start` to `stop`, to be filled, on any thread."""
         self.ask(stop)
         return self._place[start:stop]
 
-    def early(self, touch: Callable[[NDArray[np.uint8], bool], int]) -> None:
-        """Let `touch` have huge pages of this room, where there are any. It gets all bytes, which are blank yet, and
-        whether they begin in a huge page that is there as a small one; it writes to one in each page, from the first
-        on, and returns to how many."""
-        if self._patience > 0 and (count := touch(self._place, self._begins_small())) > 0:
+    def early(self, touch: Callable[[NDArray[np.uint8]], int]) -> None:
+        """Let `touch` have huge pages of this room, where there are any. It gets all bytes, which are blank yet, has
+        one page after the other, from the first on, and returns how many."""
+        if self._patience > 0 and self._in_full(0) and (count := touch(self._place)) > 0:
             self._asked = self._end((count - 1) * HUGE)
-
-    def _begins_small(self) -> bool:
-        """Whether the room begins where a huge page does. The allocation has written there, so that it is there as a
-        small one."""
-        return self._address % HUGE < mmap.PAGESIZE
 
     def aligned(self, start: int) -> bool:
         """Whether a word of eight bytes may lie at `start`."""
@@ -77,22 +78,31 @@ class Room:
         if self._asked >= stop:
             return
         with self._asking:
-            if self._asked == 0 and self._patience > 0 and self._begins_small():
-                _advise(self._place[:HUGE], COLLAPSE)
             begin = self._asked
             while self._asked < stop:
                 self._asked = self._end(self._asked)
         while begin < stop:
             end = self._end(begin)
-            if self._patience > 0 and not _quick(self._place[begin:end]):
+            if self._patience > 0 and not _quick(self._place[begin:end], self._in_full(begin)):
                 self._patience -= 1
                 if self._patience == 0:
-                    _advise(self._place[end:], NOHUGEPAGE)
+                    self._advise(end, NOHUGEPAGE)
             begin = end
+
+    def _advise(self, begin: int, advice: int | None) -> bool:
+        """Tell the system something about the pages from the one on in which `begin` lies; False where that can't be
+        (no Linux, too few)."""
+        start, stop = (self._address + begin) // mmap.PAGESIZE * mmap.PAGESIZE, self._address + self._size
+        return advice is not None and stop - start >= HUGE and _have(start, stop - start, advice)
 
     def _end(self, begin: int) -> int:
         """Where the huge page ends that `begin` lies in."""
         return begin + HUGE - (self._address + begin) % HUGE
+
+    def _in_full(self, begin: int) -> bool:
+        """Whether all of the huge page that `begin` lies in belongs to this room."""
+        page = (self._address + begin) // HUGE * HUGE
+        return page + mmap.PAGESIZE > self._address and page + HUGE <= self._address + self._size + OVERHEAD
 
     def ahead(self, skip: int, size: int) -> NDArray[np.uint8]:
         """Up to `size` bytes from `skip` bytes behind the position on. What is put there and then written from there
@@ -106,9 +116,7 @@ class Room:
         end = self._at + len(data)
         if end > len(self._place):  # a small file whose headers outweigh what coding saves
             before = self._place
-            self._stream, whole = _blank(2 * end)
-            self._place = whole[: 2 * end]
-            self._address = self._place.ctypes.data
+            self._begin(2 * end)
             self._place[: len(before)] = before
         if len(data) < SHORT:
             self.part(self._at, end).data[:] = data
@@ -173,24 +181,33 @@ def _blank(size: int) -> tuple[io.BytesIO, NDArray[np.uint8]]:
     return stream, np.frombuffer(stream.getbuffer(), np.uint8)
 
 
-def _advise(stretch: NDArray[np.uint8], advice: int | None) -> bool:
-    """Tell the system something about the pages in which these bytes lie; False where that can't be (no Linux, too
-    few)."""
-    start = stretch.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
-    stop = -(-(stretch.ctypes.data + len(stretch)) // mmap.PAGESIZE) * mmap.PAGESIZE
-    if advice is None or stop - start < HUGE:
-        return False
-    return bool(_library().madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), advice) == 0)
+def _quick(stretch: NDArray[np.uint8], full: bool) -> bool:
+    """Whether the huge page in which these bytes begin comes quickly, if it hasn't come yet; True before Linux 5.14,
+    where it can't be had without being written, and others may be writing there. full: all of that page is ours.
 
-
-def _quick(stretch: NDArray[np.uint8]) -> bool:
-    """Whether the page in which these bytes begin comes quickly, if it hasn't come yet; True before Linux 5.14, where
-    it can't be had without being written, and others may be writing there."""
-    page = stretch.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
+    Where that can be, a small page is had and the huge one made of it: Linux clears the rest of a huge page in two
+    thirds of the time that it takes where none of it is there yet."""
+    address = stretch.ctypes.data
     began = time.perf_counter()
     # Without the interpreter's lock: it takes as long as decoding half a megabyte.
-    _library().madvise(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), POPULATE)
+    _have(address // mmap.PAGESIZE * mmap.PAGESIZE, mmap.PAGESIZE, POPULATE)
+    if full and _collapsing():
+        _have(address // HUGE * HUGE, HUGE, COLLAPSE)
     return time.perf_counter() - began < SLOW
+
+
+@cache
+def _collapsing() -> bool:
+    """Whether small pages can be made huge ones. The system does that at once where it is asked, even if it is set to
+    let nobody have any; so that is looked at."""
+    with suppress(OSError):  # no Linux
+        return "[never]" not in SETTING.read_text() and _have(0, 0, COLLAPSE)
+    return False
+
+
+def _have(address: int, size: int, advice: int) -> bool:
+    """Tell the system something about the pages of these addresses; False where that can't be."""
+    return bool(_library().madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), advice) == 0)
 
 
 @cache

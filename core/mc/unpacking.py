@@ -318,7 +318,7 @@ def _opened(stream: FromSource, source: Source, work: Workers) -> tuple[Opening,
         out = Room(claimed)
     work.begin(reading)
     if out is not None:
-        out.early(lambda place, small: touch(place[:EARLY], small, told))
+        out.early(lambda place: touch(place[:EARLY], told))
     reading.run()  # where the other thread has something else to do
     opening = reading.result()
     if out is None or opening.original.size != claimed:

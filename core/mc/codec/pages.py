@@ -9,8 +9,6 @@ from numba.extending import intrinsic
 from mc.codec.compiled import lent
 from mc.memory import COLLAPSE, HUGE
 
-COLLAPSED_AFTER = 2  # pages: until then the other thread has begun, which the change of pages would keep waiting
-
 
 @intrinsic
 def _collapse(typing: Any, place: Any) -> Any:
@@ -29,19 +27,16 @@ def _collapse(typing: Any, place: Any) -> Any:
 
 
 @lent
-def touch(place, small, told):
-    """Have the huge pages in which `place` lies one by one, until `told[0]` isn't 0 any more. How many came, from the
-    first on.
+def touch(place, told):
+    """Have the huge pages in which `place` lies one by one, from the first on, until `told[0]` isn't 0 any more. How
+    many came.
 
-    place: zeros, u8; small: whether it begins in the first part of a huge page, which is there as a small one; told:
-    u8[1], set by another thread. Linux only."""
+    place: zeros, u8; told: u8[1], set by another thread. Linux only."""
     count = 0
     for at in range(0, len(place), HUGE):
         if told[0] != 0:
             break
-        if at > 0 or not small:
-            place[at] = 0
-        if small and at == COLLAPSED_AFTER * HUGE:
-            _collapse(place)
+        place[at] = 0
+        _collapse(place[at:])  # nothing happens where the page is a huge one already, or can't be
         count += 1
-    return count if not small or count > COLLAPSED_AFTER else 0
+    return count
