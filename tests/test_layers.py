@@ -30,6 +30,7 @@ LAYERS = [
     ["mc.analysis"],
     ["mc.lossy"],
     ["mc.verifying", "mc.loader"],
+    ["mc.inflating"],
     ["mc.packing", "mc.unpacking"],
     ["mc.recipe"],
     ["mc.schemes"],

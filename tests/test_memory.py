@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 import mc
 from anatomy import dissect, seal
-from mc import memory, unpacking
+from mc import inflating, memory
 from mc.codec.pages import touch
 from mc.errors import DamagedError
 from mc.manifest import CLAIMED, claimed_size
@@ -66,7 +66,7 @@ def test_who_asks_for_a_result_finds_the_pages_for_all_threads(monkeypatch: pyte
 
     monkeypatch.setattr(memory, "_quick", find_and_tell)
     monkeypatch.setattr(memory, "FEW", MANY)  # however slowly they come
-    monkeypatch.setattr(unpacking, "EARLY_FROM", len(data) + 1)  # or they are there before anybody asks
+    monkeypatch.setattr(inflating, "EARLY_FROM", len(data) + 1)  # or they are there before anybody asks
     assert mc.decompress(packed, threads=2) == data
     assert asking == {threading.get_ident()}
 
@@ -175,7 +175,7 @@ def test_memory_around_a_room_does_not_become_huge_pages() -> None:
 def packed_file() -> tuple[bytes, bytes]:
     """A file so large that its headers are read by another thread, and its packed form."""
     data = save({"w": np.random.default_rng(9).standard_normal((2048, 1100), np.float32)})
-    assert len(data) >= unpacking.EARLY_FROM
+    assert len(data) >= inflating.EARLY_FROM
     return data, mc.compress(data, level="fast")
 
 
@@ -185,7 +185,7 @@ def test_a_packed_file_says_early_how_large_the_original_is() -> None:
     assert claimed_size(data[:CLAIMED]) is None
 
 
-@pytest.mark.parametrize("claim", [unpacking.EARLY_FROM, 3 * unpacking.EARLY_FROM, 10**17])
+@pytest.mark.parametrize("claim", [inflating.EARLY_FROM, 3 * inflating.EARLY_FROM, 10**17])
 def test_what_a_header_says_in_passing_is_not_relied_on(claim: int) -> None:
     data, packed = packed_file()
     parts = dissect(packed)

@@ -11,6 +11,7 @@ from typing import BinaryIO, Literal
 from mc.checkpoint import Source
 from mc.errors import DamagedError, McError
 from mc.folder import Folder, check_index, packed_name, plain_name, read_folder, scan_folder
+from mc.inflating import restore_bytes
 from mc.memory import Room
 from mc.packing import pack_file
 from mc.parallel import Workers, workers
@@ -18,7 +19,7 @@ from mc.places import STDIN, PathLike, is_folder, name_of, new_folder, path_of, 
 from mc.progress import Done, Progress
 from mc.reports import FileReport, Finding, PackReport, RestoredFile, UnpackReport, VerifiedFile, VerifyReport
 from mc.streams import FromPipe, FromSource
-from mc.unpacking import restore, restore_bytes
+from mc.unpacking import restore
 from mc.verifying import verify_file
 
 Level = Literal["fast", "default", "best"]

@@ -6,25 +6,22 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
-
 from mc import blob
 from mc.checkpoint import Layout, Source, Tensor, write_prefix
-from mc.codec.pages import touch
 from mc.codec.planes import GEOMETRIES
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError, McError, quote
 from mc.heading import WHOLE, most_packed
-from mc.manifest import CLAIMED, RECIPE_KEY, SAME, claimed_size
+from mc.manifest import RECIPE_KEY, SAME
 from mc.memory import Room
 from mc.opening import Opening, open_packed
 from mc.packing import recipe_of
-from mc.parallel import BATCH, Task, Workers
+from mc.parallel import BATCH, Workers
 from mc.recipe import restricted, write_recipe
 from mc.scratch import scratch
 from mc.streams import FromMemory, FromPipe, FromSource
@@ -33,9 +30,6 @@ from mc.together import Whole, restored
 # Bytes that the system is given at once. It looks for a place in memory as large as that, and of a megabyte it took a
 # quarter longer to write a file of 1 GB.
 PIECE = 1 << 17
-EARLY_FROM = 1 << 23  # bytes of an original from which its headers may be read by another thread
-EARLY = 1 << 25  # bytes of it at most whose pages are had meanwhile
-EARLY_RATIO = 16  # of a packed file: no more memory is taken for what its header claims and nobody has checked
 
 
 class Unit(NamedTuple):
@@ -179,38 +173,32 @@ def subset_header(layout: Layout, tensors: Sequence[Tensor]) -> bytes:
     return write_prefix(metadata, listed)
 
 
-def chunks(
-    stream: FromSource | FromPipe,
-    source: Source | None,
-    opening: Opening,
-    wanted: Sequence[Tensor],
-    work: Workers,
-    room: Room | None = None,
-    put: Callable[[Tensor, int, Bytes], None] | None = None,
-) -> Generator[Bytes, None, None]:
-    """The decoded bytes of the wanted tensors, chunk by chunk in data order. `put` may be given each tensor's bytes
-    from a place on, by the thread that decoded them; or they are put into `room`, as long as the original: then none
-    come back, as a thread may hold what it returned for longer than its caller does. Once it is closed no thread puts
-    anything."""
+def found(
+    stream: FromSource | FromPipe, source: Source | None, opening: Opening, wanted: Sequence[Tensor], spool: BinaryIO
+) -> Iterator[Unit]:
+    """The chunks of the wanted tensors in data order, each when it is asked for. `spool` is for what has to be kept of
+    a pipe."""
     names = {tensor.name for tensor in wanted}
+    blobs = _Blobs(stream, source, opening, spool)
+    for number, tensor in enumerate(opening.original.tensors):
+        try:
+            yield from blobs.units(number, tensor, tensor.name in names)
+        except DamagedError as error:
+            raise named(error, stream.where, tensor) from error
 
-    def every(spool: BinaryIO) -> Iterator[Unit]:
-        blobs = _Blobs(stream, source, opening, spool)
-        for number, tensor in enumerate(opening.original.tensors):
-            try:
-                end = tensor.start
-                for unit in blobs.units(number, tensor, tensor.name in names):
-                    end += unit.size
-                    if room is not None:
-                        room.ask(end)
-                    yield unit
-            except DamagedError as error:
-                raise named(error, stream.where, tensor) from error
 
-    def decoded(batch: list[Unit]) -> list[Bytes]:
+def decoded(
+    units: Iterable[Unit], source: Source | None, where: str, work: Workers, room: Room | None = None,
+    put: Callable[[Tensor, int, Bytes], None] | None = None,
+) -> Generator[Bytes, None, None]:  # fmt: skip
+    """The decoded bytes of all units, in order, chunk by chunk. `put` may be given each tensor's bytes from a place on,
+    by the thread that decoded them; or they are put into `room`, as long as the original: then none come back, as a
+    thread may hold what it returned for longer than its caller does. Once it is closed no thread puts anything."""
+
+    def all_of(batch: list[Unit]) -> list[Bytes]:
         wholes = [unit.whole for unit in batch if unit.whole is not None]
         ready = restored(source, wholes, room) if source is not None else {}
-        found = []
+        results = []
         tensor = batch[0].tensor
         try:
             for unit in batch:
@@ -219,13 +207,12 @@ def chunks(
                     if put is not None:
                         put(tensor, start, raw)
                     if room is None:
-                        found.append(raw)
+                        results.append(raw)
         except DamagedError as error:
-            raise named(error, stream.where, tensor) from error
-        return found
+            raise named(error, where, tensor) from error
+        return results
 
-    with scratch() if source is None else nullcontext(io.BytesIO()) as spool:
-        yield from work.each_of(decoded, every(spool), lambda unit: unit.size, more=work.width + 1)
+    yield from work.each_of(all_of, units, lambda unit: unit.size, more=work.width + 1)
 
 
 def restore(
@@ -250,15 +237,17 @@ def restore(
     target.write(head)
     size = len(head)
     put = _writer(target, size, wanted) if own else None
-    # Closed before the target is, also where `step` raises: until then threads may write to it.
-    with closing(chunks(stream, source, opening, wanted, work, put=put)) as found:
-        for raw in found:
-            if put is None:
-                target.write(raw.data)
-            if sha256 is not None:
-                sha256.update(raw.data)
-            size += len(raw)
-            step(size, whole)
+    with scratch() if source is None else nullcontext(io.BytesIO()) as spool:
+        units = found(stream, source, opening, wanted, spool)
+        # Closed before the target is, also where `step` raises: until then threads may write to it.
+        with closing(decoded(units, source, stream.where, work, put=put)) as chunks:
+            for raw in chunks:
+                if put is None:
+                    target.write(raw.data)
+                if sha256 is not None:
+                    sha256.update(raw.data)
+                size += len(raw)
+                step(size, whole)
     if isinstance(stream, FromPipe) and not stream.at_end():
         raise DamagedError(f"{stream.where} goes on after its last tensor. The file is damaged; fetch it again.")
     if sha256 is not None and sha256.hexdigest() != manifest.sha256:
@@ -286,51 +275,6 @@ def _writer(target: BinaryIO, start: int, tensors: Sequence[Tensor]) -> Callable
             rest, place = rest[written:], place + written
 
     return put
-
-
-def restore_bytes(source: Source, work: Workers) -> bytes:
-    """The original of the packed file in `source`, decoded in place into the bytes that are returned."""
-    stream = FromSource(source)
-    opening, out = _opened(stream, source, work)
-    out.write(opening.original.prefix)
-    _fill(out, stream, source, opening, work)
-    return out.result(opening.original.size)
-
-
-def _opened(stream: FromSource, source: Source, work: Workers) -> tuple[Opening, Room]:
-    """Both headers, and room for the original. Where another thread can read the headers, this one has the first pages
-    of that room meanwhile, if it isn't small: that keeps a processor as busy, and needs no lock."""
-    claimed = claimed_size(source.read(0, min(CLAIMED, source.size)))
-    if not work.helps or claimed is None or not EARLY_FROM <= claimed <= EARLY_RATIO * source.size:
-        opening = open_packed(stream, source.size)
-        return opening, Room(opening.original.size)
-    told = np.zeros(1, np.uint8)
-
-    def read(size: int) -> Opening:
-        try:
-            return open_packed(stream, size)
-        finally:
-            told[0] = 1
-
-    reading = Task(read, source.size)
-    out: Room | None = None
-    with suppress(McError):  # not so much memory: it may be a false claim
-        out = Room(claimed)
-    work.begin(reading)
-    if out is not None:
-        out.early(lambda place: touch(place[:EARLY], told))
-    reading.run()  # where the other thread has something else to do
-    opening = reading.result()
-    if out is None or opening.original.size != claimed:
-        out = None  # before there is another
-        out = Room(opening.original.size)
-    return opening, out
-
-
-def _fill(out: Room, stream: FromSource, source: Source, opening: Opening, work: Workers) -> None:
-    """Decode every tensor into its place; on return no view of it is left."""
-    for _ in chunks(stream, source, opening, opening.original.tensors, work, out):
-        pass
 
 
 def _decoded(unit: Unit, room: Room | None) -> Iterator[tuple[int, Bytes]]:
