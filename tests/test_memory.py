@@ -1,7 +1,6 @@
 """What a result in memory waits for: huge pages that come slowly, the longer the more results follow each other."""
 
 import gc
-import subprocess
 import sys
 import threading
 from itertools import pairwise
@@ -13,6 +12,7 @@ from safetensors.numpy import save
 
 import mc
 from anatomy import dissect, seal
+from conftest import program
 from mc import inflating, memory
 from mc.codec.pages import touch
 from mc.errors import DamagedError
@@ -116,6 +116,20 @@ def test_pages_that_were_had_early_are_not_asked_for_again(monkeypatch: pytest.M
     assert sum(asked) <= memory.WHOLE_FROM - 2 * HUGE
 
 
+@pytest.mark.parametrize("offset", [16, 48, 4096, 5000, HUGE - 1])
+@pytest.mark.parametrize("size", [3 * HUGE - 64, 3 * HUGE, 3 * HUGE + 12345])
+def test_pages_that_are_had_early_are_all_the_room_s_own(offset: int, size: int) -> None:
+    room, seen = Room(5 * HUGE), []
+    room._patience, room._address, room._size = 1, 1000 * HUGE + offset, size  # as if it lay there
+
+    def touch(place: np.ndarray) -> int:
+        seen.append(len(place))
+        return 0
+
+    room.early(touch)
+    assert seen == ([(offset + size + memory.OVERHEAD) // HUGE * HUGE - offset] if offset < 4096 else [])
+
+
 FAULTS = """
 import resource, sys
 from pathlib import Path
@@ -140,7 +154,7 @@ for threads in (1, 2):
 def test_a_result_comes_in_huge_pages(tmp_path: Path, way: str) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(save({"w": np.random.default_rng(6).standard_normal((3000, 3000), np.float32)}))
-    done = subprocess.run([sys.executable, "-c", FAULTS, str(path), way], capture_output=True, text=True, timeout=300)
+    done = program(FAULTS, path, way)
     assert done.returncode == 0, done.stderr
     small = path.stat().st_size // 4096
     assert all(int(faults) < small / 4 for faults in done.stdout.split()), done.stdout
@@ -167,7 +181,7 @@ for size in range(9 << 20, 15 << 20, 777777):  # rooms that don't begin where hu
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what is in memory is read from /proc")
 def test_memory_around_a_room_does_not_become_huge_pages() -> None:
-    done = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, timeout=120)
+    done = program(RESIDENT)
     assert done.returncode == 0, done.stderr
     assert all(int(more) < HUGE // 4 for more in done.stdout.split()), done.stdout
 
@@ -240,5 +254,5 @@ def test_no_memory_for_what_a_header_claims_falsely_is_no_error(tmp_path: Path) 
     parts.metadata = {"mc.format": "1", "note": f'"bytes":{15 * len(packed)},'}
     path = tmp_path / "file"
     path.write_bytes(seal(parts))
-    done = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY, str(path)], capture_output=True, timeout=120)
-    assert done.returncode == 0, done.stderr.decode()
+    done = program(SHORT_OF_MEMORY, path)
+    assert done.returncode == 0, done.stderr

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from conftest import program
 
 # numba asks each class that it knows a type for whether an argument is one of its kind. Here the last of them takes
 # its time to answer, until another thread has called a loop.
@@ -46,7 +45,7 @@ assert not failed, failed
 
 
 def test_a_first_loop_changes_nothing_that_other_threads_look_at() -> None:
-    done = subprocess.run([sys.executable, "-c", FIRST_CALLS], capture_output=True, text=True, timeout=120)
+    done = program(FIRST_CALLS)
     assert done.returncode == 0, done.stderr
 
 
@@ -62,5 +61,5 @@ print(*(name for name in sys.modules if name not in before and name.startswith("
 
 
 def test_a_first_loop_loads_nothing_of_numpy() -> None:  # its tables may be changed meanwhile: ml_dtypes does that
-    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, timeout=120)
+    done = program(LOADED)
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr + done.stdout

@@ -24,7 +24,7 @@ OVERHEAD = 64  # bytes at most that Python and the C library allocate with those
 HUGEPAGE = getattr(mmap, "MADV_HUGEPAGE", None)  # only Linux has these
 NOHUGEPAGE = getattr(mmap, "MADV_NOHUGEPAGE", None)
 COLLAPSE = 25  # MADV_COLLAPSE, of Linux 6.1, which Python doesn't name yet: make a huge page of small ones
-SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # whether anybody may have huge pages
+SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # who may have huge pages
 POPULATE = 23  # MADV_POPULATE_WRITE, which Python doesn't name yet: have pages as if they had been written
 SLOW = 0.001  # seconds for a huge page; it usually takes a fifth of this
 FEW, MANY = 2, 1 << 20  # slow ones that a result waits for
@@ -46,7 +46,7 @@ class Room:
         self._at = 0
         self._asked = 0  # bytes from the front for which huge pages have been asked, or won't be
         self._asking = threading.Lock()
-        # An older system is told of all pages before the first is had: telling it waits for whoever has one.
+        # A system that has to be told is told of all pages before the first is had: it waits for whoever has one.
         huge = self._size >= HUGE if _collapsing() else self._advise(0, HUGEPAGE)
         self._patience = _PATIENCE.next(time.monotonic()) if huge else 0  # slow pages to wait for yet
 
@@ -62,9 +62,11 @@ class Room:
         return self._place[start:stop]
 
     def early(self, touch: Callable[[NDArray[np.uint8]], int]) -> None:
-        """Let `touch` have huge pages of this room, where there are any. It gets all bytes, which are blank yet, has
-        one page after the other, from the first on, and returns how many."""
-        if self._patience > 0 and self._in_full(0) and (count := touch(self._place)) > 0:
+        """Let `touch` have huge pages of this room, where there are any and it begins with one. It gets the bytes of
+        those that are all of this room, which are blank yet, has one page after the other, from the first on, and
+        returns how many."""
+        whole = (self._address + self._size + OVERHEAD) // HUGE * HUGE - self._address
+        if self._patience > 0 and self._in_full(0) and (count := touch(self._place[:whole])) > 0:
             self._asked = self._end((count - 1) * HUGE)
 
     def aligned(self, start: int) -> bool:
@@ -85,7 +87,7 @@ class Room:
             end = self._end(begin)
             if self._patience > 0 and not _quick(self._place[begin:end], self._in_full(begin)):
                 self._patience -= 1
-                if self._patience == 0:
+                if self._patience == 0 and not _collapsing():  # else none comes that isn't asked for
                     self._advise(end, NOHUGEPAGE)
             begin = end
 
@@ -198,10 +200,10 @@ def _quick(stretch: NDArray[np.uint8], full: bool) -> bool:
 
 @cache
 def _collapsing() -> bool:
-    """Whether small pages can be made huge ones. The system does that at once where it is asked, even if it is set to
-    let nobody have any; so that is looked at."""
+    """Whether small pages can be made huge ones where somebody asks for it, and come as small ones otherwise. The
+    system would make them even if it is set to let nobody have any; so that is looked at."""
     with suppress(OSError):  # no Linux
-        return "[never]" not in SETTING.read_text() and _have(0, 0, COLLAPSE)
+        return "[madvise]" in SETTING.read_text() and _have(0, 0, COLLAPSE)
     return False
 
 

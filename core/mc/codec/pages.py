@@ -29,7 +29,7 @@ def _collapse(typing: Any, place: Any) -> Any:
 @lent
 def touch(place, told):
     """Have the huge pages in which `place` lies one by one, from the first on, until `told[0]` isn't 0 any more. How
-    many came.
+    many came. What else lies in these pages is had as well.
 
     place: zeros, u8; told: u8[1], set by another thread. Linux only."""
     count = 0
@@ -37,6 +37,6 @@ def touch(place, told):
         if told[0] != 0:
             break
         place[at] = 0
-        _collapse(place[at:])  # nothing happens where the page is a huge one already, or can't be
+        _collapse(place[at:])  # nothing happens where the page is a huge one already
         count += 1
     return count
