@@ -39,7 +39,7 @@ LAYERS = [
     ["mc.codec"],
     ["mc.folder", "mc.checkpoint", "mc.streams"],
     ["mc.source", "mc.atomic", "mc.scratch", "mc.strict_json"],
-    ["mc.parallel", "mc.memory", "mc.early", "mc.dtypes", "mc.errors", "mc.reports", "mc.progress"],
+    ["mc.parallel", "mc.crew", "mc.memory", "mc.early", "mc.dtypes", "mc.errors", "mc.reports", "mc.progress"],
 ]
 NEVER_IN_THE_LIBRARY = {"click", "rich", "mc_cli", "logging"}
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import _thread
 import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import pytest
 
-from mc.parallel import BATCH, Crew, Task, Workers, workers
+from mc.parallel import BATCH, Task, Workers, workers
 
 PATIENCE = 60  # seconds; a test that waits as long has failed
 
@@ -245,34 +243,3 @@ def items_once_begun(begun: threading.Event) -> Iterator[int]:
     yield 0
     assert begun.wait(PATIENCE)
     yield from range(1, 9)
-
-
-@pytest.mark.parametrize("most", [0, 1, 3])
-def test_threads_that_cannot_be_had_are_done_without(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    had: list[int] = []
-
-    def start_few(*args: Any) -> int:
-        if len(had) == most:
-            raise RuntimeError("can't start new thread")
-        had.append(_thread.start_new_thread(*args))
-        return had[-1]
-
-    monkeypatch.setattr("mc.parallel.start_new_thread", start_few)
-    with workers(5, None) as work:
-        assert work.width == 1 + most
-        assert list(work.each(str, range(99))) == [str(n) for n in range(99)]
-
-
-def test_a_crew_ends_when_all_is_done_and_holds_nothing_meanwhile() -> None:
-    done: list[int] = []
-    crew = Crew(3)
-    large = set[int]()
-    held = weakref.ref(large)
-    crew.hand(large.copy)
-    del large
-    crew.hand(lambda: 1 // 0)
-    for n in range(50):
-        crew.hand(partial(done.append, n))
-    crew.end()
-    assert sorted(done) == list(range(50))
-    assert held() is None

@@ -9,10 +9,11 @@ from typing import Any
 
 from mc import blob
 from mc.checkpoint import LONGEST_HEADER, Layout, Source, read_layout
+from mc.crew import Crew
 from mc.errors import McError, UsageError
 from mc.heading import header_room, longest_note
 from mc.manifest import SAME, Entry, Manifest, is_packed, write_header
-from mc.parallel import Crew, Task, Workers
+from mc.parallel import Task, Workers
 from mc.pieces import Target, pack_tensors
 from mc.recipe import Recipe, elements, read_recipe
 from mc.reports import TensorReport

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from _thread import LockType, allocate_lock, get_ident, start_new_thread
+from _thread import allocate_lock, get_ident
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
-from queue import SimpleQueue
 from typing import Any
-from weakref import ref
 
+from mc.crew import Crew, crew
 from mc.errors import UsageError
 from mc.memory import keep_freed
 
@@ -20,61 +19,12 @@ TOGETHER = 32  # items in a batch, at most
 BATCH = 1 << 21  # bytes of work that are handed to a thread at once: every hand-over costs as much as some 50 KiB
 
 
-Calls = SimpleQueue[Callable[[], object] | None]  # None ends the threads
-
-
-class Crew:
-    """Threads of our own, which do what they are handed, in order, and end with this object at the latest: an interrupt
-    may keep its owner from ending it."""
-
-    def __init__(self, count: int) -> None:
-        """So many threads, or as many as can be had. Nobody waits until they have started, which takes them as long as
-        reading a header."""
-        self._calls: Calls = SimpleQueue()
-        self._ended: list[LockType] = []
-        # Not a method that is called when the object goes: an interrupt that hits there is lost.
-        gone = ref(self, self._calls.put)
-        for _ in range(count):
-            ended = allocate_lock()
-            ended.acquire()
-            try:
-                start_new_thread(_serve, (self._calls, gone, ended))
-            except RuntimeError:
-                break
-            self._ended.append(ended)
-
-    def __len__(self) -> int:
-        return len(self._ended)
-
-    def hand(self, call: Callable[[], object]) -> None:
-        """Have it done; what it raises isn't seen."""
-        self._calls.put(call)
-
-    def end(self) -> None:
-        """Wait until all is done that was handed over."""
-        self._calls.put(None)
-        for ended in self._ended:
-            with ended:
-                pass
-
-
-def _serve(calls: Calls, gone: ref[Crew], ended: LockType) -> None:
-    """Do calls until there is None, or `gone` in its place, which is left to the next thread."""
-    try:
-        while (call := calls.get()) is not None and call is not gone:
-            with suppress(BaseException):
-                call()
-            del call  # it holds what came out
-    finally:
-        calls.put(None)
-        ended.release()
-
-
 class Task:
     """What one of several threads does, whichever takes it first."""
 
     def __init__(self, function: Callable[[Any], Any], batch: Any) -> None:
-        self._function, self._batch = function, batch
+        self._function: Any = function
+        self._batch = batch
         self._takers: list[tuple[int]] = []  # threads that wanted to do it: the first does
         self._over = allocate_lock()
         self._over.acquire()  # until it is done
@@ -90,18 +40,20 @@ class Task:
 
     def elsewhere(self) -> bool:
         """Whether another thread has begun it. If nobody has, none will."""
-        self.taken()
+        if self.taken():
+            self.left()
         return self._takers[0][0] != get_ident()
 
     def left(self) -> Any:
-        """The batch, which isn't held any longer: an executor holds a task until it comes to it."""
-        batch, self._batch = self._batch, None
+        """The batch. From now on neither that nor the function is held: threads hold a task until they come to it, and
+        for a moment after it is done."""
+        batch, self._function, self._batch = self._batch, None, None
         return batch
 
     def run(self) -> None:
         """Do it, unless it was taken."""
         if self.taken():
-            self._run(lambda: self._function(self.left()))
+            self._run(self._do)
 
     def cancel(self) -> None:
         """See to it that it isn't begun any more. Whoever waits for it gets a CancelledError."""
@@ -128,6 +80,10 @@ class Task:
     def interrupted(self) -> bool:
         """Whether it was ended by something else than an error of its own."""
         return self._error is not None and not isinstance(self._error, Exception)
+
+    def _do(self) -> Any:
+        function = self._function  # which is gone with the batch
+        return function(self.left())
 
     def _run(self, call: Callable[[], Any]) -> None:
         try:
@@ -256,8 +212,8 @@ def single_blas() -> Iterator[None]:
 
 @contextmanager
 def workers(threads: int | None, executor: Executor | None) -> Iterator[Workers]:
-    """Workers on `threads` threads of our own (None: one for each core that this process may use), or on the
-    executor handed in, which is left running. Raises UsageError for fewer than one."""
+    """Workers on `threads` threads (None: one for each core that this process may use), of which all but the caller's
+    are a crew, or on the executor handed in, which is left running. Raises UsageError for fewer than one."""
     count = threads if threads is not None else processors()
     keep_freed()
     if count < 1:
@@ -265,8 +221,5 @@ def workers(threads: int | None, executor: Executor | None) -> Iterator[Workers]
     if executor is not None:
         yield Workers(executor, count)
     else:
-        crew = Crew(count - 1)
-        try:
-            yield Workers(crew, 1 + len(crew), helps=True) if len(crew) else Workers(None, 1)
-        finally:
-            crew.end()
+        with crew(count - 1) as ours:
+            yield Workers(ours, 1 + len(ours), helps=True) if len(ours) else Workers(None, 1)
