@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import _thread
 import os
-import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -18,6 +16,7 @@ import pytest
 from safetensors.numpy import save
 
 import mc
+from conftest import program
 from mc.crew import WAIT, Crew, _kept, crew
 from mc.parallel import workers
 
@@ -192,6 +191,5 @@ def test_a_forked_process_has_threads_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(save({"t": np.random.default_rng(4).normal(size=(900, 700)).astype(np.float32)}))
     mc.decompress(mc.compress(path.read_bytes()))  # so that loops are compiled
-    command = [sys.executable, "-c", FORKS, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = program(FORKS, path)
     assert (done.returncode, done.stdout) == (0, "sound\n"), done.stderr[-2000:]
