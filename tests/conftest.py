@@ -28,10 +28,10 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": f"{ROOT / 'core'}{os.pathsep}{ROOT / 'cli'}", "TERM": "xterm", **more}
 
 
-def program(text: str, *arguments: object, patience: float = 300) -> subprocess.CompletedProcess[str]:
+def program(text: str, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
     """What became of a Python program, in a process of its own with this checkout on the path."""
     command = [sys.executable, "-c", text, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=patience, env=environment())
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment(**more))
 
 
 def safetensors(tensors: Mapping[str, tuple[str, np.ndarray]], metadata: dict[str, str] | None = None) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import environment, safetensors
+from conftest import environment, program, safetensors
 from mc import ahead
 from mc.api import compress
 from mc.codec.compiled import FOLDER
@@ -58,9 +58,7 @@ def test_both_halves_are_all_that_is_needed(command: str, dtype: str, level: Any
     data = safetensors(words(dtype))
     file = tmp_path / "file"
     file.write_bytes(data if command == "pack" else compress(data, level=level))
-    env = environment(NUMBA_CACHE_DIR=str(tmp_path))
-    line = [sys.executable, "-c", SCRIPT, command, dtype, level, str(file)]
-    done = subprocess.run(line, env=env, capture_output=True, text=True)
+    done = program(SCRIPT, command, dtype, level, file, NUMBA_CACHE_DIR=str(tmp_path))
     assert (done.returncode, done.stdout) == (0, ""), (done.stdout, done.stderr)
 
 
@@ -150,9 +148,7 @@ ahead.compile_for("pack", pathlib.Path(sys.argv[1]))
 def test_the_second_process_ends_with_the_first(tmp_path: Path) -> None:
     source = tmp_path / "a.safetensors"
     source.write_bytes(safetensors(words("BF16")))
-    env = environment(NUMBA_CACHE_DIR=str(tmp_path))
-    line = [sys.executable, "-c", KILLED, str(source)]
-    done = subprocess.run(line, env=env, capture_output=True, text=True, check=False)
+    done = program(KILLED, source, NUMBA_CACHE_DIR=str(tmp_path))
     assert done.returncode == -signal.SIGKILL, done.stderr
     for _ in range(500):
         if not Path("/proc", done.stdout.strip()).exists():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 from safetensors.numpy import save
 
 import mc
+from conftest import program
 
 # Hundreds of real signals, each some way into a call or between two, since loops that hand back tuples of arrays
 # crashed in one of ten. In a process of its own, which may end by that.
@@ -55,6 +54,5 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("work", ["compress", "decompress"])
 def test_an_interrupt_is_raised_and_nothing_else_happens(work: str, threads: int, plain: Path) -> None:
     mc.decompress(mc.compress(plain.read_bytes(), level="fast"))  # so that loops are compiled
-    command = [sys.executable, "-c", PROGRAM, work, str(threads), str(plain)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = program(PROGRAM, work, threads, plain)
     assert (done.returncode, done.stdout) == (0, "sound\n"), done.stderr[-2000:]

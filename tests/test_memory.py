@@ -130,6 +130,21 @@ def test_pages_that_are_had_early_are_all_the_room_s_own(offset: int, size: int)
     assert seen == ([(offset + size + memory.OVERHEAD) // HUGE * HUGE - offset] if offset < 4096 else [])
 
 
+EARLY = """
+from mc import memory
+
+had = []
+memory.Room(memory.WHOLE_FROM).early(lambda place: had.append(len(place)) or 0)
+assert had == [memory.WHOLE_FROM], had
+"""
+
+
+@pytest.mark.skipif(not memory._collapsing(), reason="the system has no huge pages to give, or is older than Linux 6.1")
+def test_a_large_room_begins_with_a_page_to_be_had_early() -> None:  # `mc warm` relies on that
+    done = program(EARLY)
+    assert done.returncode == 0, done.stderr
+
+
 FAULTS = """
 import resource, sys
 from pathlib import Path

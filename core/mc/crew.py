@@ -42,13 +42,6 @@ class Crew:
         """Have it done; what it raises isn't seen."""
         self._calls.put(call)
 
-    def left(self) -> bool:
-        """Whether it was kept, and now isn't any more: nobody else will take it."""
-        with suppress(ValueError):
-            _kept.remove(self)
-            return True
-        return False
-
     def end(self) -> None:
         """Wait until all is done that was handed over."""
         self._calls.put(None)
@@ -76,7 +69,7 @@ def _next(calls: Calls, gone: ref[Crew]) -> Callable[[], object] | None:
             return calls.get(timeout=WAIT)
         except Empty:
             crew = gone()
-            if crew is None or crew.left():
+            if crew is None or _let_go(crew):
                 return None
             del crew  # or it wouldn't end with its owner
 
@@ -112,6 +105,14 @@ def _taken(count: int) -> Crew:
                 return kept
             kept.end()  # there may be no more threads to be had while these are there
     return Crew(count)
+
+
+def _let_go(crew: Crew) -> bool:
+    """Whether it was kept, and now isn't any more: nobody will take it."""
+    with suppress(ValueError):
+        _kept.remove(crew)
+        return True
+    return False
 
 
 if hasattr(os, "register_at_fork"):

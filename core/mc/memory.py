@@ -65,8 +65,7 @@ class Room:
         """Let `touch` have huge pages of this room, where there are any and it begins with one. It gets the bytes of
         those that are all of this room, which are blank yet, has one page after the other, from the first on, and
         returns how many."""
-        whole = (self._address + self._size + OVERHEAD) // HUGE * HUGE - self._address
-        if self._patience > 0 and self._in_full(0) and (count := touch(self._place[:whole])) > 0:
+        if self._patience > 0 and self._in_full(0) and (count := touch(self._place[: self._last()])) > 0:
             self._asked = self._end((count - 1) * HUGE)
 
     def aligned(self, start: int) -> bool:
@@ -101,10 +100,13 @@ class Room:
         """Where the huge page ends that `begin` lies in."""
         return begin + HUGE - (self._address + begin) % HUGE
 
+    def _last(self) -> int:
+        """Where the last huge page ends that may belong to this room as a whole."""
+        return (self._address + self._size + OVERHEAD) // HUGE * HUGE - self._address
+
     def _in_full(self, begin: int) -> bool:
         """Whether all of the huge page that `begin` lies in belongs to this room."""
-        page = (self._address + begin) // HUGE * HUGE
-        return page + mmap.PAGESIZE > self._address and page + HUGE <= self._address + self._size + OVERHEAD
+        return self._end(begin) - HUGE > -mmap.PAGESIZE and self._end(begin) <= self._last()
 
     def ahead(self, skip: int, size: int) -> NDArray[np.uint8]:
         """Up to `size` bytes from `skip` bytes behind the position on. What is put there and then written from there

@@ -15,7 +15,7 @@ from mc.codec.pages import touch
 from mc.errors import McError
 from mc.lossy import arrays, grids
 from mc.lossy.requests import Target, parse_request
-from mc.memory import HUGE, Room
+from mc.memory import WHOLE_FROM, Room
 from mc.pruning import prune
 from mc.restoring import dequantize
 from mc.simplifying import quantize
@@ -30,7 +30,7 @@ def warm() -> None:
         for level in ("fast", "default", "best"):
             if decompress(compress(data, level=level, threads=1), threads=1) != data:
                 raise McError("a loop doesn't give back what it was given. Reinstall mc and numba.")
-    Room(HUGE).early(lambda place: touch(place, np.ones(1, np.uint8)))  # by more threads than one
+    Room(WHOLE_FROM).early(lambda place: touch(place, np.ones(1, np.uint8)))  # by more threads than one
     w = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
     _quantized(w)
     _pruned(w)
