@@ -60,9 +60,9 @@ def test_who_asks_for_a_result_finds_the_pages_for_all_threads(monkeypatch: pyte
     data = save({"large": weights, **{f"small {i}": weights[i::16].copy() for i in range(16)}})
     packed, asking, find = mc.compress(data, level="fast"), set(), memory._quick
 
-    def find_and_tell(stretch: np.ndarray, full: bool) -> bool:
+    def find_and_tell(stretch: np.ndarray) -> bool:
         asking.add(threading.get_ident())
-        return find(stretch, full)
+        return find(stretch)
 
     monkeypatch.setattr(memory, "_quick", find_and_tell)
     monkeypatch.setattr(memory, "FEW", MANY)  # however slowly they come
@@ -101,14 +101,15 @@ def test_pages_are_had_one_by_one_until_another_thread_says_stop() -> None:
 def test_pages_that_were_had_early_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def find(stretch: np.ndarray, full: bool) -> bool:
+    def find(stretch: np.ndarray) -> bool:
         asked.append(len(stretch))
-        return full
+        return True
 
     monkeypatch.setattr(memory, "_quick", find)
-    monkeypatch.setattr(memory, "_collapsing", lambda: True)
-    monkeypatch.setattr(Room, "_in_full", lambda room, begin: True)
+    monkeypatch.setattr(Room, "_begins_small", lambda room: True)
+    monkeypatch.setattr(memory, "_have", lambda address, size, advice: True)
     room = Room(memory.WHOLE_FROM)
+    room._patience = 1  # also where there are no huge pages
     room.early(lambda place: 3)
     room.part(0, 2 * HUGE)
     assert asked == []
@@ -116,18 +117,26 @@ def test_pages_that_were_had_early_are_not_asked_for_again(monkeypatch: pytest.M
     assert sum(asked) <= memory.WHOLE_FROM - 2 * HUGE
 
 
-@pytest.mark.parametrize("offset", [16, 48, 4096, 5000, HUGE - 1])
-@pytest.mark.parametrize("size", [3 * HUGE - 64, 3 * HUGE, 3 * HUGE + 12345])
-def test_pages_that_are_had_early_are_all_the_room_s_own(offset: int, size: int) -> None:
-    room, seen = Room(5 * HUGE), []
-    room._patience, room._address, room._size = 1, 1000 * HUGE + offset, size  # as if it lay there
+@pytest.mark.parametrize(("text", "given"), [("always madvise [never]", False), ("always [madvise] never", True)])
+def test_no_pages_are_asked_for_where_nobody_is_given_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, given: bool
+) -> None:
+    setting = tmp_path / "enabled"
+    monkeypatch.setattr(memory, "SETTING", setting)
+    assert not memory._given.__wrapped__()
+    setting.write_text(text)
+    assert memory._given.__wrapped__() == given
 
-    def touch(place: np.ndarray) -> int:
-        seen.append(len(place))
-        return 0
+    told: list[int] = []
 
-    room.early(touch)
-    assert seen == ([(offset + size + memory.OVERHEAD) // HUGE * HUGE - offset] if offset < 4096 else [])
+    def have(address: int, size: int, advice: int) -> bool:
+        told.append(advice)
+        return True
+
+    monkeypatch.setattr(memory, "_have", have)
+    monkeypatch.setattr(memory, "_given", lambda: given)
+    Room(memory.WHOLE_FROM).part(0, memory.WHOLE_FROM)
+    assert bool(told) == (given and memory.HUGEPAGE is not None)
 
 
 EARLY = """
@@ -139,7 +148,7 @@ assert had == [memory.WHOLE_FROM], had
 """
 
 
-@pytest.mark.skipif(not memory._collapsing(), reason="the system has no huge pages to give, or is older than Linux 6.1")
+@pytest.mark.skipif(not memory._given(), reason="the system gives no huge pages")
 def test_a_large_room_begins_with_a_page_to_be_had_early() -> None:  # `mc warm` relies on that
     done = program(EARLY)
     assert done.returncode == 0, done.stderr
@@ -151,7 +160,6 @@ from pathlib import Path
 import mc
 from mc import memory
 
-memory._collapsing = lambda: sys.argv[2] == "collapsed"
 memory.FEW = memory.MANY  # however slowly pages come
 data = Path(sys.argv[1]).read_bytes()
 packed = mc.compress(data, threads=1)
@@ -164,12 +172,11 @@ for threads in (1, 2):
 """
 
 
-@pytest.mark.skipif(not memory._collapsing(), reason="the system has no huge pages to give, or is older than Linux 6.1")
-@pytest.mark.parametrize("way", ["collapsed", "advised"])
-def test_a_result_comes_in_huge_pages(tmp_path: Path, way: str) -> None:
+@pytest.mark.skipif(not memory._given(), reason="the system gives no huge pages")
+def test_a_result_comes_in_huge_pages(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(save({"w": np.random.default_rng(6).standard_normal((3000, 3000), np.float32)}))
-    done = program(FAULTS, path, way)
+    done = program(FAULTS, path)
     assert done.returncode == 0, done.stderr
     small = path.stat().st_size // 4096
     assert all(int(faults) < small / 4 for faults in done.stdout.split()), done.stdout

@@ -23,9 +23,9 @@ WHOLE_FROM = 1 << 24  # bytes of a result from which it is allocated in whole hu
 OVERHEAD = 64  # bytes at most that Python and the C library allocate with those of a result
 HUGEPAGE = getattr(mmap, "MADV_HUGEPAGE", None)  # only Linux has these
 NOHUGEPAGE = getattr(mmap, "MADV_NOHUGEPAGE", None)
+POPULATE = 23  # MADV_POPULATE_WRITE, which Python doesn't name yet: have pages as if they had been written
 COLLAPSE = 25  # MADV_COLLAPSE, of Linux 6.1, which Python doesn't name yet: make a huge page of small ones
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # who may have huge pages
-POPULATE = 23  # MADV_POPULATE_WRITE, which Python doesn't name yet: have pages as if they had been written
 SLOW = 0.001  # seconds for a huge page; it usually takes a fifth of this
 FEW, MANY = 2, 1 << 20  # slow ones that a result waits for
 SOON = 1.0  # seconds after the last result
@@ -46,8 +46,8 @@ class Room:
         self._at = 0
         self._asked = 0  # bytes from the front for which huge pages have been asked, or won't be
         self._asking = threading.Lock()
-        # A system that has to be told is told of all pages before the first is had: it waits for whoever has one.
-        huge = self._size >= HUGE if _collapsing() else self._advise(0, HUGEPAGE)
+        # The system is told of all pages before the first is had: telling it waits for whoever has one.
+        huge = _given() and self._advise(0, HUGEPAGE)
         self._patience = _PATIENCE.next(time.monotonic()) if huge else 0  # slow pages to wait for yet
 
     def _begin(self, size: int) -> None:
@@ -62,11 +62,15 @@ class Room:
         return self._place[start:stop]
 
     def early(self, touch: Callable[[NDArray[np.uint8]], int]) -> None:
-        """Let `touch` have huge pages of this room, where there are any and it begins with one. It gets the bytes of
-        those that are all of this room, which are blank yet, has one page after the other, from the first on, and
-        returns how many."""
-        if self._patience > 0 and self._in_full(0) and (count := touch(self._place[: self._last()])) > 0:
+        """Let `touch` have huge pages of this room, where there are any and it begins with one. It gets all bytes,
+        which are blank yet, has one page after the other, from the first on, and returns how many."""
+        if self._patience > 0 and self._begins_small() and (count := touch(self._place)) > 0:
             self._asked = self._end((count - 1) * HUGE)
+
+    def _begins_small(self) -> bool:
+        """Whether the room begins where a huge page does. The allocation has written there, so that, unless everybody
+        is given huge pages, it is there as a small one."""
+        return self._address % HUGE < mmap.PAGESIZE
 
     def aligned(self, start: int) -> bool:
         """Whether a word of eight bytes may lie at `start`."""
@@ -80,13 +84,15 @@ class Room:
             return
         with self._asking:
             begin = self._asked
+            if begin == 0 and self._patience > 0 and self._begins_small():
+                _have(self._address // HUGE * HUGE, HUGE, COLLAPSE)
             while self._asked < stop:
                 self._asked = self._end(self._asked)
         while begin < stop:
             end = self._end(begin)
-            if self._patience > 0 and not _quick(self._place[begin:end], self._in_full(begin)):
+            if self._patience > 0 and not _quick(self._place[begin:end]):
                 self._patience -= 1
-                if self._patience == 0 and not _collapsing():  # else none comes that isn't asked for
+                if self._patience == 0:
                     self._advise(end, NOHUGEPAGE)
             begin = end
 
@@ -99,14 +105,6 @@ class Room:
     def _end(self, begin: int) -> int:
         """Where the huge page ends that `begin` lies in."""
         return begin + HUGE - (self._address + begin) % HUGE
-
-    def _last(self) -> int:
-        """Where the last huge page ends that may belong to this room as a whole."""
-        return (self._address + self._size + OVERHEAD) // HUGE * HUGE - self._address
-
-    def _in_full(self, begin: int) -> bool:
-        """Whether all of the huge page that `begin` lies in belongs to this room."""
-        return self._end(begin) - HUGE > -mmap.PAGESIZE and self._end(begin) <= self._last()
 
     def ahead(self, skip: int, size: int) -> NDArray[np.uint8]:
         """Up to `size` bytes from `skip` bytes behind the position on. What is put there and then written from there
@@ -185,27 +183,23 @@ def _blank(size: int) -> tuple[io.BytesIO, NDArray[np.uint8]]:
     return stream, np.frombuffer(stream.getbuffer(), np.uint8)
 
 
-def _quick(stretch: NDArray[np.uint8], full: bool) -> bool:
-    """Whether the huge page in which these bytes begin comes quickly, if it hasn't come yet; True before Linux 5.14,
-    where it can't be had without being written, and others may be writing there. full: all of that page is ours.
+def _quick(stretch: NDArray[np.uint8]) -> bool:
+    """Whether the huge page in which these bytes end comes quickly, if it hasn't come yet; True before Linux 5.14,
+    where it can't be had without being written, and others may be writing there.
 
-    Where that can be, a small page is had and the huge one made of it: Linux clears the rest of a huge page in two
-    thirds of the time that it takes where none of it is there yet."""
-    address = stretch.ctypes.data
+    It is asked for by its end. Linux clears a huge page from its far end towards the place that was asked for: upwards
+    that takes half as long as downwards."""
+    last = (stretch.ctypes.data + len(stretch) - 1) // mmap.PAGESIZE * mmap.PAGESIZE
     began = time.perf_counter()
-    # Without the interpreter's lock: it takes as long as decoding half a megabyte.
-    _have(address // mmap.PAGESIZE * mmap.PAGESIZE, mmap.PAGESIZE, POPULATE)
-    if full and _collapsing():
-        _have(address // HUGE * HUGE, HUGE, COLLAPSE)
+    _have(last, mmap.PAGESIZE, POPULATE)  # without the interpreter's lock
     return time.perf_counter() - began < SLOW
 
 
 @cache
-def _collapsing() -> bool:
-    """Whether small pages can be made huge ones where somebody asks for it, and come as small ones otherwise. The
-    system would make them even if it is set to let nobody have any; so that is looked at."""
+def _given() -> bool:
+    """Whether the system is set to give huge pages to those who ask for them."""
     with suppress(OSError):  # no Linux
-        return "[madvise]" in SETTING.read_text() and _have(0, 0, COLLAPSE)
+        return "[never]" not in SETTING.read_text()
     return False
 
 

@@ -1,5 +1,6 @@
 """Pages of memory that are had while another thread needs the interpreter's lock."""
 
+import mmap
 from typing import Any
 
 from llvmlite import ir
@@ -8,6 +9,8 @@ from numba.extending import intrinsic
 
 from mc.codec.compiled import lent
 from mc.memory import COLLAPSE, HUGE
+
+LAST = HUGE - mmap.PAGESIZE  # the last small page of a huge one, by which that comes soonest: see `memory`
 
 
 @intrinsic
@@ -31,12 +34,13 @@ def touch(place, told):
     """Have the huge pages in which `place` lies one by one, from the first on, until `told[0]` isn't 0 any more. How
     many came. What else lies in these pages is had as well.
 
-    place: zeros, u8; told: u8[1], set by another thread. Linux only."""
+    place: zeros, u8, from the first small page of a huge one on; told: u8[1], set by another thread. Linux only."""
     count = 0
     for at in range(0, len(place), HUGE):
         if told[0] != 0:
             break
-        place[at] = 0
-        _collapse(place[at:])  # nothing happens where the page is a huge one already
+        place[min(at + LAST, len(place) - 1)] = 0
+        if at == 0:
+            _collapse(place)
         count += 1
     return count
