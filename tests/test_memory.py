@@ -108,7 +108,7 @@ def test_pages_that_were_had_early_are_not_asked_for_again(monkeypatch: pytest.M
     monkeypatch.setattr(memory, "_quick", find)
     monkeypatch.setattr(Room, "_begins_small", lambda room: True)
     monkeypatch.setattr(memory, "_have", lambda address, size, advice: True)
-    room = Room(memory.WHOLE_FROM)
+    room = Room(memory.WHOLE_FROM, early=True)
     room._patience = 1  # also where there are no huge pages
     room.early(lambda place: 3)
     room.part(0, 2 * HUGE)
@@ -143,7 +143,7 @@ EARLY = """
 from mc import memory
 
 had = []
-memory.Room(memory.WHOLE_FROM).early(lambda place: had.append(len(place)) or 0)
+memory.Room(memory.WHOLE_FROM, early=True).early(lambda place: had.append(len(place)) or 0)
 assert had == [memory.WHOLE_FROM], had
 """
 

@@ -51,7 +51,7 @@ def _opened(stream: FromSource, source: Source, work: Workers) -> tuple[Opening,
     reading = Task(read, source.size)
     out: Room | None = None
     with suppress(McError):  # not so much memory: it may be a false claim
-        out = Room(claimed)
+        out = Room(claimed, early=True)
     work.begin(reading)
     if out is not None:
         out.early(lambda place: touch(place[:EARLY], told))

@@ -40,8 +40,8 @@ class Room:
     first, and then takes twenty times as long; so they are given up once a few came slowly. What is in the pages
     doesn't depend on it."""
 
-    def __init__(self, size: int) -> None:
-        """McError if there isn't so much memory."""
+    def __init__(self, size: int, early: bool = False) -> None:
+        """McError if there isn't so much memory. early: `early` is what has its first pages."""
         self._begin(size)
         self._at = 0
         self._asked = 0  # bytes from the front for which huge pages have been asked, or won't be
@@ -49,6 +49,8 @@ class Room:
         # The system is told of all pages before the first is had: telling it waits for whoever has one.
         huge = _given() and self._advise(0, HUGEPAGE)
         self._patience = _PATIENCE.next(time.monotonic()) if huge else 0  # slow pages to wait for yet
+        if not early:
+            self._have_first()
 
     def _begin(self, size: int) -> None:
         """Have a stream over so many zero bytes."""
@@ -64,8 +66,17 @@ class Room:
     def early(self, touch: Callable[[NDArray[np.uint8]], int]) -> None:
         """Let `touch` have huge pages of this room, where there are any and it begins with one. It gets all bytes,
         which are blank yet, has one page after the other, from the first on, and returns how many."""
-        if self._patience > 0 and self._begins_small() and (count := touch(self._place)) > 0:
+        count = touch(self._place) if self._patience > 0 and self._begins_small() else 0
+        if count > 0:
             self._asked = self._end((count - 1) * HUGE)
+        else:
+            self._have_first()
+
+    def _have_first(self) -> None:
+        """Make a huge page of the first small ones, where the system gives any. Not later than it must be: the system
+        waits until each processor does something for it, which takes milliseconds where one is busy."""
+        if self._patience > 0 and self._begins_small():
+            _have(self._address // HUGE * HUGE, HUGE, COLLAPSE)
 
     def _begins_small(self) -> bool:
         """Whether the room begins where a huge page does. The allocation has written there, so that, unless everybody
@@ -84,8 +95,6 @@ class Room:
             return
         with self._asking:
             begin = self._asked
-            if begin == 0 and self._patience > 0 and self._begins_small():
-                _have(self._address // HUGE * HUGE, HUGE, COLLAPSE)
             while self._asked < stop:
                 self._asked = self._end(self._asked)
         while begin < stop:

@@ -30,7 +30,7 @@ def warm() -> None:
         for level in ("fast", "default", "best"):
             if decompress(compress(data, level=level, threads=1), threads=1) != data:
                 raise McError("a loop doesn't give back what it was given. Reinstall mc and numba.")
-    Room(WHOLE_FROM).early(lambda place: touch(place, np.ones(1, np.uint8)))  # by more threads than one
+    Room(WHOLE_FROM, early=True).early(lambda place: touch(place, np.ones(1, np.uint8)))  # by more threads than one
     w = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
     _quantized(w)
     _pruned(w)
