@@ -23,6 +23,7 @@ from mc.twins import find_twins
 LEVELS = ("fast", "default", "best")
 DIGEST_STEP = 1 << 22  # bytes of a file hashed at once
 DIGEST_STRIDE = 1 << 26  # bytes of memory: a thirtieth of a second, after which it is noticed that nobody wants it
+BEGUN = 0.001  # seconds that its beginning is waited for, at most
 MOST_SAID = 1 << 62  # bytes of a tensor, for the longest number of bits a weight that a manifest can say
 MOST_BITS = 99999999.9999
 
@@ -136,9 +137,10 @@ class _Digest:
         self._task = Task(lambda _: self._run(), None)
         self._crew = Crew(0)
         self._sha256 = hashlib.sha256()
-        self._stopped = threading.Event()
+        self._begun, self._stopped = threading.Event(), threading.Event()
 
     def _run(self) -> None:
+        self._begun.set()
         # Memory is hashed in few calls: every return from one waits for the interpreter's lock.
         most = DIGEST_STRIDE if self._source.in_memory else DIGEST_STEP
         for at in range(0, self._source.size, most):
@@ -155,6 +157,8 @@ class _Digest:
     def __enter__(self) -> _Digest:
         if self._work.helps:
             self._work.begin(self._task)
+            # To begin takes the interpreter's lock, which reading a header wouldn't let go of for a millisecond.
+            self._begun.wait(BEGUN)
         else:
             self._crew = Crew(1)
             self._crew.hand(self._task.run)
