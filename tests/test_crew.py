@@ -53,14 +53,13 @@ def left(most: int) -> int:
 
 
 class Counted:
-    """What stands for the end of a thread, of which `alive` has one less then."""
+    """What stands for the life of a thread, of which `alive` has one less when it is over."""
 
-    def __init__(self, ended: Any, alive: list[int]) -> None:
-        self._ended, self._alive = ended, alive
+    def __init__(self, life: Any, alive: list[int]) -> None:
+        self._life, self._alive = life, alive
 
-    def release(self) -> None:
+    def __del__(self) -> None:
         self._alive.pop()
-        self._ended.release()
 
 
 @pytest.mark.parametrize("most", [0, 1, 3])
@@ -81,6 +80,39 @@ def test_threads_that_cannot_be_had_are_done_without(most: int, monkeypatch: pyt
             assert work.width == 1 + min(most, threads - 1)
             assert list(work.each(str, range(99))) == [str(n) for n in range(99)]
     assert len(alive) <= 1
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_threads_that_end_before_they_begin_are_not_waited_for(begun: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with crew(1):  # so that no larger one is kept
+        pass
+    started: list[int] = []
+
+    def start(serve: Any, arguments: Any) -> int:
+        started.append(1)
+        return _thread.start_new_thread(serve if len(started) <= begun else lambda *_: None, arguments)
+
+    monkeypatch.setattr("mc.crew.start_new_thread", start)  # as if there were no memory for a call
+    ours, done = Crew(3), list[int]()
+    for n in range(9):
+        ours.hand(partial(done.append, n))
+    ours.end()
+    assert sorted(done) == (list(range(9)) if begun else [])
+    assert len(started) == 3
+
+
+def test_an_error_that_is_kept_does_not_keep_its_thread() -> None:
+    ours, kept = Crew(1), list[Exception]()
+
+    def fail() -> None:
+        try:
+            raise ValueError("ours")
+        except ValueError as error:
+            kept.append(error)
+
+    ours.hand(fail)
+    ours.end()
+    assert len(kept) == 1
 
 
 def test_a_crew_ends_when_all_is_done_and_holds_nothing_meanwhile() -> None:

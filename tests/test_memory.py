@@ -98,6 +98,63 @@ def test_pages_are_had_one_by_one_until_another_thread_says_stop() -> None:
     assert not place.any()
 
 
+@pytest.mark.parametrize("offset", [0, 48, 4095])
+@pytest.mark.parametrize("size", [1, 4096, HUGE - 4097, HUGE, HUGE + 1, 2 * HUGE - 48, 2 * HUGE + 4097, 3 * HUGE - 64])
+def test_nothing_is_written_around_pages_that_are_had_early(offset: int, size: int) -> None:
+    around = np.full(5 * HUGE, 7, np.uint8)
+    begin = -around.ctypes.data % HUGE + offset
+    place = around[begin : begin + size]
+    place[:] = 0
+    assert touch(place, np.zeros(1, np.uint8)) == -(-size // HUGE)
+    assert not place.any()
+    assert (around[:begin] == 7).all() and (around[begin + size :] == 7).all()
+
+
+def test_each_huge_page_is_asked_for_by_its_end_and_only_the_first_made_of_small_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[int, list[tuple[int, int]]] = {}
+
+    def have(address: int, size: int, advice: int) -> bool:
+        asked.setdefault(advice, []).append((address, size))
+        return True
+
+    monkeypatch.setattr(memory, "_have", have)
+    monkeypatch.setattr(memory, "_given", lambda: True)
+    monkeypatch.setattr(memory, "HUGEPAGE", 14)  # also where there are no huge pages
+    room = Room(4 * HUGE)
+    blank = np.zeros(6 * HUGE, np.uint8)
+    room._place = blank[-blank.ctypes.data % HUGE :][: 3 * HUGE + 5000]  # it begins where a huge page does
+    room._address, room._size = room._place.ctypes.data, len(room._place)
+    asked.clear()
+    room._have_first()
+    room.part(0, len(room._place))
+    begin = room._address
+    assert asked.pop(memory.COLLAPSE) == [(begin, HUGE)]
+    lasts = [begin + HUGE * n + HUGE - 4096 for n in range(3)] + [begin + 3 * HUGE + 4096]
+    assert asked == {memory.POPULATE: [(last, 4096) for last in lasts]}
+
+
+def test_pages_that_come_slowly_are_given_up_for_what_is_behind_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+
+    def have(address: int, size: int, advice: int) -> bool:
+        if advice == 15:
+            told.append((address, size))
+        return True
+
+    monkeypatch.setattr(memory, "_have", have)
+    monkeypatch.setattr(memory, "_given", lambda: True)
+    monkeypatch.setattr(memory, "_quick", lambda stretch: False)
+    monkeypatch.setattr(memory, "HUGEPAGE", 14)
+    monkeypatch.setattr(memory, "NOHUGEPAGE", 15)
+    room = Room(9 * HUGE)
+    room._patience = 2
+    room.part(0, 9 * HUGE)
+    behind = room._end(room._end(0)) + room._address
+    assert told == [(behind, room._address + room._size - behind)]
+
+
 def test_pages_that_were_had_early_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 

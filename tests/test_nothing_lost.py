@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 import mc
 from mc.errors import McError
@@ -77,6 +81,28 @@ def test_no_digest_of_a_part_passes_for_that_of_the_whole(threads: int) -> None:
     source.close()  # a fault while hashing, other than those that are expected
     with workers(threads, None) as work, _Digest(source, work) as digest, pytest.raises(ValueError, match="is closed"):
         digest.result()
+
+
+def test_hashing_stops_when_the_wait_for_its_beginning_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+    whole = save({"t": np.zeros(1 << 22, np.float32)})
+    monkeypatch.setattr("mc.packing.DIGEST_STRIDE", 1 << 20)
+    read = Source.read
+
+    def slowly(source: Source, start: int, stop: int) -> memoryview:
+        if threading.current_thread() is not threading.main_thread():
+            hashed.append(stop - start)
+            time.sleep(0.05)
+        return read(source, start, stop)
+
+    def interrupted(digest: _Digest) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Source, "read", slowly)
+    monkeypatch.setattr(_Digest, "begin", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mc.compress(whole, threads=2)
+    assert sum(hashed) < len(whole) / 2
 
 
 def test_a_shard_is_compared_with_its_original_whatever_it_is_called(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from _thread import LockType, allocate_lock, start_new_thread
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,20 +20,21 @@ class Crew:
     may keep its owner from ending it."""
 
     def __init__(self, count: int) -> None:
-        """So many threads, or as many as can be had. Nobody waits until they have started, which takes them as long as
-        reading a header."""
+        """So many threads, or as many as can be had. Nobody waits here until they have started, which takes them as
+        long as reading a header."""
         self._calls: Calls = SimpleQueue()
-        self._ended: list[LockType] = []
+        self._ended: list[tuple[SimpleQueue[object], ref[_Life]]] = []
         # Not a method that is called when the object goes: an interrupt that hits there is lost.
         gone = ref(self, self._calls.put)
         for _ in range(count):
-            ended = allocate_lock()
-            ended.acquire()
+            life, ended = _Life(), SimpleQueue[object]()
+            over = ref(life, ended.put)
             try:
-                start_new_thread(_serve, (self._calls, gone, ended))
+                start_new_thread(_serve, (self._calls, gone, life))
             except RuntimeError:
                 break
-            self._ended.append(ended)
+            self._ended.append((ended, over))
+            del life  # from now on the thread's alone
 
     def __len__(self) -> int:
         return len(self._ended)
@@ -43,15 +44,21 @@ class Crew:
         self._calls.put(call)
 
     def end(self) -> None:
-        """Wait until all is done that was handed over."""
+        """Wait until all is done that was handed over. There are no threads any more then."""
         self._calls.put(None)
-        for ended in self._ended:
-            with ended:
-                pass
+        while self._ended:
+            self._ended[-1][0].get()
+            self._ended.pop()
 
 
-def _serve(calls: Calls, gone: ref[Crew], ended: LockType) -> None:
+class _Life:
+    """What a thread is given and nobody else has: when it goes, that thread has ended, or couldn't even begin, as
+    happens where memory is short."""
+
+
+def _serve(calls: Calls, gone: ref[Crew], life: _Life) -> None:
     """Do calls until there is None, or `gone` in its place, which is left to the next thread."""
+    del life  # the thread still has it; this frame is held by any error that is raised from here on
     try:
         while (call := _next(calls, gone)) is not None and call is not gone:
             with suppress(BaseException):
@@ -59,7 +66,6 @@ def _serve(calls: Calls, gone: ref[Crew], ended: LockType) -> None:
             del call  # it holds what came out
     finally:
         calls.put(None)
-        ended.release()
 
 
 def _next(calls: Calls, gone: ref[Crew]) -> Callable[[], object] | None:

@@ -101,7 +101,7 @@ class Room:
             end = self._end(begin)
             if self._patience > 0 and not _quick(self._place[begin:end]):
                 self._patience -= 1
-                if self._patience == 0:
+                if self._patience <= 0:  # two threads may find one at the same time
                     self._advise(end, NOHUGEPAGE)
             begin = end
 
@@ -128,6 +128,7 @@ class Room:
         if end > len(self._place):  # a small file whose headers outweigh what coding saves
             before = self._place
             self._begin(2 * end)
+            self._patience = 0
             self._place[: len(before)] = before
         if len(data) < SHORT:
             self.part(self._at, end).data[:] = data

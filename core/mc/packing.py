@@ -40,6 +40,7 @@ def pack_file(
     if level not in LEVELS:
         raise UsageError(f"level {level!r} isn't one of {', '.join(LEVELS)}")
     with _Digest(source, work) as digest:  # first: another thread has nothing else to do until a tensor is planned
+        digest.begin()
         return _pack(source, target, level, work, step, plan, digest)
 
 
@@ -137,16 +138,24 @@ class _Digest:
         self._task = Task(lambda _: self._run(), None)
         self._crew = Crew(0)
         self._sha256 = hashlib.sha256()
-        self._begun, self._stopped = threading.Event(), threading.Event()
+        self._stopped = threading.Event()
+        self._begun = threading.Lock()  # an Event may be left unsound by an interrupt
+        self._begun.acquire()
 
     def _run(self) -> None:
-        self._begun.set()
+        self._begun.release()
         # Memory is hashed in few calls: every return from one waits for the interpreter's lock.
         most = DIGEST_STRIDE if self._source.in_memory else DIGEST_STEP
         for at in range(0, self._source.size, most):
             if self._stopped.is_set():
                 return
             self._sha256.update(self._source.read(at, min(at + most, self._source.size)))
+
+    def begin(self) -> None:
+        """Let another thread begin, if there is much to do: that takes the interpreter's lock, which reading a header
+        wouldn't let go of for a millisecond."""
+        if self._work.helps and self._source.size >= DIGEST_STEP:
+            self._begun.acquire(timeout=BEGUN)
 
     def result(self) -> str:
         """Wait for it; raises what reading the source raised."""
@@ -157,8 +166,6 @@ class _Digest:
     def __enter__(self) -> _Digest:
         if self._work.helps:
             self._work.begin(self._task)
-            # To begin takes the interpreter's lock, which reading a header wouldn't let go of for a millisecond.
-            self._begun.wait(BEGUN)
         else:
             self._crew = Crew(1)
             self._crew.hand(self._task.run)
