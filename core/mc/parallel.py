@@ -16,7 +16,7 @@ from mc.errors import UsageError
 from mc.memory import keep_freed
 
 TOGETHER = 32  # items in a batch, at most
-BATCH = 1 << 21  # bytes of work that are handed to a thread at once: every hand-over costs as much as some 50 KiB
+BATCH = 3 << 20  # bytes of work that are handed to a thread at once: every hand-over costs as much as some 50 KiB
 
 
 class Task:
