@@ -110,49 +110,49 @@ def test_nothing_is_written_around_pages_that_are_had_early(offset: int, size: i
     assert (around[:begin] == 7).all() and (around[begin + size :] == 7).all()
 
 
-def test_each_huge_page_is_asked_for_by_its_end_and_only_the_first_made_of_small_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: dict[int, list[tuple[int, int]]] = {}
+Told = dict[int, list[tuple[int, int]]]
+GIVEN = memory._given.__wrapped__  # looks each time
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """What a system that gives huge pages is told, on any system: by advice, addresses and sizes."""
+    found: Told = {}
 
     def have(address: int, size: int, advice: int) -> bool:
-        asked.setdefault(advice, []).append((address, size))
+        found.setdefault(advice, []).append((address, size))
         return True
 
     monkeypatch.setattr(memory, "_have", have)
     monkeypatch.setattr(memory, "_given", lambda: True)
-    monkeypatch.setattr(memory, "HUGEPAGE", 14)  # also where there are no huge pages
+    monkeypatch.setattr(memory, "HUGEPAGE", 14)
+    monkeypatch.setattr(memory, "NOHUGEPAGE", 15)
+    return found
+
+
+def test_each_huge_page_is_asked_for_by_its_end_and_only_the_first_made_of_small_ones(told: Told) -> None:
     room = Room(4 * HUGE)
     blank = np.zeros(6 * HUGE, np.uint8)
     room._place = blank[-blank.ctypes.data % HUGE :][: 3 * HUGE + 5000]  # it begins where a huge page does
     room._address, room._size = room._place.ctypes.data, len(room._place)
-    asked.clear()
+    told.clear()
     room._have_first()
     room.part(0, len(room._place))
     begin = room._address
-    assert asked.pop(memory.COLLAPSE) == [(begin, HUGE)]
+    assert told.pop(memory.COLLAPSE) == [(begin, HUGE)]
     lasts = [begin + HUGE * n + HUGE - 4096 for n in range(3)] + [begin + 3 * HUGE + 4096]
-    assert asked == {memory.POPULATE: [(last, 4096) for last in lasts]}
+    assert told == {memory.POPULATE: [(last, 4096) for last in lasts]}
 
 
-def test_pages_that_come_slowly_are_given_up_for_what_is_behind_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, int]] = []
-
-    def have(address: int, size: int, advice: int) -> bool:
-        if advice == 15:
-            told.append((address, size))
-        return True
-
-    monkeypatch.setattr(memory, "_have", have)
-    monkeypatch.setattr(memory, "_given", lambda: True)
+def test_pages_that_come_slowly_are_given_up_for_what_is_behind_them(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(memory, "_quick", lambda stretch: False)
-    monkeypatch.setattr(memory, "HUGEPAGE", 14)
-    monkeypatch.setattr(memory, "NOHUGEPAGE", 15)
     room = Room(9 * HUGE)
     room._patience = 2
     room.part(0, 9 * HUGE)
     behind = room._end(room._end(0)) + room._address
-    assert told == [(behind, room._address + room._size - behind)]
+    assert told[15] == [(behind, room._address + room._size - behind)]
 
 
 def test_pages_that_were_had_early_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,24 +176,16 @@ def test_pages_that_were_had_early_are_not_asked_for_again(monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("text", "given"), [("always madvise [never]", False), ("always [madvise] never", True)])
 def test_no_pages_are_asked_for_where_nobody_is_given_any(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, given: bool
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch, text: str, given: bool
 ) -> None:
     setting = tmp_path / "enabled"
     monkeypatch.setattr(memory, "SETTING", setting)
-    assert not memory._given.__wrapped__()
+    assert not GIVEN()
     setting.write_text(text)
-    assert memory._given.__wrapped__() == given
-
-    told: list[int] = []
-
-    def have(address: int, size: int, advice: int) -> bool:
-        told.append(advice)
-        return True
-
-    monkeypatch.setattr(memory, "_have", have)
+    assert GIVEN() == given
     monkeypatch.setattr(memory, "_given", lambda: given)
     Room(memory.WHOLE_FROM).part(0, memory.WHOLE_FROM)
-    assert bool(told) == (given and memory.HUGEPAGE is not None)
+    assert bool(told) == given
 
 
 EARLY = """

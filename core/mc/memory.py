@@ -128,7 +128,7 @@ class Room:
         if end > len(self._place):  # a small file whose headers outweigh what coding saves
             before = self._place
             self._begin(2 * end)
-            self._patience = 0
+            self._patience = 0  # small pages do for that
             self._place[: len(before)] = before
         if len(data) < SHORT:
             self.part(self._at, end).data[:] = data
