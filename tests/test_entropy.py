@@ -83,7 +83,7 @@ def test_a_look_up_yields_the_symbols_that_fit_and_no_more(counts: list[int], ra
     codes, pairs = np.zeros((1, 256), np.uint32), np.zeros((1, huffman_tables.PAIRS), np.uint32)
     huffman_tables.encoder(lengths, codes, pairs)
     symbol_of = {(int(codes[0, s]) >> 8, int(lengths[0, s])): int(s) for s in np.flatnonzero(lengths[0])}
-    lookups = np.zeros((1, huffman_tables.LOOKUP), np.uint64)
+    lookups = np.zeros((1, huffman_tables.WITH_BITS), np.uint64)
     assert huffman_tables.decoder(lengths, np.array([SEVERAL]), most, lookups) == -1
     for at in random.sample(range(huffman_tables.LOOKUP), 100):
         found: list[tuple[int, int]] = []  # symbols, and the bits of each
@@ -94,8 +94,9 @@ def test_a_look_up_yields_the_symbols_that_fit_and_no_more(counts: list[int], ra
                 used, length = used + length, 0
             length += 1
         entry = int(lookups[0, at])
-        assert list((entry & 0xFFFFFFFF).to_bytes(4, "little"))[: len(found)] == [s for s, _ in found]
-        assert (entry >> 32 & 0xFF, entry >> 40 & 0xFF, entry >> 56) == (used, found[0][1], len(found))
+        assert list((entry & 0xFFFFFFFFFF).to_bytes(5, "little"))[: len(found)] == [s for s, _ in found]
+        assert (entry >> 48 & 0xFF, entry >> 40 & 0xFF, entry >> 56) == (used, found[0][1], len(found))
+        assert lookups.view(np.uint8)[0, int(huffman_tables.BITS_AT) + at] == used
 
 
 def test_a_symbol_alone_or_none_takes_no_bits() -> None:
@@ -167,8 +168,13 @@ def guarded_decode(coder: str, tables: Tables, data: bytes, sizes: Array) -> tup
     room = np.full(n + 2 * GUARD, 0xA5, np.uint8)
     out, array = room[GUARD : GUARD + n], np.frombuffer(data, np.uint8)
     if coder == entropy.HUFFMAN:
-        lookups = np.zeros((len(sizes), huffman_tables.LOOKUP), np.uint64)
-        assert huffman_tables.decoder(tables.numbers, tables.lone, 4 if n >= huffman.LANED else 1, lookups) == -1
+        lookups = np.zeros((len(sizes), huffman_tables.WITH_BITS), np.uint64)
+        assert (
+            huffman_tables.decoder(
+                tables.numbers, tables.lone, huffman_tables.MOST if n >= huffman.LANED else 1, lookups
+            )
+            == -1
+        )
         sound = huffman.decode(array, sizes, lookups, tables.lone, out)
     else:
         frequency = np.zeros((len(sizes), 256), np.int64)

@@ -208,7 +208,7 @@ def _encoder(coder: str) -> tuple[Ints, ...]:
 def _decoder(coder: str) -> tuple[Ints, Counts]:
     """What `entropy.decoder` makes, not filled."""
     if coder == entropy.HUFFMAN:
-        return np.empty((1, huffman_tables.LOOKUP), np.uint64), LONE
+        return np.empty((1, huffman_tables.WITH_BITS), np.uint64), LONE
     return np.empty((1, STATES), np.uint32), LONE
 
 

@@ -40,16 +40,43 @@ def _loaded(bits: int) -> Any:
     return intrinsic(load_bits)
 
 
+def _byte_address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """Of byte `index` of an array of numbers of any width."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.gep(builder.bitcast(data, ir.IntType(8).as_pointer()), [index])
+
+
 @intrinsic
-def upper_byte(typing: Any, entries: Any, k: Any) -> Any:
-    """Byte 4 of entries[k], a u64: a load of its own, which is there before a shift of the whole entry would be."""
+def byte_of(typing: Any, array: Any, p: Any) -> Any:
+    """Byte p, a u64, of an array of any numbers."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, k = arguments
-        entry = _address(context, builder, signature.args[0], array, k, 8)
-        return builder.zext(builder.load(builder.gep(entry, [ir.IntType(64)(4)])), ir.IntType(64))
+        place = _byte_address(context, builder, signature.args[0], *arguments)
+        return builder.zext(builder.load(place), ir.IntType(64))
 
-    return types.uint64(entries, types.uint64), emit
+    return types.uint64(array, types.uint64), emit
+
+
+@intrinsic
+def put_byte(typing: Any, array: Any, p: Any, number: Any) -> Any:
+    """Make byte p, a u64, of an array of any numbers the low 8 bits of `number`."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _byte_address(context, builder, signature.args[0], *arguments[:2])
+        builder.store(builder.trunc(arguments[2], ir.IntType(8)), place)
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, types.uint64), emit
+
+
+@intrinsic
+def leading_zeros(typing: Any, number: Any) -> Any:
+    """How many bits of a u64, which isn't 0, stand above its highest 1."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctlz(arguments[0], ir.IntType(1)(1))
+
+    return types.uint64(types.uint64), emit
 
 
 def _stored(bits: int) -> Any:

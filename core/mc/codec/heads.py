@@ -67,5 +67,5 @@ class Heads(NamedTuple):
     order: Words  # u16, twice as many: see scales.column_order
     starts: Counts  # i64
     classes: Bytes  # u8 [tails, rows]
-    tables: Ints  # [tables, 4096]: what is looked up to decode
+    tables: Ints  # [tables, entries]: what is looked up to decode
     lone: Counts  # i64 [tables]

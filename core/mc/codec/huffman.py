@@ -2,7 +2,7 @@
 
 A chunk's symbols arrive as segments, one for each table: all symbols of a segment share a code. A segment is cut into
 four lanes that are decoded side by side, so that the latency of one lane's table look-up is hidden behind the others;
-one look-up of 12 bits yields up to four symbols. Codes are read lowest bit first.
+one look-up of 12 bits yields up to five symbols. Codes are read lowest bit first.
 """
 
 import numpy as np
@@ -14,22 +14,23 @@ from mc.codec.bitstream import (
     U8,
     U64,
     WHOLE_BYTES,
+    byte_of,
+    leading_zeros,
     load,
     load_near_end,
     read32,
     store,
     store32,
-    upper_byte,
 )
 from mc.codec.compiled import by_rows, lent, released
 from mc.codec.huffman_tables import (
+    BITS_AT,
     CODE_SHIFT,
-    COUNTS_SHIFT,
+    COUNT_SHIFT,
     FIRST_SHIFT,
     LOOKUP,
+    MOST,
     PAIRS,
-    PLACE_SHIFT,
-    USED_MASK,
 )
 from mc.codec.tables import EMPTY
 
@@ -39,7 +40,9 @@ LANED = 4096  # a segment with fewer symbols is one lane: four would cost more t
 PAIR = U64(PAIRS - 1)
 SHIFT_MASK = U64(63)  # what a shift of 64 bits looks at of its number
 LOOKUP_MASK = U64(LOOKUP - 1)
-PLACE_MASK = U64((1 << 64) - (1 << 24))
+MARK = U64(1 << 63)  # stands above the bits that were loaded, and tells how far they have been shifted
+LOOKUPS = 4  # in a lane between two loads
+ROUND_BYTES, ROUND_SYMBOLS = U64(6), U64(LOOKUPS * MOST)  # that these take and give, at most
 
 
 @by_rows
@@ -110,22 +113,28 @@ def encode(symbols, counts, singles, pairs, lone, out, at):
 def _decode_end(data, p, end, lookup, out, o, stop):
     """Decode a lane from bit `p` up to out[stop], with care; return the bit after its last one,
     which lies beyond end * 8 if the lane was too short."""
+    while o + U64(8) <= stop and (p >> U64(3)) + U64(SPARE_BYTES) <= end:
+        at = (load(data, p >> U64(3)) >> (p & BITS_IN_BYTE)) & LOOKUP_MASK
+        store(out, o, lookup[at])
+        o += lookup[at] >> COUNT_SHIFT
+        p += byte_of(lookup, BITS_AT + at)
     while o < stop:
         if p > end << U64(3):
             return p
         entry = lookup[(load_near_end(data, p >> U64(3), end) >> (p & BITS_IN_BYTE)) & LOOKUP_MASK]
         out[o] = U8(entry & BYTE)
         o += U64(1)
-        p += (entry >> (COUNTS_SHIFT + FIRST_SHIFT)) & BYTE
+        p += (entry >> FIRST_SHIFT) & BYTE
     return p
 
 
 @by_rows
 def _rounds(p, o, stop, size):
-    """How many rounds of four look-ups a lane can take unchecked: at most 6 bytes in and 16 symbols out each."""
-    if o + U64(4) > stop or (p >> U64(3)) + U64(SPARE_BYTES) > size:
+    """How many rounds of LOOKUPS a lane can take unchecked. They read and write eight bytes at once, so up to eight
+    beyond what they use and give."""
+    if o + U64(8) > stop or (p >> U64(3)) + U64(SPARE_BYTES) > size:
         return U64(0)
-    return min((stop - o - U64(4)) >> U64(4), (size - U64(SPARE_BYTES) - (p >> U64(3))) // U64(6))
+    return min((stop - o - U64(8)) // ROUND_SYMBOLS, (size - U64(SPARE_BYTES) - (p >> U64(3))) // ROUND_BYTES)
 
 
 @by_rows
@@ -146,47 +155,34 @@ def _decode_lanes(data, ends, lookup, out, begin, n):
         )
         if rounds == U64(0):
             break
-        a0, a1, a2, a3 = o0 << PLACE_SHIFT, o1 << PLACE_SHIFT, o2 << PLACE_SHIFT, o3 << PLACE_SHIFT
         for _ in range(rounds):
-            x0 = load(data, p0 >> U64(3)) >> (p0 & BITS_IN_BYTE)
-            x1 = load(data, p1 >> U64(3)) >> (p1 & BITS_IN_BYTE)
-            x2 = load(data, p2 >> U64(3)) >> (p2 & BITS_IN_BYTE)
-            x3 = load(data, p3 >> U64(3)) >> (p3 & BITS_IN_BYTE)
+            x0 = load(data, p0 >> U64(3)) >> (p0 & BITS_IN_BYTE) | MARK
+            x1 = load(data, p1 >> U64(3)) >> (p1 & BITS_IN_BYTE) | MARK
+            x2 = load(data, p2 >> U64(3)) >> (p2 & BITS_IN_BYTE) | MARK
+            x3 = load(data, p3 >> U64(3)) >> (p3 & BITS_IN_BYTE) | MARK
             # One lane after the other, so that what they need stays in registers. The next look-up waits for nothing
             # but how many bits this one used.
-            for _ in range(4):
+            for _ in range(LOOKUPS):
                 at = x0 & LOOKUP_MASK
-                x0 >>= upper_byte(lookup, at) & USED_MASK
-                e = lookup[at]
-                store32(out, a0 >> PLACE_SHIFT, e)
-                a0 += e >> COUNTS_SHIFT
+                x0 >>= byte_of(lookup, BITS_AT + at) & SHIFT_MASK
+                store(out, o0, lookup[at])
+                o0 += lookup[at] >> COUNT_SHIFT
                 at = x1 & LOOKUP_MASK
-                x1 >>= upper_byte(lookup, at) & USED_MASK
-                e = lookup[at]
-                store32(out, a1 >> PLACE_SHIFT, e)
-                a1 += e >> COUNTS_SHIFT
+                x1 >>= byte_of(lookup, BITS_AT + at) & SHIFT_MASK
+                store(out, o1, lookup[at])
+                o1 += lookup[at] >> COUNT_SHIFT
                 at = x2 & LOOKUP_MASK
-                x2 >>= upper_byte(lookup, at) & USED_MASK
-                e = lookup[at]
-                store32(out, a2 >> PLACE_SHIFT, e)
-                a2 += e >> COUNTS_SHIFT
+                x2 >>= byte_of(lookup, BITS_AT + at) & SHIFT_MASK
+                store(out, o2, lookup[at])
+                o2 += lookup[at] >> COUNT_SHIFT
                 at = x3 & LOOKUP_MASK
-                x3 >>= upper_byte(lookup, at) & USED_MASK
-                e = lookup[at]
-                store32(out, a3 >> PLACE_SHIFT, e)
-                a3 += e >> COUNTS_SHIFT
-            p0 += a0 & USED_MASK
-            a0 &= PLACE_MASK
-            p1 += a1 & USED_MASK
-            a1 &= PLACE_MASK
-            p2 += a2 & USED_MASK
-            a2 &= PLACE_MASK
-            p3 += a3 & USED_MASK
-            a3 &= PLACE_MASK
-        o0 = a0 >> PLACE_SHIFT
-        o1 = a1 >> PLACE_SHIFT
-        o2 = a2 >> PLACE_SHIFT
-        o3 = a3 >> PLACE_SHIFT
+                x3 >>= byte_of(lookup, BITS_AT + at) & SHIFT_MASK
+                store(out, o3, lookup[at])
+                o3 += lookup[at] >> COUNT_SHIFT
+            p0 += leading_zeros(x0)
+            p1 += leading_zeros(x1)
+            p2 += leading_zeros(x2)
+            p3 += leading_zeros(x3)
     p0 = _decode_end(data, p0, ends[1], lookup, out, o0, stop0)
     p1 = _decode_end(data, p1, ends[2], lookup, out, o1, stop1)
     p2 = _decode_end(data, p2, ends[3], lookup, out, o2, stop2)

@@ -5,7 +5,7 @@ Codes are canonical: numbered by length, then by symbol (FORMAT.md, 6.1). Both k
 
 import numpy as np
 
-from mc.codec.bitstream import U64
+from mc.codec.bitstream import U64, put_byte
 from mc.codec.compiled import by_rows, compiled, inlined, released
 from mc.codec.lengths import LONGEST
 from mc.codec.narrow import shift_left
@@ -14,7 +14,11 @@ from mc.codec.tables import SEVERAL
 U32 = np.uint32
 
 LOOKUP = 1 << LONGEST  # entries of a decoder's table
-FEWEST, MOST = 1, 4  # symbols in one of them
+# Behind them, as bytes, how many bits each uses, once more: the next look-up waits for these alone, and they stay in
+# the first-level cache, which all of the table fills.
+WITH_BITS = LOOKUP + LOOKUP // 8  # u64
+BITS_AT = U64(8 * LOOKUP)  # byte where they begin
+FEWEST, MOST = 1, 5  # symbols in one of them
 FEW, MANY = 3 << 12, 1 << 16  # symbols from which more than one, and MOST, pay
 
 PAIRS = 1 << 16  # of symbols
@@ -23,14 +27,11 @@ CODE_SHIFT = U64(8)
 LENGTH = U32((1 << CODE_SHIFT) - 1)
 BLOCK = 16  # symbols that are paired at once: whole vectors take a third of the time that single symbols do
 
-# A decoder's entry: up to four symbols | (bits of all | bits of the first << 8 | how many << 24) << 32. The upper half
-# is what a shift takes as its number; summed up, it counts the bits of a round and moves a position above PLACE_SHIFT.
-COUNTS_SHIFT = U64(32)
+# A decoder's entry: up to five symbols | bits of the first << 40 | bits of all << 48 | how many << 56.
+FIRST_SHIFT, USED_SHIFT, COUNT_SHIFT = U64(40), U64(48), U64(56)
 USED_MASK = U64(63)
-FIRST_SHIFT = U64(8)
-PLACE_SHIFT = U64(24)
-SYMBOLS_MASK = U64((1 << 32) - 1)
-ADDED_MASK = U64(0xFF0000FF << 32)  # of an entry that follows another: bits of all and how many
+SYMBOLS_MASK = U64((1 << FIRST_SHIFT) - 1)
+ADDED_MASK = U64(0xFFFF << USED_SHIFT)  # of an entry that follows another: bits of all and how many
 
 
 @inlined
@@ -92,10 +93,10 @@ def most_at_once(symbols):
 
 @released
 def decoder(lengths, lone, most, lookup):
-    """Fill `lookup` [tables, 4096] u64 for complete codes; return the first table that is none, or -1. Tables that are
-    no code because they have a `lone` symbol i64, or none, are left out.
+    """Fill `lookup` [tables, WITH_BITS] u64 for complete codes; return the first table that is none, or -1. Tables that
+    are no code because they have a `lone` symbol i64, or none, are left out.
 
-    An entry holds up to `most` (1 to 4) symbols that fit into 12 bits."""
+    An entry holds up to `most` (1 to 5) symbols that fit into 12 bits."""
     codes = np.empty(256, np.int64)
     first, rest = np.empty(LOOKUP, np.uint64), np.empty(LOOKUP, np.uint64)
     for t in range(lengths.shape[0]):
@@ -115,11 +116,13 @@ def decoder(lengths, lone, most, lookup):
         for s in range(256):
             length = np.int64(lengths[t, s])
             if length > 0:
-                code, counts = codes[s], U64(length) | U64(length) << FIRST_SHIFT | U64(1) << PLACE_SHIFT
+                code, counts = codes[s], U64(length) << FIRST_SHIFT | U64(length) << USED_SHIFT | U64(1) << COUNT_SHIFT
                 for k in range(LOOKUP >> length):
-                    table[code | k << length] = U64(s) | counts << COUNTS_SHIFT
+                    table[code | k << length] = U64(s) | counts
         if most > 1:
             _add_rest(table, most, LONGEST - shortest, first, rest)
+        for at in range(LOOKUP):
+            put_byte(table, BITS_AT + U64(at), table[at] >> USED_SHIFT)
     return -1
 
 
@@ -133,7 +136,7 @@ def _add_rest(table, most, left, first, rest):
     for b in range(1, left + 1):
         part = first[1 << b : 2 << b]
         for at in range(len(part)):
-            part[at] = table[at] if (table[at] >> COUNTS_SHIFT) & USED_MASK <= U64(b) else U64(0)
+            part[at] = table[at] if (table[at] >> USED_SHIFT) & USED_MASK <= U64(b) else U64(0)
     for at in range(2 << left):
         rest[at] = first[at]
     for _ in range(2, most):
@@ -146,5 +149,5 @@ def _add_rest(table, most, left, first, rest):
 @inlined
 def _followed(entry, at, rest):
     """An entry of one symbol, or none, and what follows it."""
-    following = rest[at >> ((entry >> COUNTS_SHIFT) & USED_MASK)]
+    following = rest[at >> ((entry >> USED_SHIFT) & USED_MASK)]
     return entry + ((following & SYMBOLS_MASK) << U64(8)) + (following & ADDED_MASK)
