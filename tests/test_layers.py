@@ -34,6 +34,7 @@ LAYERS = [
     ["mc.packing", "mc.unpacking"],
     ["mc.recipe"],
     ["mc.schemes"],
+    ["mc.units"],
     ["mc.opening", "mc.pieces", "mc.heading", "mc.twins", "mc.together"],
     ["mc.manifest", "mc.blob"],
     ["mc.codec"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterable
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from mc.errors import DamagedError
 from mc.memory import Room
 from mc.opening import open_packed
 from mc.streams import FromSource
-from mc.together import Whole, restored
+from mc.together import Run, restored
 
 LEVELS = ("fast", "default", "best")
 SHAPES = ((64, 96), (900,), (130, 127), (1100, 640), (7, 50))  # the fourth has three chunks
@@ -41,32 +41,37 @@ def aligned(every: list[Piece], by: int = 0) -> bytes:
     return build(every, spacing=Spacing(behind=(by - size) % 8))
 
 
-def wholes(packed: bytes) -> tuple[Source, list[Whole], list[str]]:
-    """What `unpack` makes of the tensors, and how they are coded."""
-    source = Source.of(packed)
-    opening = open_packed(FromSource(source), source.size)
+def run_of(packed: bytes) -> tuple[Run, list[str]]:
+    """All tensors as one run, and how they are coded."""
+    opening = open_packed(FromSource(Source.of(packed)), len(packed))
+    tensors, blobs = opening.original.tensors, opening.packed.blobs
+    bounds = [*(blob.start for blob in blobs), blobs[-1].stop]
+    size = sum(tensor.stop - tensor.start for tensor in tensors)
     codings = [entry.coding for entry in opening.packed.manifest.entries.values()]
-    found = [
-        Whole(tensor, number, blob.start, blob.stop)
-        for number, (tensor, blob) in enumerate(zip(opening.original.tensors, opening.packed.blobs, strict=True))
-    ]
-    return source, found, codings
+    return Run(tensors, range(len(tensors)), bounds, size), codings
+
+
+def restored_of(packed: bytes, run: Run, room: Room | None = None) -> dict[str, bytes]:
+    """The bytes of those tensors that can be decoded at once, by name."""
+    every = zip(run.tensors, restored(Source.of(packed), run, room), strict=True)
+    return {tensor.name: raw.tobytes() for tensor, raw in every if raw is not None}
 
 
 @pytest.mark.parametrize(("dtype", "level"), list(product(GEOMETRIES, LEVELS)))
 def test_all_that_is_coded_as_floats_or_raw_is_decoded_at_once(dtype: str, level: mc.Level) -> None:
     data = aligned(pieces(dtype))
-    source, found, codings = wholes(mc.compress(data, level=level, threads=1))
+    packed = mc.compress(data, level=level, threads=1)
+    run, codings = run_of(packed)
     expected = {
-        one.tensor.name: data[one.tensor.start : one.tensor.stop]
-        for one, coding in zip(found, codings, strict=True)
+        tensor.name: data[tensor.start : tensor.stop]
+        for tensor, coding in zip(run.tensors, codings, strict=True)
         if coding == "raw" or coding.split("+")[0] in ("alone", "rows", "both")
     }
     assert any(coding != "raw" for coding in codings)
     for room in (None, Room(len(data))):
         if room is not None:
-            room.write(data[: found[0].tensor.start])
-        assert {name: raw.tobytes() for name, raw in restored(source, found, room).items()} == expected
+            room.write(data[: run.tensors[0].start])
+        assert restored_of(packed, run, room) == expected
 
 
 @pytest.mark.parametrize("by", [0, 1, 2, 4])
@@ -85,15 +90,15 @@ def test_what_lies_where_no_word_can_be_loaded_is_restored_all_the_same(by: int)
 def test_a_damaged_tensor_is_left_out_and_named_and_the_others_are_not(level: mc.Level) -> None:
     every = pieces("BF16")
     packed = mc.compress(aligned(every), level=level, threads=1)
-    _, found, _ = wholes(packed)
+    run, _ = run_of(packed)
     draw = np.random.default_rng(2)
-    for one in found:
-        places = [*range(one.start, one.start + 40), *range(one.stop - 20, one.stop)]
-        for at in [*places, *draw.integers(one.start, one.stop, 40)]:
+    for tensor, (start, stop) in zip(run.tensors, pairwise(run.bounds), strict=True):
+        places = [*range(start, start + 40), *range(stop - 20, stop)]
+        for at in [*places, *draw.integers(start, stop, 40)]:
             damaged = bytearray(packed)
             damaged[at] ^= 1 << int(draw.integers(8))
-            left = {piece.name for piece in every} - restored(Source.of(bytes(damaged)), found, None).keys()
-            assert left == {one.tensor.name}
+            left = {piece.name for piece in every} - restored_of(bytes(damaged), run).keys()
+            assert left == {tensor.name}
     with pytest.raises(DamagedError, match=r"tensor 't4': "):
         mc.decompress(bytes(damaged), threads=1)
 
@@ -102,10 +107,13 @@ def test_tensors_that_only_look_alike_are_told_apart() -> None:
     """By a blob that is cut, or another's."""
     every = pieces("BF16")
     packed = mc.compress(aligned(every), level="best", threads=1)
-    source, found, _ = wholes(packed)
-    cut = [one._replace(stop=one.start + 11) for one in found]
-    assert restored(source, cut, None) == {}
-    assert restored(source, [one._replace(number=one.number + 1) for one in found], None) == {}
+    run, _ = run_of(packed)
+    for number, (tensor, start) in enumerate(zip(run.tensors, run.bounds, strict=False)):
+        one = Run([tensor], [number], [start, run.bounds[number + 1]], tensor.stop - tensor.start)
+        assert restored_of(packed, one).keys() == {tensor.name}
+        assert restored_of(packed, one._replace(bounds=[start, start + 11])) == {}
+        assert restored_of(packed, one._replace(numbers=[number + 1])) == {}
+    assert restored_of(packed, run._replace(numbers=range(1, len(run.tensors) + 1))) == {}
 
 
 @pytest.mark.parametrize("words", [range(16), [0] * 16], ids=["each", "tied"])

@@ -105,9 +105,9 @@ def unpack(
         with writing(target) as out:
             if isinstance(source, str | os.PathLike):
                 with random_access(source) as opened:
-                    found = restore(FromSource(opened), opened, out, work, check, tensors, shown, own)
+                    found = restore(FromSource(opened), out, work, check, tensors, shown, own)
             else:
-                found = restore(FromPipe(source, STDIN), None, out, work, check, tensors, shown, own)
+                found = restore(FromPipe(source, STDIN), out, work, check, tensors, shown, own)
         checked, names = check and tensors is None, (name_of(source), name_of(target))
         return UnpackReport((RestoredFile(*names, found.size, found.packed_size, found.sha256, checked),))
 
@@ -129,7 +129,7 @@ def _unpack_folder(
                     progress(before + done, before + size)
 
             with Source.of(path / name) as source, made.shard(plain_name(name)) as (out, plain):
-                found = restore(FromSource(source), source, out, work, check, None, shown, own=True)
+                found = restore(FromSource(source), out, work, check, None, shown, own=True)
             whole += found.size
             files.append(RestoredFile(str(path / name), plain, found.size, found.packed_size, found.sha256, check))
     return UnpackReport(tuple(files))

@@ -16,7 +16,9 @@ from mc.memory import Room
 from mc.opening import Opening, open_packed
 from mc.parallel import Task, Workers
 from mc.streams import FromSource
-from mc.unpacking import Unit, decoded, found
+from mc.together import Run
+from mc.units import Unit, found
+from mc.unpacking import decoded
 
 EARLY_FROM = 1 << 23  # bytes of an original from which its headers may be read by another thread
 EARLY = 1 << 25  # bytes of it at most whose pages are had meanwhile
@@ -28,7 +30,7 @@ def restore_bytes(source: Source, work: Workers) -> bytes:
     stream = FromSource(source)
     opening, out = _opened(stream, source, work)
     out.write(opening.original.prefix)
-    for _ in decoded(_with_pages(opening, out, stream, source), source, source.where, work, out):
+    for _ in decoded(_with_pages(opening, out, stream), opening, stream, work, out):
         pass
     return out.result(opening.original.size)
 
@@ -63,10 +65,10 @@ def _opened(stream: FromSource, source: Source, work: Workers) -> tuple[Opening,
     return opening, out
 
 
-def _with_pages(opening: Opening, out: Room, stream: FromSource, source: Source) -> Iterator[Unit]:
+def _with_pages(opening: Opening, out: Room, stream: FromSource) -> Iterator[Unit | Run]:
     """What is to be decoded, each with pages asked for where it belongs."""
     end = len(opening.original.prefix)
-    for unit in found(stream, source, opening, opening.original.tensors, io.BytesIO()):
+    for unit in found(stream, opening, opening.original.tensors, io.BytesIO()):
         end += unit.size
         out.ask(end)
         yield unit

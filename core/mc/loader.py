@@ -19,7 +19,7 @@ from mc.manifest import SAME, is_packed
 from mc.opening import Opening, open_packed
 from mc.parallel import workers
 from mc.streams import FromSource
-from mc.unpacking import named
+from mc.units import named
 
 
 class Checkpoint:

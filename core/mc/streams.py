@@ -24,13 +24,13 @@ class FromSource:
     def __init__(self, source: Source, at: int = 0) -> None:
         self.where = source.where
         self.at = at
-        self._source = source
+        self.source = source
 
     def take(self, size: int) -> memoryview:
         """The next bytes; DamagedError if the file ends before."""
-        if self.at + size > self._source.size:
-            raise DamagedError(f"{self.where} ends at byte {self._source.size}, before {self.at + size}: it was cut")
-        taken = self._source.read(self.at, self.at + size)
+        if self.at + size > self.source.size:
+            raise DamagedError(f"{self.where} ends at byte {self.source.size}, before {self.at + size}: it was cut")
+        taken = self.source.read(self.at, self.at + size)
         self.at += size
         return taken
 

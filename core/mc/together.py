@@ -20,65 +20,52 @@ from mc.codec.whole import decode_many
 from mc.memory import Room
 
 
-class Whole(NamedTuple):
-    """A float tensor that can be decoded as a whole."""
+class Run(NamedTuple):
+    """Small float tensors whose blobs stand side by side in a packed file."""
 
-    tensor: Tensor
-    number: int  # of its blob
-    start: int  # first byte of the blob in the packed file
-    stop: int
-
-    @property
-    def size(self) -> int:
-        """Bytes when decoded."""
-        return self.tensor.stop - self.tensor.start
+    tensors: Sequence[Tensor]
+    numbers: Sequence[int]  # of their blobs
+    bounds: Sequence[int]  # where each blob begins, and the last one ends
+    size: int  # bytes of all tensors
 
 
-def restored(source: Source, wholes: Sequence[Whole], room: Room | None) -> dict[str, Bytes]:
-    """The decoded bytes u8 of tensors of the packed file `source`, by name: where they belong in `room`, if there is
-    one. Those that can't be decoded here are left out; their places in the room may hold anything."""
-    found: dict[str, Bytes] = {}
-    for some in _side_by_side(wholes):
-        begin, end = some[0].tensor.start, some[-1].tensor.stop
-        if room is not None and not room.aligned(begin):
-            continue
-        if room is None:  # a multiple of eight for each
-            places = [0, *accumulate(-(-one.size // 8) * 8 for one in some)]
-            raw = np.empty(places[-1], np.uint8)
-        else:
-            places = [one.tensor.start - begin for one in some]
-            raw = room.part(begin, end)
-        for number in _restore(source, some, raw, places):
-            found[some[number].tensor.name] = raw[places[number] : places[number] + some[number].size]
+def restored(source: Source, run: Run, room: Room | None) -> list[Bytes | None]:
+    """The decoded bytes u8 of a run's tensors in the packed file `source`: where they belong in `room`, if there is
+    one. None for a tensor that can't be decoded here; its place in the room may hold anything."""
+    tensors, found = run.tensors, list[Bytes | None]([None] * len(run.tensors))
+    begin, end = tensors[0].start, tensors[-1].stop
+    if room is None:  # a multiple of eight for each
+        places = [0, *accumulate(-(-(tensor.stop - tensor.start) // 8) * 8 for tensor in tensors)]
+        raw = np.empty(places[-1], np.uint8)
+    elif room.aligned(begin):
+        places = [tensor.start - begin for tensor in tensors]
+        raw = room.part(begin, end)
+    else:
+        return found
+    for number in _restore(source, run, raw, places):
+        size = tensors[number].stop - tensors[number].start
+        found[number] = raw[places[number] : places[number] + size]
     return found
 
 
-def _side_by_side(wholes: Sequence[Whole]) -> Iterator[list[Whole]]:
-    """The same, parted where something else stands between their blobs."""
-    some: list[Whole] = []
-    for one in wholes:
-        if some and one.start != some[-1].stop:
-            yield some
-            some = []
-        some.append(one)
-    if some:
-        yield some
-
-
-def _restore(source: Source, wholes: Sequence[Whole], raw: Bytes, places: Sequence[int]) -> Iterator[int]:
-    """Decode tensors to their places in `raw`, which begins at a multiple of eight bytes; the numbers of those that are
-    what was packed."""
-    begin = wholes[0].start
-    data = source.read(begin, wholes[-1].stop)
+def _restore(source: Source, run: Run, raw: Bytes, places: list[int]) -> Iterator[int]:
+    """Decode a run's tensors to their places in `raw`, which begins at a multiple of eight bytes; the numbers of those
+    that are what was packed."""
+    begin = run.bounds[0]
+    data = source.read(begin, run.bounds[-1])
     kinds: dict[str, tuple[list[int], list[Blob]]] = {}
-    for number, ((tensor, index, start, stop), place) in enumerate(zip(wholes, places, strict=False)):
-        dtype, start, stop = tensor.dtype, start - begin, stop - begin
+    start = 0
+    for number, (tensor, index, stop, place) in enumerate(
+        zip(run.tensors, run.numbers, run.bounds[1:], places, strict=False)
+    ):
+        stop -= begin
         end = blob.front(data, start, stop, index)
-        if end is not None and place % GEOMETRIES[dtype].width == 0:
-            numbers, blobs = kinds.setdefault(dtype, ([], []))
+        if end is not None and place % GEOMETRIES[tensor.dtype].width == 0:
+            numbers, blobs = kinds.setdefault(tensor.dtype, ([], []))
             numbers.append(number)
-            head, size = start + blob.HEAD.size, tensor.stop - tensor.start
-            blobs.append(Blob(head, end, stop, blob.seed(index, 0), place, size))
+            size = tensor.stop - tensor.start
+            blobs.append(Blob(start + blob.HEAD.size, end, stop, blob.seed(index, 0), place, size))
+        start = stop
     for dtype, (numbers, blobs) in kinds.items():
         for number in decode_many(data, blobs, GEOMETRIES[dtype], raw):
             yield numbers[number]

@@ -16,7 +16,7 @@ from mc.packing import facts_of, recipe_of
 from mc.parallel import Workers
 from mc.reports import Finding, VerifiedFile
 from mc.streams import FromSource
-from mc.unpacking import Unit, units
+from mc.units import Unit, units
 
 Step = Callable[[int, int], None]
 
