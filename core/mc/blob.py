@@ -53,6 +53,7 @@ class Frame(NamedTuple):
     coded: memoryview
     coded_sum: int
     raw_sum: int
+    there: bool  # whether it is in the room that it was given
 
 
 def seed(tensor: int, chunk: int) -> int:
@@ -67,14 +68,15 @@ def write_head(coded: Coded, tensor: int) -> bytes:
 
 def frame(coded: Coded, tensor: int, chunk: int, raw: Bytes, room: Bytes) -> Frame:
     """Code a chunk, in that room or elsewhere, and seal it."""
-    payload = coded.encode(chunk, raw, room).data
-    of = seed(tensor, chunk)
-    return Frame(payload, xxhash.xxh3_64_intdigest(payload, of), xxhash.xxh3_64_intdigest(raw.data, of))
+    payload, of = coded.encode(chunk, raw, room), seed(tensor, chunk)
+    sums = xxhash.xxh3_64_intdigest(payload.data, of), xxhash.xxh3_64_intdigest(raw.data, of)
+    return Frame(payload.data, *sums, np.may_share_memory(payload, room))
 
 
-def write_frame(sealed: Frame) -> tuple[bytes, memoryview]:
-    """The parts of a frame in order."""
-    return FRAME.pack(len(sealed.coded), sealed.coded_sum, sealed.raw_sum), sealed.coded
+def write_frame(sealed: Frame) -> tuple[bytes, memoryview | int]:
+    """The parts of a frame in order; of the coded bytes how many there are, if they are in their room."""
+    size = len(sealed.coded)
+    return FRAME.pack(size, sealed.coded_sum, sealed.raw_sum), size if sealed.there else sealed.coded
 
 
 def write_directory(sizes: Sequence[int]) -> bytes:

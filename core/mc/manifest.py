@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+import orjson
+
 from mc.checkpoint import Layout, Tensor
 from mc.errors import DamagedError, McError, quote
 from mc.strict_json import describe, parse_json
@@ -103,13 +105,13 @@ def write_header(manifest: Manifest, reserved: int, blobs: Sequence[int], size: 
         **({"quantized": manifest.quantized} if manifest.quantized else {}),
         **({"plan": manifest.plan} if manifest.plan is not None else {}),
     }
-    metadata = {FORMAT_KEY: str(VERSION), DIGEST_KEY: BLANK_DIGEST, MANIFEST_KEY: _json(about)}
+    metadata = {FORMAT_KEY: str(VERSION), DIGEST_KEY: BLANK_DIGEST, MANIFEST_KEY: _json(about).decode()}
     header: dict[str, object] = {"__metadata__": metadata}
     at = 0
     for name, length in zip([RESERVED, *manifest.entries], [reserved, *blobs], strict=True):
         header[name] = {"dtype": "U8", "shape": [length], "data_offsets": [at, at + length]}
         at += length
-    text = _json(header).encode()
+    text = orjson.dumps(header)
     wanted = size if size is not None else 8 + len(text) + -(8 + len(text)) % ALIGNMENT
     if len(text) > wanted - 8:
         raise ValueError(f"a header of {len(text)} bytes doesn't fit the {wanted - 8} reserved for it")
@@ -119,8 +121,11 @@ def write_header(manifest: Manifest, reserved: int, blobs: Sequence[int], size: 
     return blank.replace(BLANK_DIGEST.encode(), digest, 1)
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _json(about: Mapping[str, object]) -> bytes:
+    """A manifest's text. Floats, which only quantized tensors and plans have, are written as json does: 1e-05."""
+    if "quantized" in about or "plan" in about:
+        return json.dumps(about, ensure_ascii=False, separators=(",", ":")).encode()
+    return orjson.dumps(about)
 
 
 def read_packed(layout: Layout, where: str) -> Packed:

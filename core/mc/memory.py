@@ -116,8 +116,8 @@ class Room:
         return begin + HUGE - (self._address + begin) % HUGE
 
     def ahead(self, skip: int, size: int) -> NDArray[np.uint8]:
-        """Up to `size` bytes from `skip` bytes behind the position on. What is put there and then written from there
-        stays where it is."""
+        """Up to `size` bytes from `skip` bytes behind the position on. What is put there stays if the position is set
+        behind it."""
         start = min(self._at + skip, len(self._place))
         return self.part(start, min(start + size, len(self._place)))
 
@@ -133,9 +133,7 @@ class Room:
         if len(data) < SHORT:
             self.part(self._at, end).data[:] = data
         else:
-            given = np.frombuffer(data, np.uint8)
-            if given.ctypes.data != self._address + self._at:  # else it is in its place already: see `ahead`
-                self.part(self._at, end)[:] = given
+            self.part(self._at, end)[:] = np.frombuffer(data, np.uint8)
         self._at = end
         return len(data)
 

@@ -6,7 +6,6 @@ Plans are Python for the most part, so threads that plan would wait for each oth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -29,7 +28,7 @@ ROOMY = 3  # times a chunk's bytes: what coding may touch, but for rare chunks
 # what is planned meanwhile is coded by all then.
 AHEAD = 1 << 26
 
-Part = memoryview | bytes
+Part = memoryview | bytes | int  # an int: so many bytes that stand where they belong already
 InPlace = Callable[[int, tuple[int, int]], Bytes]  # room for the chunk of a span, so many bytes behind what is written
 
 
@@ -43,8 +42,7 @@ class Target(Protocol):
     def tell(self) -> int: ...
 
 
-@dataclass(frozen=True)
-class PackedTensor:
+class PackedTensor(NamedTuple):
     """What became of a tensor."""
 
     coding: str
@@ -110,8 +108,12 @@ def pack_tensors(
         if sizes and done.ends:
             done.parts.append(blob.write_directory(sizes))
         for part in done.parts:
-            target.write(part)
-            written += len(part)
+            if isinstance(part, int):
+                target.seek(target.tell() + part)
+                written += part
+            else:
+                target.write(part)
+                written += len(part)
         head += done.head
         if done.ends:
             yield done.tensor, PackedTensor(done.coding, done.why, written, head)
@@ -154,8 +156,9 @@ def _code(source: Source, piece: _Piece, room: InPlace | None = None) -> _Done:
     number, tensor, coded, whole = piece.number, piece.tensor, piece.coded, piece.whole
     if coded is None:
         return _Done(tensor, piece.coding, piece.why, True, 0, [], [])
-    parts: list[Part] = [blob.write_head(coded, number)] if piece.first == 0 else []
-    head = at = sum(len(part) for part in parts)
+    first = blob.write_head(coded, number) if piece.first == 0 else b""
+    parts: list[Part] = [first] if first else []
+    head = at = len(first)
     sizes = []
     for chunk, span in enumerate(piece.spans, piece.first):
         raw = _part_of(whole, *span) if len(whole) else _read_part(source, tensor, *span)
@@ -185,7 +188,7 @@ def _read(source: Source, start: int, stop: int) -> Bytes:
     compiled once."""
     if source.in_memory:
         raw = np.frombuffer(source.read(start, stop), np.uint8)
-        if raw.ctypes.data % 8:
+        if not source.aligned(start):
             raw = raw.copy()
     else:
         raw = np.empty(stop - start, np.uint8)

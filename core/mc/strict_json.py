@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from math import isinf
+
+import orjson
 
 from mc.errors import DamagedError, quote
 
@@ -71,6 +74,13 @@ def parse_json(text: bytes | memoryview, what: str) -> object:
     def constant(name: str) -> object:
         raise DamagedError(f"{what} holds the word {name}, which is not JSON. It has to be written again.")
 
+    raw = bytes(text)
+    # What is written again as it stands has each key once, whole characters alone and no number that others read in
+    # another way. Most headers are such, and are read in a third of the time.
+    with suppress(orjson.JSONDecodeError, orjson.JSONEncodeError):
+        value: object = orjson.loads(raw)
+        if orjson.dumps(value) == raw.rstrip(b" "):
+            return value
     try:
         decoded = str(text, "utf-8")
     except UnicodeDecodeError as error:
@@ -81,9 +91,9 @@ def parse_json(text: bytes | memoryview, what: str) -> object:
     try:
         # A header is mostly integers: where none can be too long or "-0", they are read without a call for each.
         # Looking for one character takes a tenth of the time that two take.
-        digits = bytes(text).translate(_DIGITS_AS_ZEROS)
+        digits = raw.translate(_DIGITS_AS_ZEROS)
         whole = integer if (b"-" in digits and b"-0" in digits) or b"0" * _LONGEST_INTEGER in digits else int
-        value: object = json.loads(
+        value = json.loads(
             decoded, object_pairs_hook=unique, parse_int=whole, parse_float=real, parse_constant=constant
         )
         if "\\" in decoded and "\\u" in decoded:  # half of a surrogate pair can only come from an escape

@@ -5,8 +5,9 @@ exact and cheap to find out (a constant or an affine run, few distinct words) co
 loses to raw.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,8 +56,7 @@ LEAST_LINE = 64  # bytes of a row of these, whose integers then are 64 or more
 PIECES, PIECE = 16, 1 << 14  # words of the sample on which integer codings are compared
 
 
-@dataclass(frozen=True)
-class Coded:
+class Coded(NamedTuple):
     """A tensor's coding, ready to code its chunks."""
 
     coding: int
