@@ -12,6 +12,7 @@ from mc.codec.narrow import shift_left
 from mc.codec.tables import SEVERAL
 
 U32 = np.uint32
+ONE = U64(1)
 
 LOOKUP = 1 << LONGEST  # entries of a decoder's table
 # Behind them, as bytes, how many bits each uses, once more: the next look-up waits for these alone, and they stay in
@@ -29,7 +30,6 @@ BLOCK = 16  # symbols that are paired at once: whole vectors take a third of the
 
 # A decoder's entry: up to five symbols | bits of the first << 40 | bits of all << 48 | how many << 56.
 FIRST_SHIFT, USED_SHIFT, COUNT_SHIFT = U64(40), U64(48), U64(56)
-USED_MASK = U64(63)
 SYMBOLS_MASK = U64((1 << FIRST_SHIFT) - 1)
 ADDED_MASK = U64(0xFFFF << USED_SHIFT)  # of an entry that follows another: bits of all and how many
 
@@ -97,57 +97,49 @@ def decoder(lengths, lone, most, lookup):
     are no code because they have a `lone` symbol i64, or none, are left out.
 
     An entry holds up to `most` (1 to 5) symbols that fit into 12 bits."""
-    codes = np.empty(256, np.int64)
-    first, rest = np.empty(LOOKUP, np.uint64), np.empty(LOOKUP, np.uint64)
+    codes, symbols, rest = np.empty(256, np.uint64), np.empty(256, np.uint64), np.empty(LOOKUP, np.uint64)
     for t in range(lengths.shape[0]):
-        space, shortest = 0, LONGEST
+        space, shortest, many = 0, LONGEST, 0
         for s in range(256):
             if lengths[t, s] > LONGEST:
                 return t
             if lengths[t, s] > 0:
                 space += LOOKUP >> lengths[t, s]
                 shortest = min(shortest, np.int64(lengths[t, s]))
+                symbols[many] = s
+                many += 1
         if space == 0 and lone[t] != SEVERAL:
             continue  # nothing is ever looked up
         if space != LOOKUP:
             return t
         _canonical(lengths[t], codes)
+        # Of the lowest b bits of a look-up alone, which are `at`, entry 1 << b | at: nothing at first, then with every
+        # round one symbol more. Downwards, so that what follows a symbol is of the round before.
+        left = LONGEST - shortest
+        for at in range(2 << left):
+            rest[at] = 0
+        for _ in range(1, most):
+            for b in range(left, shortest - 1, -1):
+                _fill(lengths[t], codes, symbols[:many], U64(b), rest, rest[1 << b : 2 << b])
         table = lookup[t]
-        for s in range(256):
-            length = np.int64(lengths[t, s])
-            if length > 0:
-                code, counts = codes[s], U64(length) << FIRST_SHIFT | U64(length) << USED_SHIFT | U64(1) << COUNT_SHIFT
-                for k in range(LOOKUP >> length):
-                    table[code | k << length] = U64(s) | counts
-        if most > 1:
-            _add_rest(table, most, LONGEST - shortest, first, rest)
+        _fill(lengths[t], codes, symbols[:many], U64(LONGEST), rest, table)
         for at in range(LOOKUP):
             put_byte(table, BITS_AT + U64(at), table[at] >> USED_SHIFT)
     return -1
 
 
-@inlined
-def _add_rest(table, most, left, first, rest):
-    """To the entries of one symbol add what follows: at most `most` - 1 symbols, in the `left` bits or fewer.
-
-    What is in the lowest b bits of `at` alone, the other symbols of an entry, is entry 1 << b | at of `first`, with one
-    symbol at most, and of `rest`. So an index shifted by a symbol's length is that of what follows it."""
-    first[:2] = 0
-    for b in range(1, left + 1):
-        part = first[1 << b : 2 << b]
-        for at in range(len(part)):
-            part[at] = table[at] if (table[at] >> USED_SHIFT) & USED_MASK <= U64(b) else U64(0)
-    for at in range(2 << left):
-        rest[at] = first[at]
-    for _ in range(2, most):
-        for at in range((2 << left) - 1, 0, -1):  # downwards: what follows has one symbol less
-            rest[at] = _followed(first[at], U64(at), rest)
-    for at in range(LOOKUP):
-        table[at] = _followed(table[at], U64(at | LOOKUP), rest)
-
-
-@inlined
-def _followed(entry, at, rest):
-    """An entry of one symbol, or none, and what follows it."""
-    following = rest[at >> ((entry >> USED_SHIFT) & USED_MASK)]
-    return entry + ((following & SYMBOLS_MASK) << U64(8)) + (following & ADDED_MASK)
+@by_rows
+def _fill(lengths, codes, symbols, b, rest, entries):
+    """Fill `entries` of b bits with each symbol whose code is no longer, and what follows it in the bits that are left.
+    An index shifted by a code's length is that of what follows: one behind the other, for one symbol."""
+    for i in range(len(symbols)):
+        s = symbols[i]
+        length = U64(lengths[s])
+        if length <= b:
+            one = s | length << FIRST_SHIFT | length << USED_SHIFT | ONE << COUNT_SHIFT
+            many = ONE << (b - length)
+            for k in range(many):
+                following = rest[many + k]
+                entries[codes[s] | k << length] = (
+                    one + ((following & SYMBOLS_MASK) << U64(8)) + (following & ADDED_MASK)
+                )
