@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
+from mc import blob
 from mc.checkpoint import Source, read_layout
 from mc.codec import chunks, decoding, entropy, fit, fixed, floats, heads, huffman_tables, planes, symbols, tails, whole
 from mc.codec.codings import FLOATS
@@ -142,9 +143,9 @@ def first_half(use: Use) -> None:
     # Then come four tables with one symbol each, and arrays of one repeated byte.
     head += bytes([NO_WINDOW, 0, symbols.CENTRE]) * 4 + bytes([1, 0]) * (1 + geometry.tails)
     floats.read_head(Reader(memoryview(head)), geometry, COLS, 1)
-    blob = np.frombuffer(bytes([FLOATS]) + head + bytes(heads.FRAME + heads.ENTRY), np.uint8)
-    only = heads.Blob(0, 1 + len(head), len(blob), 0, 0, COLS * geometry.width)
-    whole.read_heads(blob, [only], geometry, use.coder)
+    front = blob.write_head(bytes([FLOATS]) + head, 0)
+    data = np.frombuffer(front + bytes(heads.FRAME + heads.ENTRY), np.uint8)
+    list(whole.read_many(data, [heads.Blob(0, len(data), 0, 0, COLS * geometry.width)], geometry))
 
 
 def second_half(use: Use) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import xxhash
 import zstandard
 
-from mc.codec.checksum import SHORT
 from mc.codec.choose import Coded
+from mc.codec.heads import OF_HEAD
 from mc.codec.opening import Opened, opened
 from mc.codec.typing import Bytes
 from mc.errors import DamagedError
@@ -23,7 +23,6 @@ from mc.errors import DamagedError
 HEAD = struct.Struct("<IQ")  # bytes of the head, its checksum
 FRAME = struct.Struct("<IQQ")  # coded bytes, checksums of the coded and of the decoded bytes
 ENTRY = struct.Struct("<I")  # of the directory: coded bytes
-OF_HEAD = 0xFFFFFFFF  # in place of a chunk's number in the seed
 
 RESERVED = struct.Struct("<BIQ")  # of the original header: method, bytes, checksum
 PLAIN, ZSTD = 0, 1
@@ -61,9 +60,9 @@ def seed(tensor: int, chunk: int) -> int:
     return tensor << 32 | chunk
 
 
-def write_head(coded: Coded, tensor: int) -> bytes:
-    """The first part of a blob."""
-    return HEAD.pack(len(coded.head), xxhash.xxh3_64_intdigest(coded.head, seed(tensor, OF_HEAD))) + coded.head
+def write_head(head: bytes, tensor: int) -> bytes:
+    """The first part of a blob, given what says how it is coded."""
+    return HEAD.pack(len(head), xxhash.xxh3_64_intdigest(head, seed(tensor, OF_HEAD))) + head
 
 
 def frame(coded: Coded, tensor: int, chunk: int, raw: Bytes, room: Bytes) -> Frame:
@@ -92,19 +91,6 @@ def overhead(chunks: int) -> int:
 def most_decoded(size: int) -> int:
     """Bytes that a blob of `size` bytes can decode to: each chunk costs a frame, and has at most 2 ** 20 words."""
     return size // (FRAME.size + ENTRY.size) * (1 << 23)
-
-
-def front(data: memoryview, start: int, stop: int, tensor: int) -> int | None:
-    """Where the head ends of the whole blob of a tensor of that number, which lies in these bytes of `data`; None if it
-    has no head that is what was written."""
-    if start + HEAD.size > stop:
-        return None
-    length, checksum = HEAD.unpack_from(data, start)
-    end: int = start + HEAD.size + length
-    if length == 0 or end > stop:
-        return None
-    found = xxhash.xxh3_64_intdigest(data[start + HEAD.size : end], seed(tensor, OF_HEAD))
-    return end if found == checksum else None
 
 
 class Chunk(NamedTuple):
@@ -206,9 +192,6 @@ class BlobReader:
         sizes = struct.unpack(f"<{len(spans)}I", directory)
         if sum(sizes) + len(spans) * (FRAME.size + ENTRY.size) != left:
             raise DamagedError("its directory doesn't agree with its frames")
-        if min(min(sizes), spans[-1][1] - spans[-1][0]) <= SHORT:
-            yield from self.chunks()
-            return
         step = max(1, most // (spans[0][1] - spans[0][0]))
         for first in range(0, len(spans), step):
             last = min(first + step, len(spans))

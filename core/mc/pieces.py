@@ -156,7 +156,7 @@ def _code(source: Source, piece: _Piece, room: InPlace | None = None) -> _Done:
     number, tensor, coded, whole = piece.number, piece.tensor, piece.coded, piece.whole
     if coded is None:
         return _Done(tensor, piece.coding, piece.why, True, 0, [], [])
-    first = blob.write_head(coded, number) if piece.first == 0 else b""
+    first = blob.write_head(coded.head, number) if piece.first == 0 else b""
     parts: list[Part] = [first] if first else []
     head = at = len(first)
     sizes = []

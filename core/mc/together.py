@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mc import blob
 from mc.checkpoint import Source, Tensor
 from mc.codec.heads import Blob
 from mc.codec.planes import GEOMETRIES
@@ -59,12 +58,10 @@ def _restore(source: Source, run: Run, raw: Bytes, places: list[int]) -> Iterato
         zip(run.tensors, run.numbers, run.bounds[1:], places, strict=False)
     ):
         stop -= begin
-        end = blob.front(data, start, stop, index)
-        if end is not None and place % GEOMETRIES[tensor.dtype].width == 0:
+        if place % GEOMETRIES[tensor.dtype].width == 0:
             numbers, blobs = kinds.setdefault(tensor.dtype, ([], []))
             numbers.append(number)
-            size = tensor.stop - tensor.start
-            blobs.append(Blob(start + blob.HEAD.size, end, stop, blob.seed(index, 0), place, size))
+            blobs.append(Blob(start, stop, index, place, tensor.stop - tensor.start))
         start = stop
     for dtype, (numbers, blobs) in kinds.items():
         for number in decode_many(data, blobs, GEOMETRIES[dtype], raw):

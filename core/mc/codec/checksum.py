@@ -1,7 +1,7 @@
 """XXH3-64, the checksum of every part of a packed file, for loops that hold no lock.
 
 The xxhash package keeps the interpreter's lock: a thread that hashes half a megabyte lets all others wait, and two
-threads restored an eighth less. Here are long inputs (over SHORT bytes) alone; short ones are the package's.
+threads restored an eighth less.
 Source: Y. Collet's specification of XXH3, part of the documentation of xxHash.
 """
 
@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from mc.codec.bitstream import U64, load, store
+from mc.codec.bitstream import U64, load, read32, store
 from mc.codec.compiled import inlined
 
 SHORT = 240  # bytes up to which XXH3 works otherwise
@@ -34,6 +34,11 @@ FIRST = np.array(
 PRIME, PRIME_32, PRIME_END = U64(0x9E3779B185EBCA87), 0x9E3779B1, U64(0x165667919E3779F9)
 LAST_STRIPE, SCRAMBLE, MERGE = U64(121), 128, U64(11)  # where in the secret what is read for these begins
 HALF, LOW = U64(32), U64(0xFFFFFFFF)
+
+# Of inputs up to SHORT bytes.
+AVALANCHE, OTHER_AVALANCHE, MIX = U64(0xC2B2AE3D27D4EB4F), U64(0x165667B19E3779F9), U64(0x9FB21C651E98DF25)
+PIECE, MIDDLE = 16, 128  # bytes that are mixed at once; up to which pieces are taken from both ends
+SHIFTED, END = U64(3), U64(119)  # where the secret begins for the pieces behind MIDDLE, and for the last
 
 
 def _accumulating(stripes: int, whole: bool) -> Any:
@@ -87,9 +92,84 @@ def _folded(a, b):
 
 
 @inlined
-def checksum(data, seed):
-    """XXH3-64 of more than SHORT bytes, u64."""
+def _finished(h):
+    h = (h ^ h >> U64(37)) * PRIME_END
+    return h ^ h >> HALF
+
+
+@inlined
+def _keyed(k):
+    """Two words of the secret, one xor the other."""
+    return load(SECRET, U64(k)) ^ load(SECRET, U64(k + 8))
+
+
+@inlined
+def _turned(x):
+    """The bytes of the low half of a word in the other order."""
+    x = (x & U64(0x00FF00FF)) << U64(8) | (x >> U64(8)) & U64(0x00FF00FF)
+    return (x & U64(0xFFFF)) << U64(16) | x >> U64(16)
+
+
+@inlined
+def _of_few(data, seed):
+    """XXH3-64 of up to PIECE bytes."""
     size = len(data)
+    if size > 8:
+        low = load(data, U64(0)) ^ _keyed(24) + seed
+        high = load(data, U64(size - 8)) ^ _keyed(40) - seed
+        turned = _turned(low & LOW) << HALF | _turned(low >> HALF)
+        return _finished(U64(size) + turned + high + _folded(low, high))
+    if size > 3:
+        seed ^= _turned(seed & LOW) << HALF
+        h = (read32(data, U64(size - 4)) + (read32(data, U64(0)) << HALF)) ^ _keyed(8) - seed
+        h ^= (h << U64(49) | h >> U64(15)) ^ (h << U64(24) | h >> U64(40))
+        h *= MIX
+        h ^= (h >> U64(35)) + U64(size)
+        h *= MIX
+        return h ^ h >> U64(28)
+    h = seed ^ _keyed(56)
+    if size > 0:
+        first, middle, last = U64(data[0]), U64(data[size >> 1]), U64(data[size - 1])
+        key = (read32(SECRET, U64(0)) ^ read32(SECRET, U64(4))) + seed
+        h = (first << U64(16) | middle << U64(24) | last | U64(size) << U64(8)) ^ key
+    h = (h ^ h >> U64(33)) * AVALANCHE
+    h = (h ^ h >> U64(29)) * OTHER_AVALANCHE
+    return h ^ h >> HALF
+
+
+@inlined
+def _mixed(data, p, q, seed):
+    """PIECE bytes from byte p on, with those of the secret from byte q on."""
+    low = load(data, p) ^ load(SECRET, q) + seed
+    return _folded(low, load(data, p + U64(8)) ^ load(SECRET, q + U64(8)) - seed)
+
+
+@inlined
+def _of_some(data, seed):
+    """XXH3-64 of more than PIECE and up to SHORT bytes."""
+    size = len(data)
+    h = U64(size) * PRIME
+    if size <= MIDDLE:
+        for k in range((size - 1) // (2 * PIECE) + 1):
+            h += _mixed(data, U64(PIECE * k), U64(2 * PIECE * k), seed)
+            h += _mixed(data, U64(size - PIECE * (k + 1)), U64(2 * PIECE * k + PIECE), seed)
+        return _finished(h)
+    for k in range(MIDDLE // PIECE):
+        h += _mixed(data, U64(PIECE * k), U64(PIECE * k), seed)
+    h = _finished(h)
+    for k in range(MIDDLE // PIECE, size // PIECE):
+        h += _mixed(data, U64(PIECE * k), SHIFTED + U64(PIECE * k - MIDDLE), seed)
+    return _finished(h + _mixed(data, U64(size - PIECE), END, seed))
+
+
+@inlined
+def checksum(data, seed):
+    """XXH3-64 of any bytes u8, u64."""
+    size = len(data)
+    if size <= PIECE:
+        return _of_few(data, seed)
+    if size <= SHORT:
+        return _of_some(data, seed)
     lanes, secret = np.empty(LANES, np.uint64), np.empty(len(SECRET), np.uint8)
     for lane in range(LANES):
         lanes[lane] = FIRST[lane]
@@ -106,5 +186,4 @@ def checksum(data, seed):
     for lane in range(0, LANES, 2):
         key = MERGE + U64(8 * lane)
         found += _folded(lanes[lane] ^ load(secret, key), lanes[lane + 1] ^ load(secret, key + U64(8)))
-    found = (found ^ found >> U64(37)) * PRIME_END
-    return found ^ found >> HALF
+    return _finished(found)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from mc.codec.scales import OCTAVE
 from mc.codec.typing import Bytes, Counts, Ints, Scales, Words
 
+HEAD = 12  # bytes before a head in its blob: its size, its checksum
+OF_HEAD = 0xFFFFFFFF  # in place of a chunk's number in the seed of a checksum
 FRAME = 20  # bytes before a chunk in its blob: its size, the checksums of the coded and of the decoded bytes
 ENTRY = 4  # bytes of a chunk in the directory of its blob: its size
 STARTS = OCTAVE + 1  # of the columns of a tensor: see scales.column_order
@@ -45,17 +47,21 @@ FRAMELESS = -1
 
 
 class Blob(NamedTuple):
-    """A whole blob of a tensor, whose head is what its checksum says."""
+    """A whole blob of a tensor, where it is and what it should become; and what its head says, once that was looked
+    at."""
 
-    head: int  # where it begins
-    begin: int  # of its frames
+    start: int  # where it begins
     stop: int  # behind it
-    seed: int  # of the first chunk's checksums
+    number: int  # in the file
     place: int  # where its decoded bytes belong
     nbytes: int  # of these
+    head: int = 0  # where its head begins
+    begin: int = 0  # of its frames; 0 if it has no head that is what was written
+    coder: int = 0  # of its floats, or PLAIN if it can't be one of these
 
 
 BLOB = _numbers(*Blob._fields)
+PLAIN = -1
 
 
 class Heads(NamedTuple):

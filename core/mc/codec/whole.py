@@ -3,13 +3,15 @@
 A tensor that isn't coded as most are, or isn't sound, is left: whoever decodes it by itself says what is wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mc.codec import chunks, entropy, heads, planes
+from mc.codec.bitstream import U64, load, read32
+from mc.codec.checksum import checksum
 from mc.codec.codings import FLOATS, RAW
 from mc.codec.compiled import compiled, inlined, released
 from mc.codec.decoding import NOWHERE
@@ -25,12 +27,13 @@ from mc.codec.fixed import (
     scaled_columns,
     tables_of,
 )
-from mc.codec.heads import ENTRY, FRAME, STARTS, Blob, Heads
+from mc.codec.heads import ENTRY, FRAME, HEAD, OF_HEAD, PLAIN, STARTS, Blob, Heads
 from mc.codec.rows import read_described
 from mc.codec.tables import EMPTY
 from mc.codec.typing import Bytes
 
 Jobs = NDArray[Any]  # of heads.JOB
+SIZES = 5  # numbers that tell how much of a coder there is
 
 CODER = 4  # bytes from where a head begins to the number of its coder
 NOT_FLOATS = Fixed(NO_FLOATS, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -40,54 +43,37 @@ def decode_many(data: memoryview, blobs: Sequence[Blob], geometry: planes.Geomet
     """Decode whole tensors from `data` to their places in `raw` u8; the numbers of those that are what was packed.
     Nobody knows what the places of the others hold. Places are multiples of a word's size, and `raw` begins at one of
     eight."""
-    groups: dict[int, list[int]] = {}  # those of the same coder
-    plain: list[int] = []  # raw ones, which are decoded with those of the coder that comes first
-    for number, blob in enumerate(blobs):
-        if data[blob.head] == FLOATS and blob.head + CODER < blob.begin:
-            groups.setdefault(data[blob.head + CODER], []).append(number)
-        else:
-            plain.append(number)
-    done: list[int] = []
-    for coder, numbers in groups.items():
-        if coder < len(entropy.CODERS):
-            numbers = numbers + plain
-            plain = []
-            done += _decoded(data, [blobs[number] for number in numbers], numbers, geometry, coder, raw)
-    return done
-
-
-def _decoded(
-    data: memoryview, blobs: Sequence[Blob], numbers: list[int], geometry: planes.Geometry, coder: int, raw: Bytes
-) -> list[int]:
-    """The numbers of blobs of one coder, and of raw ones, that could be decoded."""
     read = np.frombuffer(data.toreadonly(), np.uint8)  # one kind of array, so that every loop is compiled once
     words = planes.words_of(raw[: len(raw) // geometry.width * geometry.width], geometry)
-    told, jobs = read_heads(read, blobs, geometry, entropy.CODERS[coder])
     done: list[int] = []
-    first = 0
-    while first < len(jobs):
-        sound, _, _ = chunks.decode(read, read, jobs[first:], told, None, raw, words, None, NOWHERE)
-        done += numbers[first : first + sound]
-        first += sound + 1  # the one that isn't is left out
+    for numbers, told, jobs in read_many(read, blobs, geometry):
+        first = 0
+        while first < len(jobs):
+            sound, _, _ = chunks.decode(read, read, jobs[first:], told, None, raw, words, None, NOWHERE)
+            done += numbers[first : first + sound]
+            first += sound + 1  # the one that isn't is left out
     return done
 
 
-@inlined
-def _begun(data, blob, mantissa, width):
-    """How the head of a blob begins; with a fault if it is none of a float tensor without frequent words."""
-    words, most_chunks = blob.nbytes // width, (blob.stop - blob.begin) // (FRAME + ENTRY)
-    if data[blob.head] != FLOATS or blob.begin - blob.head <= FIXED_BYTES:
-        return NOT_FLOATS
-    of = fixed_at(data, blob.head + 1, mantissa, words, most_chunks)
-    return of if of.frequent == 0 else NOT_FLOATS
+def read_many(data: Bytes, blobs: Sequence[Blob], geometry: planes.Geometry) -> Iterator[tuple[list[int], Heads, Jobs]]:
+    """The numbers of blobs of one coder, what is told of them, and a heads.JOB for each, coder by coder. Raw tensors
+    come with those of the first. One whose head makes no sense decodes nothing; there are no jobs at all where tables
+    make no sense."""
+    listed, sizes = heads.records(blobs, heads.BLOB), np.empty((len(entropy.CODERS), SIZES), np.int64)
+    _look_at(data, listed, geometry.mantissa, geometry.width, sizes)
+    coders = listed["coder"].tolist()
+    used = [coder for coder in range(len(entropy.CODERS)) if coder in coders] or [0]
+    for coder in used:
+        wanted = (coder, PLAIN) if coder == used[0] else (coder,)
+        numbers = [number for number, its in enumerate(coders) if its in wanted]
+        some = listed if len(numbers) == len(blobs) else listed[numbers]
+        yield numbers, *_read(data, some, geometry, entropy.CODERS[coder], sizes[coder].tolist())
 
 
-def read_heads(data: Bytes, blobs: Sequence[Blob], geometry: planes.Geometry, coder: str) -> tuple[Heads, Jobs]:
-    """What is told of tensors of one coder, and of raw ones, and a heads.JOB for each. One whose head makes no sense
-    decodes nothing; there is none at all where tables make no sense."""
-    listed, sizes = heads.records(blobs, heads.BLOB), np.empty(5, np.int64)
-    _sizes(data, listed, geometry.mantissa, geometry.width, sizes)
-    row, column, start, table, words = sizes.tolist()
+def _read(
+    data: Bytes, blobs: NDArray[Any], geometry: planes.Geometry, coder: str, sizes: Sequence[int]
+) -> tuple[Heads, Jobs]:
+    row, column, start, table, words = sizes
     lone, facts, jobs = (
         np.empty(table, np.int64),
         np.empty(len(blobs) + 1, heads.FACTS),
@@ -98,22 +84,46 @@ def read_heads(data: Bytes, blobs: Sequence[Blob], geometry: planes.Geometry, co
         np.empty(start, np.int64), np.empty((geometry.tails, row), np.uint8), entropy.look_ups(coder, table), lone,
     )  # fmt: skip
     of, numbers = (geometry.mantissa, geometry.padding, geometry.width), np.empty((table, 256), np.uint8)
-    fault = _read_heads(data, listed, of, words, numbers, told, jobs)
+    fault = _read_heads(data, blobs, of, words, numbers, told, jobs)
     return told, jobs[:0] if fault else jobs
 
 
+@inlined
+def _begun(data, blob, mantissa, width):
+    """How the head of a blob begins; with a fault if it is none of a float tensor without frequent words."""
+    words, most_chunks = blob.nbytes // width, (blob.stop - blob.begin) // (FRAME + ENTRY)
+    if blob.coder == PLAIN or blob.begin - blob.head <= FIXED_BYTES:
+        return NOT_FLOATS
+    of = fixed_at(data, blob.head + 1, mantissa, words, most_chunks)
+    return of if of.frequent == 0 else NOT_FLOATS
+
+
 @compiled
-def _sizes(data, blobs, mantissa, width, sizes):
-    """Fill `sizes` i64 with the rows, columns, starts and tables of all blobs, and with their words."""
-    sizes[:] = 0
+def _look_at(data, blobs, mantissa, width, sizes):
+    """Fill what heads say of `blobs`, heads.BLOB, and `sizes` i64 [coders, SIZES] with the rows, columns, starts and
+    tables of all of each coder, and with their words."""
+    sizes[:, :] = 0
     for i in range(len(blobs)):
-        of = _begun(data, blobs[i], mantissa, width)
-        if of.fault == 0:
-            sizes[0] += of.rows
-            sizes[1] += scaled_columns(of)
-            sizes[2] += STARTS
-            sizes[3] += tables_of(of.context)
-            sizes[4] += blobs[i].nbytes // width
+        blob = blobs[i]
+        blob.head, blob.begin, blob.coder = blob.start + HEAD, 0, PLAIN
+        if blob.head >= blob.stop:
+            continue
+        end = blob.head + np.int64(read32(data, U64(blob.start)))
+        if end <= blob.head or end > blob.stop:
+            continue
+        seed = U64(blob.number) << U64(32) | U64(OF_HEAD)
+        if checksum(data[blob.head : end], seed) != load(data, U64(blob.start + 4)):
+            continue
+        blob.begin = end
+        if data[blob.head] == FLOATS and blob.head + CODER < end and data[blob.head + CODER] < len(sizes):
+            blob.coder = np.int64(data[blob.head + CODER])
+            of, size = _begun(data, blob, mantissa, width), sizes[blob.coder]
+            if of.fault == 0:
+                size[0] += of.rows
+                size[1] += scaled_columns(of)
+                size[2] += STARTS
+                size[3] += tables_of(of.context)
+                size[4] += blob.nbytes // width
 
 
 @released
@@ -134,7 +144,7 @@ def _read_heads(data, blobs, geometry, words, numbers, told, jobs):
         blob = blobs[i]
         most_chunks = (blob.stop - blob.begin) // (FRAME + ENTRY)
         _set_job(jobs[i], raw, blob, blob.begin)
-        if data[blob.head] == RAW and blob.begin - blob.head == 1:
+        if blob.begin - blob.head == 1 and data[blob.head] == RAW:
             many = -(-blob.nbytes // (CHUNK * width))
             if many <= most_chunks:
                 _set_job(jobs[i], raw, blob, blob.stop - ENTRY * many)
@@ -170,7 +180,7 @@ def _read_heads(data, blobs, geometry, words, numbers, told, jobs):
 @inlined
 def _set_job(job, tensor, blob, directory):
     """Chunks of the tensor from its blob's begin to its directory; none if they are the same, which is a fault."""
-    job.tensor, job.row, job.seed, job.begin = tensor, 0, blob.seed, blob.begin
+    job.tensor, job.row, job.seed, job.begin = tensor, 0, blob.number << 32, blob.begin
     job.end, job.directory, job.place, job.nbytes = directory, directory, blob.place, blob.nbytes
 
 
