@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 import zstandard
 
+from mc.codec.checksum import SHORT
 from mc.codec.choose import Coded
 from mc.codec.heads import OF_HEAD
 from mc.codec.opening import Opened, opened
@@ -192,6 +193,9 @@ class BlobReader:
         sizes = struct.unpack(f"<{len(spans)}I", directory)
         if sum(sizes) + len(spans) * (FRAME.size + ENTRY.size) != left:
             raise DamagedError("its directory doesn't agree with its frames")
+        if min(min(sizes), spans[-1][1] - spans[-1][0]) <= SHORT:
+            yield from self.chunks()
+            return
         step = max(1, most // (spans[0][1] - spans[0][0]))
         for first in range(0, len(spans), step):
             last = min(first + step, len(spans))

@@ -163,13 +163,9 @@ def _of_some(data, seed):
 
 
 @inlined
-def checksum(data, seed):
-    """XXH3-64 of any bytes u8, u64."""
+def long_checksum(data, seed):
+    """XXH3-64 of more than SHORT bytes u8, u64."""
     size = len(data)
-    if size <= PIECE:
-        return _of_few(data, seed)
-    if size <= SHORT:
-        return _of_some(data, seed)
     lanes, secret = np.empty(LANES, np.uint64), np.empty(len(SECRET), np.uint8)
     for lane in range(LANES):
         lanes[lane] = FIRST[lane]
@@ -187,3 +183,13 @@ def checksum(data, seed):
         key = MERGE + U64(8 * lane)
         found += _folded(lanes[lane] ^ load(secret, key), lanes[lane + 1] ^ load(secret, key + U64(8)))
     return _finished(found)
+
+
+@inlined
+def checksum(data, seed):
+    """XXH3-64 of any bytes u8, u64: for loops that need it of short ones too, as it takes a second longer to compile
+    than `long_checksum`."""
+    size = len(data)
+    if size > SHORT:
+        return long_checksum(data, seed)
+    return _of_some(data, seed) if size > PIECE else _of_few(data, seed)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mc.codec import heads
 from mc.codec.bitstream import load, read32, store32
-from mc.codec.checksum import checksum
+from mc.codec.checksum import SHORT, long_checksum
 from mc.codec.compiled import by_rows, inlined, released
 from mc.codec.entropy import capacity, code_symbols, decode_symbols
 from mc.codec.escapes import add_escapes, escaped
@@ -35,8 +35,9 @@ FAULTS = (
     "its coded bytes don't match their checksum",
     "its decoded bytes don't match their checksum",
     "its frame doesn't agree with the directory",
+    "it is too short to be decoded with others",
 )
-CUT, UNSOUND, STRAY, TOO_LONG, MISFIT, WAYLESS, CODED_SUM, RAW_SUM, MISPLACED = range(1, len(FAULTS))
+CUT, UNSOUND, STRAY, TOO_LONG, MISFIT, WAYLESS, CODED_SUM, RAW_SUM, MISPLACED, BRIEF = range(1, len(FAULTS))
 
 
 @by_rows
@@ -148,8 +149,10 @@ def decode(data, directory, jobs, told, frequent, raw, words, present, absent):
                 at = begin + np.int64(read32(directory, U64(job.directory + heads.ENTRY * k)))
                 if at > job.end or at - begin != np.int64(read32(data, U64(begin - heads.FRAME))):
                     return t, k, MISPLACED
+                if min(at - begin, after - place) <= SHORT:
+                    return t, k, BRIEF
             coded, bare = data[begin:at], raw[place:after]
-            if job.directory != heads.FRAMELESS and checksum(coded, seed) != load(data, U64(begin - 16)):
+            if job.directory != heads.FRAMELESS and long_checksum(coded, seed) != load(data, U64(begin - 16)):
                 return t, k, CODED_SUM
             way = np.uint8(RAW) if of.skip == 0 else coded[0] if begin < at else NO_WAY
             if way == RAW:
@@ -165,7 +168,7 @@ def decode(data, directory, jobs, told, frequent, raw, words, present, absent):
                     return t, k, fault
             else:
                 return t, k, WAYLESS
-            if job.directory != heads.FRAMELESS and checksum(bare, seed) != load(data, U64(begin - 8)):
+            if job.directory != heads.FRAMELESS and long_checksum(bare, seed) != load(data, U64(begin - 8)):
                 return t, k, RAW_SUM
             place, row, k = after, row + of.height, k + 1
         if at < job.end:

@@ -32,7 +32,7 @@ class Opened(NamedTuple):
     spans: list[tuple[int, int]]
     decode: Callable[[int, memoryview, Bytes], None]  # (chunk, coded bytes, room for the decoded ones)
     # The same for chunks one behind the other, checksums included: (their frames, their part of the directory, seed of
-    # the first, its number, room).
+    # the first, its number, room). Chunks and what is coded of them are longer than `checksum.SHORT`.
     together: Callable[[memoryview, memoryview, int, int, Bytes], None] | None = None
 
 
