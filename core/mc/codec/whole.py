@@ -73,6 +73,7 @@ def read_many(data: Bytes, blobs: Sequence[Blob], geometry: planes.Geometry) -> 
 def _read(
     data: Bytes, blobs: NDArray[Any], geometry: planes.Geometry, coder: str, sizes: Sequence[int]
 ) -> tuple[Heads, Jobs]:
+    """What is told of blobs of one coder, and a heads.JOB for each. sizes: as `_look_at` fills them."""
     row, column, start, table, words = sizes
     lone, facts, jobs = (
         np.empty(table, np.int64),
