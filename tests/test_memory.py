@@ -13,8 +13,10 @@ from safetensors.numpy import save
 import mc
 from anatomy import dissect, seal
 from conftest import program
-from mc import inflating, memory
+from mc import blob, inflating, memory
+from mc.codec.choose import Coded
 from mc.codec.pages import touch
+from mc.codec.typing import Bytes
 from mc.errors import DamagedError
 from mc.manifest import CLAIMED, claimed_size
 from mc.memory import FEW, HUGE, MANY, SOON, Patience, Room
@@ -69,6 +71,19 @@ def test_who_asks_for_a_result_finds_the_pages_for_all_threads(monkeypatch: pyte
     monkeypatch.setattr(inflating, "EARLY_FROM", len(data) + 1)  # or they are there before anybody asks
     assert mc.decompress(packed, threads=2) == data
     assert asking == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("skip", [0, 1, None])
+def test_only_a_chunk_at_the_front_of_its_room_counts_as_written(skip: int | None) -> None:
+    """Not one that is further behind, or elsewhere."""
+    room, raw = np.zeros(100, np.uint8), np.arange(50, dtype=np.uint8)
+
+    def encode(_: int, given: Bytes, out: Bytes) -> Bytes:
+        return given if skip is None else out[skip : skip + 20]
+
+    sealed = blob.frame(Coded(0, "", "", b"", [(0, 50)], encode), 0, 0, raw, room)
+    assert sealed.there is (skip == 0)
+    assert blob.write_frame(sealed)[1] == (20 if skip == 0 else sealed.coded)
 
 
 @pytest.mark.parametrize("size", [1, HUGE, memory.WHOLE_FROM - 1, memory.WHOLE_FROM, memory.WHOLE_FROM + 1])

@@ -53,7 +53,7 @@ class Frame(NamedTuple):
     coded: memoryview
     coded_sum: int
     raw_sum: int
-    there: bool  # whether it is in the room that it was given
+    there: bool  # whether it is at the front of the room that it was given
 
 
 def seed(tensor: int, chunk: int) -> int:
@@ -70,7 +70,7 @@ def frame(coded: Coded, tensor: int, chunk: int, raw: Bytes, room: Bytes) -> Fra
     """Code a chunk, in that room or elsewhere, and seal it."""
     payload, of = coded.encode(chunk, raw, room), seed(tensor, chunk)
     sums = xxhash.xxh3_64_intdigest(payload.data, of), xxhash.xxh3_64_intdigest(raw.data, of)
-    return Frame(payload.data, *sums, np.may_share_memory(payload, room))
+    return Frame(payload.data, *sums, np.may_share_memory(payload[:1], room[:1]))
 
 
 def write_frame(sealed: Frame) -> tuple[bytes, memoryview | int]:
