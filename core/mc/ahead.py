@@ -208,9 +208,7 @@ def _encoder(coder: str) -> tuple[Ints, ...]:
 
 def _decoder(coder: str) -> tuple[Ints, Counts]:
     """What `entropy.decoder` makes, not filled."""
-    if coder == entropy.HUFFMAN:
-        return np.empty((1, huffman_tables.WITH_BITS), np.uint64), LONE
-    return np.empty((1, STATES), np.uint32), LONE
+    return entropy.look_ups(coder, 1), LONE
 
 
 def _second(use: Use) -> None:

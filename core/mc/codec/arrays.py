@@ -80,7 +80,7 @@ def read(data, at, out):
     if used < 0:
         return CUT if used == tables.TOO_SHORT else NO_TABLE
     at += used
-    lookup, sizes = np.empty((1, huffman_tables.WITH_BITS), np.uint64), np.empty(1, np.int64)
+    lookup, sizes = huffman_tables.room(1), np.empty(1, np.int64)
     sizes[0] = len(out)
     if huffman_tables.decoder(numbers, lone, huffman_tables.FEWEST, lookup) >= 0:
         return NO_CODE

@@ -161,7 +161,8 @@ def decoder(coder: str, tables: Tables, symbols: int) -> tuple[Ints, Counts]:
 def look_ups(coder: str, tables: int) -> Ints:
     """Room for what is looked up to decode with so many tables."""
     if coder == HUFFMAN:
-        return np.empty((tables, huffman_tables.WITH_BITS), np.uint64)
+        found: Ints = huffman_tables.room(tables)
+        return found
     return np.empty((tables, STATES), np.uint32)
 
 

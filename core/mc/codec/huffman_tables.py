@@ -85,15 +85,22 @@ def _pair_up(entries, second, start, count, pairs):
 
 
 @inlined
+def room(tables):
+    """Room for what is looked up to decode with so many tables: of each its entries, then the bits that these use."""
+    return np.empty((tables, WITH_BITS), np.uint64)
+
+
+@inlined
 def most_at_once(symbols):
     """How many symbols an entry of the decoder's table should hold, if so many are to be decoded with the table: more
-    of them take less time to decode, but the table takes longer to make (5, 9, 11 and 12 us)."""
+    of them take less time to decode, but the table takes longer to make (6 us for one, 7 to 11 for two, 9 to 24 for
+    five, the shorter the codes the more)."""
     return FEWEST if symbols < FEW else 2 if symbols < MANY else MOST
 
 
 @released
 def decoder(lengths, lone, most, lookup):
-    """Fill `lookup` [tables, WITH_BITS] u64 for complete codes; return the first table that is none, or -1. Tables that
+    """Fill `lookup`, made by `room`, for complete codes; return the first table that is none, or -1. Tables that
     are no code because they have a `lone` symbol i64, or none, are left out.
 
     An entry holds up to `most` (1 to 5) symbols that fit into 12 bits."""
